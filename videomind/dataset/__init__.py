@@ -1,0 +1,1 @@
+"""From raw annotation files and videos to batches of tensors."""

@@ -1,0 +1,1 @@
+"""The backbone its grounding head and checkpoints."""

@@ -1,0 +1,72 @@
+"""Time spans in seconds: the one place for overlap, clamping, widening and rounding.
+
+Spans are rows of `[start, end]`. The overlap measures follow `nncore.ops.temporal_iou` and
+`temporal_iof`, of which the published figures were made: no clamping of reversed spans, and 0/0 is nan.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def length(spans: Tensor) -> Tensor:
+    """Length of each span. Args: spans (N, 2), s. Returns: (N,), s; negative where reversed."""
+    return spans[:, 1] - spans[:, 0]
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Pairwise overlap. Args: a (N, 2), b (M, 2), s. Returns: (N, M), s, never negative."""
+    start = torch.max(a[:, None, 0], b[None, :, 0])  # (N, M)
+    end = torch.min(a[:, None, 1], b[None, :, 1])
+    return (end - start).clamp(min=0)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Pairwise intersection over union. Args: a (N, 2), b (M, 2), s. Returns: (N, M); nan for 0/0."""
+    inter = intersection(a, b)
+    return inter / (length(a)[:, None] + length(b)[None, :] - inter)
+
+
+def iop(pred: Tensor, truth: Tensor) -> Tensor:
+    """Pairwise intersection over *prediction*. Args: pred (N, 2), truth (M, 2), s.
+
+    Returns: (N, M); nan where a prediction has no length.
+    """
+    return intersection(pred, truth) / length(pred)[:, None]
+
+
+def fit(span: Sequence[float], duration_s: float, min_len_s: float = -1.0) -> list[float]:
+    """Fit a span into a video, at least `min_len_s` long.
+
+    Both ends are clamped to the video and sorted. A span shorter than the minimum becomes a window of
+    exactly that length about the same centre, slid to stay inside; a video shorter than the minimum is
+    returned whole.
+
+    Args: span [start, end], s; duration_s; min_len_s (negative: no minimum).
+    Returns: [start, end], s.
+    """
+    start, end = sorted(min(max(0, t), duration_s) for t in span)
+    if min_len_s > 0 and end - start < min_len_s:
+        center = (start + end) / 2
+        center = min(max(min_len_s / 2, center), duration_s - min_len_s / 2)
+        start, end = center - min_len_s / 2, center + min_len_s / 2
+        start, end = (min(max(0, t), duration_s) for t in (start, end))
+    return [start, end]
+
+
+def widen(span: Sequence[float], duration_s: float, ratio: float = 0.5) -> list[float]:
+    """Widen a span on both sides by `ratio` of its length and clamp it to the video (all in s)."""
+    margin = (span[1] - span[0]) * ratio
+    return fit((span[0] - margin, span[1] + margin), duration_s)
+
+
+def to_seconds(boundaries: Tensor, *, duration_s: float, unit_s: float) -> Tensor:
+    """Turn normalised predictions into seconds on the source's grid.
+
+    Args: boundaries (N, 2) as fractions of the video; duration_s; unit_s, the grid to round to.
+    Returns: (N, 2), s, clamped to the video before rounding, each row with start <= end.
+    """
+    spans = (boundaries * duration_s).clamp(min=0, max=duration_s)
+    spans = (spans / unit_s).round() * unit_s
+    return spans.sort(dim=1).values

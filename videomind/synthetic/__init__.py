@@ -1,0 +1,1 @@
+"""Rendered videos with known moments and a tiny base model the embedded default."""
