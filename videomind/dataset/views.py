@@ -1,0 +1,172 @@
+"""Views: what a role is asked to do with an annotation. Each turns an Annotation into a Sample.
+
+A source registers its names with a view; training and inference use the same one.
+"""
+
+import json
+import random
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from videomind.dataset.schema import Annotation, GroundingTarget, Sample, VideoClip
+from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, get_role
+from videomind.spans import fit, widen
+
+CROP_MIN_S = 16.0  # 32 frames at 2 fps
+VERIFY_MIN_S = 2.0
+
+
+class View(ABC):
+    """How annotations become samples of one role.
+
+    Attributes: role; data_type; required, the annotation's fields that training needs.
+    """
+
+    role: ClassVar[str]
+    data_type: ClassVar[str | None] = "multimodal"
+    required: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def sample(self, anno: Annotation, rng: random.Random) -> Sample:
+        """The training sample of an annotation. Args: rng, for crops; the same state gives the same."""
+
+    @abstractmethod
+    def text(self, anno: Annotation) -> str:
+        """The text whose words the length filters count."""
+
+    def missing(self, anno: Annotation) -> list[str]:
+        """Fields that training needs and the annotation lacks."""
+        return [name for name in self.required if getattr(anno, name) in (None, [], "")]
+
+    def _sample(self, anno: Annotation, text: str, response: str, **fields: object) -> Sample:
+        role = get_role(self.role)
+        clip = fields.pop("clip", None) or VideoClip(path=anno.video_path, budget=role.budget)
+        return Sample(
+            role=self.role,
+            clip=clip,
+            prompt=role.prompt(text),
+            response=response,
+            source=anno.source,
+            data_type=anno.data_type or self.data_type,
+            **fields,
+        )
+
+
+class Grounding(View):
+    """Find the moment that a query describes."""
+
+    role = "grounder"
+    data_type = "grounding"
+    required = ("video_path", "duration", "query", "span")
+
+    def text(self, anno: Annotation) -> str:
+        """The query."""
+        return anno.query
+
+    def sample(self, anno: Annotation, rng: random.Random) -> Sample:
+        """See View."""
+        target = GroundingTarget(spans=anno.span, duration_s=anno.duration)
+        return self._sample(anno, anno.query, GROUNDER_RESPONSE, grounding=target)
+
+
+class Answering(View):
+    """Answer a question from the whole video; options are not shown in training."""
+
+    role = "answerer"
+    required = ("video_path", "question", "answer")
+
+    def text(self, anno: Annotation) -> str:
+        """Question and answer."""
+        return f"{anno.question} {anno.answer}"
+
+    def sample(self, anno: Annotation, rng: random.Random) -> Sample:
+        """See View."""
+        return self._sample(anno, anno.question, anno.answer)
+
+
+class AnsweringCrop(Answering):
+    """Answer a question from a jittered crop about its moment."""
+
+    required = ("video_path", "question", "answer", "span")
+
+    def sample(self, anno: Annotation, rng: random.Random) -> Sample:
+        """See View; the crop is drawn anew with every call."""
+        start, end = anno.span[0]
+        if not anno.no_aug:
+            start, end = fit((start, end), anno.duration, CROP_MIN_S)
+            reach = (end - start) / 4
+            start, end = (t + rng.uniform(-reach, reach) for t in (start, end))
+            start, end = fit((start, end), anno.duration)
+        budget = get_role(self.role).budget
+        clip = VideoClip(path=anno.video_path, budget=budget, start_s=start, end_s=end)
+        return self._sample(anno, anno.question, anno.answer, clip=clip)
+
+
+class Verifying(View):
+    """Judge whether a candidate moment is right, seen with its surroundings."""
+
+    role = "verifier"
+    required = ("video_path", "duration", "query", "pred", "positive")
+
+    def text(self, anno: Annotation) -> str:
+        """The query."""
+        return anno.query
+
+    def sample(self, anno: Annotation, rng: random.Random) -> Sample:
+        """See View."""
+        clip, segment = verifying_clip(anno.video_path, anno.pred, anno.duration)
+        response = VERIFIER_YES if anno.positive else VERIFIER_NO
+        return self._sample(anno, anno.query, response, clip=clip, segment=segment)
+
+
+def verifying_clip(
+    path: str | list[str], candidate: list[float], duration_s: float
+) -> tuple[VideoClip, tuple[float, float]]:
+    """What the verifier sees: the candidate, at least 2 s long, widened by half its length on both sides.
+
+    Args: candidate [start, end], s.
+    Returns: the clip, and the candidate's place within it as fractions (start, end).
+    """
+    start, end = fit(candidate, duration_s, VERIFY_MIN_S)
+    clip_start, clip_end = widen((start, end), duration_s)
+    length = clip_end - clip_start
+    clip = VideoClip(path=path, budget=get_role("verifier").budget, start_s=clip_start, end_s=clip_end)
+    return clip, ((start - clip_start) / length, (end - clip_start) / length)
+
+
+class Planning(View):
+    """Say which roles are needed, as a JSON list."""
+
+    role = "planner"
+    required = ("video_path", "route", "question")
+
+    def text(self, anno: Annotation) -> str:
+        """Question and query."""
+        return f"{anno.question or ''} {anno.query or ''}"
+
+    def missing(self, anno: Annotation) -> list[str]:
+        """See View; routes 1 and 3 need a query."""
+        lacking = super().missing(anno)
+        return lacking + ["query"] if anno.route in (1, 3) and not anno.query else lacking
+
+    def sample(self, anno: Annotation, rng: random.Random) -> Sample:
+        """See View."""
+        return self._sample(anno, anno.question, plan_response(anno))
+
+
+def plan_response(anno: Annotation) -> str:
+    """The plan of an annotation's route.
+
+    1: ground the rephrased query, verify, answer; 2: the same with the question; 3: ground and verify;
+    4: answer at once. Raises: ValueError for another route.
+    """
+    verifier, answerer = {"type": "verifier"}, {"type": "answerer"}
+    plans = {
+        1: [{"type": "grounder", "value": anno.query}, verifier, answerer],
+        2: [{"type": "grounder", "value": anno.question}, verifier, answerer],
+        3: [{"type": "grounder", "value": anno.query}, verifier],
+        4: [answerer],
+    }
+    if anno.route not in plans:
+        raise ValueError(f"Unknown planning route {anno.route!r} of {anno.video_path}. Allowed: 1, 2, 3, 4.")
+    return json.dumps(plans[anno.route], ensure_ascii=False)

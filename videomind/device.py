@@ -1,0 +1,118 @@
+"""CUDA, Ascend NPU or CPU: the one place that knows what runs here and what follows from it.
+
+`python -m videomind.device` prints the same facts as shell variables, for the launch scripts.
+"""
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What this process computes on.
+
+    Attributes: kind, `cuda`, `npu` or `cpu`; backend of collective communication; visible_variable, the
+    environment variable that lists devices; count, how many are visible.
+    """
+
+    kind: str
+    backend: str
+    visible_variable: str
+    count: int
+
+    @property
+    def module(self):
+        """torch.cuda or torch.npu; None on a CPU."""
+        return getattr(torch, self.kind) if self.kind != "cpu" else None
+
+
+def detect() -> Device:
+    """What this machine has: an NPU if torch-npu is installed and sees one, else CUDA, else the CPU.
+
+    `VIDEOMIND_DEVICE=cuda|npu|cpu` overrides it. Raises: ValueError for another value, or for a device
+    that is not there.
+    """
+    wanted = os.environ.get("VIDEOMIND_DEVICE", "")
+    if wanted not in ("", "cuda", "npu", "cpu"):
+        raise ValueError(f"VIDEOMIND_DEVICE is {wanted!r}. Allowed: cuda, npu, cpu.")
+    counts = {"npu": _npu_count(), "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
+    if wanted in counts and not counts[wanted]:
+        raise ValueError(f"VIDEOMIND_DEVICE is {wanted}, but no such device is visible here")
+    kind = wanted or next((kind for kind, count in counts.items() if count), "cpu")
+    if kind == "npu":
+        return Device(
+            kind="npu", backend="hccl", visible_variable="ASCEND_RT_VISIBLE_DEVICES", count=counts["npu"]
+        )
+    if kind == "cuda":
+        return Device(
+            kind="cuda", backend="nccl", visible_variable="CUDA_VISIBLE_DEVICES", count=counts["cuda"]
+        )
+    return Device(kind="cpu", backend="gloo", visible_variable="", count=0)
+
+
+def _npu_count() -> int:
+    if importlib.util.find_spec("torch_npu") is None:
+        return 0
+    import torch_npu  # noqa: F401 - registers torch.npu
+
+    return torch.npu.device_count() if torch.npu.is_available() else 0
+
+
+def prepare_process(device: Device) -> None:
+    """Set what libraries read from the environment, before they are imported."""
+    if device.kind == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """The device of this process. Args: name, `auto`, `cpu`, or e.g. `cuda:1`; auto takes `LOCAL_RANK`."""
+    if name != "auto":
+        return torch.device(name)
+    device = detect()
+    if device.kind == "cpu":
+        return torch.device("cpu")
+    return torch.device(device.kind, int(os.environ.get("LOCAL_RANK", 0)) % device.count)
+
+
+def default_dtype(kind: str) -> torch.dtype:
+    """Half precision as published on accelerators, float32 on a CPU."""
+    return torch.float32 if kind == "cpu" else torch.float16
+
+
+def attention(name: str, kind: str, dtype: torch.dtype) -> str:
+    """The attention implementation.
+
+    Args: name, `auto` or one of transformers' (it is then returned as it is); kind and dtype of the run.
+    Returns: flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
+    """
+    if name != "auto":
+        return name
+    has_flash = kind == "npu" or (kind == "cuda" and importlib.util.find_spec("flash_attn") is not None)
+    return "flash_attention_2" if has_flash and dtype in (torch.float16, torch.bfloat16) else "sdpa"
+
+
+def peak_memory_gib() -> float:
+    """Largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
+    module = detect().module
+    return module.max_memory_allocated() / 2**30 if module is not None else 0.0
+
+
+def shell_facts() -> str:
+    """Shell assignments: DEVICE_KIND, DEVICE_BACKEND, DEVICE_COUNT, DEVICE_VARIABLE."""
+    device = detect()
+    return "\n".join(
+        (
+            f"DEVICE_KIND={device.kind}",
+            f"DEVICE_BACKEND={device.backend}",
+            f"DEVICE_COUNT={device.count}",
+            f"DEVICE_VARIABLE={device.visible_variable}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(shell_facts() + "\n")

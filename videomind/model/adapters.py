@@ -1,0 +1,121 @@
+"""LoRA adapters: which layers they wrap, what trains beside them, and how a role's adapter is made.
+
+One PEFT adapter per role, named after it. The grounding head never gets LoRA, nor does `lm_head`, which
+some roles train as a full copy.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from videomind.model.disk_format import PEFT_PREFIX
+from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.roles import Role
+
+# lora_type -> (only attention projections, vision tower too)
+LORA_TYPES = {
+    "qkvo": (True, False),
+    "linear": (False, False),
+    "qkvo_all": (True, True),
+    "linear_all": (False, True),
+    "all": (False, True),
+}
+TABLES = ("embed_tokens", "lm_head")
+_QKVO = ("q_proj", "k_proj", "v_proj", "o_proj", "attn.qkv", "attn.proj")
+_VISION, _LANGUAGE = "model.visual.", "model.language_model."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Hyper-parameters of an adapter; the defaults are the published recipe's."""
+
+    lora_type: str = "qkvo"
+    r: int = 64
+    alpha: int = 64
+    dropout: float = 0.1
+    bias: str = "none"
+    new_tokens_only: bool = False
+
+
+def lora_targets(model: nn.Module, lora_type: str) -> list[str]:
+    """Full names of the layers that get LoRA, in module order.
+
+    Raises: ValueError for an unknown type.
+    """
+    if lora_type not in LORA_TYPES:
+        raise ValueError(
+            f"Unknown LoRA type {lora_type!r} (--lora_type). Allowed: {', '.join(sorted(LORA_TYPES))}."
+        )
+    attention_only, with_vision = LORA_TYPES[lora_type]
+    roots = (_LANGUAGE, _VISION) if with_vision else (_LANGUAGE,)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.startswith(roots)
+        and (not attention_only or name.endswith(_QKVO))
+    ]
+
+
+def add_adapter(model: AgentQwen2VL, role: Role, settings: LoraSettings) -> PeftModel:
+    """Wrap the model with a fresh, trainable adapter for a role."""
+    new_ids = [model.config.reg_token_id, model.config.seg_s_token_id, model.config.seg_e_token_id]
+    full_tables = role.trains_tables and not settings.new_tokens_only
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        bias=settings.bias,
+        target_modules=lora_targets(model, settings.lora_type),
+        modules_to_save=list(TABLES) if full_tables else None,
+        trainable_token_indices=(
+            dict.fromkeys(TABLES, new_ids) if role.trains_tables and settings.new_tokens_only else None
+        ),
+    )
+    with warnings.catch_warnings():
+        # Published adapters hold both tables, trained apart, on tied bases too: this is meant.
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
+        return get_peft_model(model, config, adapter_name=role.name)
+
+
+def bare(model: nn.Module) -> AgentQwen2VL:
+    """The role model inside a PEFT wrapper, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextmanager
+def adapter(model: nn.Module, role: str | None) -> Iterator[nn.Module]:
+    """Run a block under one role's adapter, or under the bare base model for None.
+
+    The adapter that was active before, with its own copies of the tables, is active again afterwards.
+    """
+    if not isinstance(model, PeftModel):
+        yield model
+        return
+    before = model.active_adapter
+    if role is None:
+        with model.disable_adapter():
+            yield model
+        return
+    if role not in model.peft_config:
+        raise ValueError(f"No adapter {role!r} is loaded. Loaded: {', '.join(model.peft_config)}.")
+    model.set_adapter(role)
+    try:
+        yield model
+    finally:
+        model.set_adapter(before)
+
+
+def in_adapter(name: str) -> bool:
+    """Whether a parameter belongs to an adapter."""
+    return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter."))
+
+
+def full_name(name: str) -> str:
+    """A parameter's name without PEFT's prefix."""
+    return name.removeprefix(PEFT_PREFIX)

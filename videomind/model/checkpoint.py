@@ -1,0 +1,452 @@
+"""The one disk layout of role checkpoints: load and save, with full accounting of every tensor.
+
+A role checkpoint holds config, tokenizer and pixel files, `<role>/adapter_*` per role, and
+`pytorch_model.safetensors` with whatever else trained: the grounding head, and where they apply the
+embedding tables and the vision merger.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GenerationConfig, Qwen2VLConfig
+
+from videomind.files import atomic_path, read_json, write_json
+from videomind.model.adapters import TABLES, bare, full_name, in_adapter
+from videomind.model.disk_format import (
+    BASE_KEY_MAPPING,
+    flat_config,
+    from_disk,
+    to_disk,
+)
+from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.model.sharding import gathered
+from videomind.processing import Processor, load_processor, save_processor
+from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
+
+log = logging.getLogger(__name__)
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+EXTRA_FILE = "pytorch_model.safetensors"
+# The fields of adapter_config.json that the published adapters have; older PEFT refuses newer ones.
+_PUBLISHED_FIELDS = (
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layer_replication",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_bias",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+)
+_LORA_FIELDS = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+    "target_modules",
+    "modules_to_save",
+    "trainable_token_indices",
+    "task_type",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadSettings:
+    """How weights are loaded.
+
+    Attributes: dtype; attn_implementation (sdpa, flash_attention_2, eager); base_path, used instead of
+    the `base_model_path` of a role checkpoint's config.
+    """
+
+    dtype: torch.dtype = torch.float32
+    attn_implementation: str = "sdpa"
+    base_path: str | None = None
+
+
+def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
+    """A local folder for a path or a hub id.
+
+    Raises: ValueError that says which paths were tried and how to mend it.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    looks_like_hub_id = str(name).count("/") == 1 and not str(name).startswith((".", "/"))
+    if looks_like_hub_id and not str(name).startswith(("model_zoo/", "work_dirs/")):
+        try:
+            return Path(snapshot_download(str(name)))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"No {what} in {folder} and none on the hub ({reason}). {mend}") from None
+    raise ValueError(f"No {what} in {folder.absolute()}. {mend}")
+
+
+def is_role_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a role checkpoint rather than a base model."""
+    return read_json(folder / "config.json").get("model_type") == "agent_qwen2_vl"
+
+
+def saved_roles(folder: Path) -> list[str]:
+    """Roles whose adapters a folder holds."""
+    return [name for name in ROLES if (folder / name / ADAPTER_FILES[0]).is_file()]
+
+
+def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> AgentQwen2VL:
+    """Load a Qwen2-VL base without a head; its tables are as long as its vocabulary.
+
+    Raises: ValueError that lists missing, unexpected and mismatched tensors.
+    """
+    config = Qwen2VLConfig.from_pretrained(folder)
+    config.model_type = "qwen2_vl"
+    names = ("reg_token_id", "seg_s_token_id", "seg_e_token_id")
+    for name, token in zip(names, SPECIAL_TOKENS, strict=True):
+        setattr(config, name, processor.token_id(token))
+    model, info = AgentQwen2VL.from_pretrained(
+        folder,
+        config=config,
+        key_mapping=BASE_KEY_MAPPING,
+        output_loading_info=True,
+        dtype=settings.dtype,
+        attn_implementation=settings.attn_implementation,
+    )
+    problems = {
+        kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
+    }
+    _refuse(problems, folder)
+    return model
+
+
+def grow_tables(model: AgentQwen2VL, num_tokens: int) -> bool:
+    """Make room for every token; new rows start as the mean of the old ones, in both tables.
+
+    Args: num_tokens, the tokenizer's size. Returns: whether the tables were too short.
+    """
+    old = model.config.text_config.vocab_size
+    if num_tokens <= old:
+        return False
+    model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        with torch.no_grad(), gathered([table], modify=True):
+            table[old:] = table[:old].float().mean(dim=0).to(table.dtype)
+    log.info("Grew the embedding tables from %d to %d rows for the new tokens", old, num_tokens)
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A role model ready for use.
+
+    Attributes: model, wrapped by PEFT if it has adapters; processor; base_folder, the base it stands on;
+    tables_grew, whether the base's tables were too short for the special tokens.
+    """
+
+    model: AgentQwen2VL | PeftModel
+    processor: Processor
+    base_folder: Path
+    tables_grew: bool
+
+
+def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | None = None) -> LoadedModel:
+    """Load a base model or a role checkpoint for inference or further training.
+
+    Args:
+        path: folder or hub id.
+        settings: dtype, attention, base override.
+        roles: adapters to load from a role checkpoint; None loads all that it holds.
+    Raises: ValueError that says what is missing, unexpected or unknown, and where.
+    """
+    mend = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
+    folder = resolve_folder(path, "model", mend)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder.absolute()} has no config.json: it is not a model folder. {mend}")
+    is_role = is_role_checkpoint(folder)
+    base_folder = _find_base(folder, settings.base_path) if is_role else folder
+    processor = load_processor(folder)
+    model = load_base(base_folder, settings, processor)
+    grew = grow_tables(model, len(processor.tokenizer))
+    if is_role:
+        names = saved_roles(folder) if roles is None else [get_role(name).name for name in roles]
+        for role in names:
+            model = load_adapter(model, folder, role)
+        load_extra(model, folder, names or [read_json(folder / "config.json")["role"]])
+    return LoadedModel(model=model, processor=processor, base_folder=base_folder, tables_grew=grew)
+
+
+def _find_base(folder: Path, override: str | None) -> Path:
+    """The base model of a role checkpoint: the override, else the recorded path, else beside the checkpoint."""
+    recorded = read_json(folder / "config.json").get("base_model_path")
+    tried = [override] if override else [recorded, folder / recorded, folder.parent / Path(recorded).name]
+    for candidate in tried:
+        if Path(candidate).is_dir():
+            return Path(candidate)
+    listed = ", ".join(str(Path(c).absolute()) for c in tried)
+    mend = f"Tried {listed}. Give the right one with --base_model_path."
+    return resolve_folder(override or recorded, f"base model of {folder}", mend)
+
+
+def load_adapter(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> PeftModel:
+    """Attach one saved adapter, frozen and active.
+
+    Args: folder, of the role checkpoint; role, whose sub-folder is read.
+    Raises: ValueError that lists missing, unexpected or mismatched tensors.
+    """
+    for name in ADAPTER_FILES:
+        if not (folder / role / name).is_file():
+            held = ", ".join(saved_roles(folder)) or "none"
+            raise ValueError(f"{folder} has no adapter for the {role} ({role}/{name}). It holds: {held}.")
+    config = _read_adapter_config(folder / role / ADAPTER_FILES[0])
+    with warnings.catch_warnings():
+        # Published adapters hold both tables, trained apart, on tied bases too: this is meant.
+        warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
+        if isinstance(model, PeftModel):
+            model.add_adapter(role, config)
+        else:
+            model = get_peft_model(model, config, adapter_name=role)
+    _fill_adapter(model, folder, role)
+    model.set_adapter(role)
+    model.requires_grad_(False)
+    return model
+
+
+def _fill_adapter(model: PeftModel, folder: Path, role: str) -> None:
+    """Put saved values into an adapter that is there."""
+    state = {from_disk(k): v for k, v in read_tensors(folder / role / ADAPTER_FILES[1]).items()}
+    tables = [p for name, p in model.named_parameters() if f".modules_to_save.{role}." in name]
+    with gathered(tables, modify=True):
+        _refuse(_compare(_adapter_state(model, role), state), folder / role)
+        set_peft_model_state_dict(model, state, adapter_name=role)
+
+
+def restore_role(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> None:
+    """Put a role checkpoint's values into a model that is set up for that role already."""
+    if isinstance(model, PeftModel):
+        _fill_adapter(model, folder, role)
+    load_extra(model, folder, [role])
+
+
+def _read_adapter_config(path: Path) -> LoraConfig:
+    """PEFT's config with today's module names."""
+    stored = read_json(path)
+    fields = {name: stored[name] for name in _LORA_FIELDS if stored.get(name) is not None}
+    if isinstance(fields.get("target_modules"), list):
+        fields["target_modules"] = [from_disk(name) for name in fields["target_modules"]]
+    return LoraConfig(**fields)
+
+
+def load_extra(model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str]) -> None:
+    """Load the head and whatever else trained outside the adapters."""
+    path = folder / EXTRA_FILE
+    needs_head = any(get_role(role).has_head for role in roles)
+    if not path.is_file():
+        if needs_head:
+            raise ValueError(f"{folder} has no {EXTRA_FILE}, which holds the grounding head of {roles}")
+        return
+    inner = bare(model)
+    state = {full_name(from_disk(k)): v for k, v in read_tensors(path).items()}
+    if inner.head is None and any(k.startswith("head.") for k in state):
+        inner.add_head()
+    own = {_plain(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
+    expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
+    with torch.no_grad(), gathered(expected.values(), modify=True):
+        _refuse(_compare(expected, state), path)
+        for name, value in state.items():
+            own[name].copy_(value)
+
+
+def _plain(name: str) -> str:
+    """A parameter's name in the model before PEFT wrapped it."""
+    return name.replace(".base_layer", "").replace(".original_module", "")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises ValueError that names a file it cannot read."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
+
+
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    mismatched = [
+        f"{k} {tuple(found[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in expected.keys() & found.keys()
+        if expected[k].shape != found[k].shape
+    ]
+    return {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "mismatched": sorted(mismatched),
+    }
+
+
+def _refuse(problems: Mapping[str, list[str]], where: Path) -> None:
+    """Raise when anything is missing, unexpected or of another shape: silence would mean random weights."""
+    parts = [
+        f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise ValueError(f"The tensors in {where} do not fit the model: {'; '.join(parts)}")
+
+
+def _adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """An adapter's tensors as PEFT saves them, under our module names."""
+    found = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
+    return {from_disk(k): v for k, v in found.items()}
+
+
+def merge_adapter(model: PeftModel) -> AgentQwen2VL:
+    """Fold the active adapter into the weights; tables that it trained apart are no longer tied."""
+    role = model.active_adapter
+    apart = bool(model.peft_config[role].modules_to_save)
+    merged = model.merge_and_unload()
+    if apart:
+        merged.config.tie_word_embeddings = merged.config.text_config.tie_word_embeddings = False
+    return merged
+
+
+def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Write `<folder>/<role>/` in the published layout.
+
+    Args: state, gathered parameters by name where the module's own are sharded.
+    """
+    out = folder / role
+    tensors = {to_disk(k): v for k, v in _adapter_state(model, role, state).items()}
+    _save_tensors(tensors, out / ADAPTER_FILES[1])
+    config = model.peft_config[role].to_dict()
+    config["inference_mode"] = True
+    config["base_model_name_or_path"] = bare(model).config.name_or_path
+    for name in ("target_modules", "modules_to_save"):
+        if config.get(name):
+            config[name] = sorted(to_disk(module) for module in config[name])
+    fields = [
+        *_PUBLISHED_FIELDS,
+        *(["trainable_token_indices"] if config.get("trainable_token_indices") else []),
+    ]
+    write_json(out / ADAPTER_FILES[0], {name: config[name] for name in fields if name in config})
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    ready = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(ready, temporary, metadata={"format": "pt"})
+
+
+def extra_names(model: AgentQwen2VL | PeftModel, *, tables: bool = False) -> list[str]:
+    """Parameters that a role checkpoint keeps outside the adapter: the head and what else trained.
+
+    Args: tables, also keep both embedding tables (they grew, and no adapter holds them).
+    """
+    names = []
+    for name, param in model.named_parameters():
+        inner = full_name(name)
+        is_table = inner.split(".")[-2] in TABLES
+        if (
+            inner.startswith("head.")
+            or (param.requires_grad and not in_adapter(name))
+            or (tables and is_table)
+        ):
+            names.append(name)
+    return names
+
+
+def save_role(
+    model: AgentQwen2VL | PeftModel,
+    folder: str | Path,
+    *,
+    role: str,
+    processor: Processor,
+    base_path: str,
+    model_path: str | None = None,
+    state: dict[str, Tensor] | None = None,
+    tables: bool = False,
+) -> None:
+    """Write a role checkpoint in the published layout.
+
+    Args:
+        role: whose adapter and config it is.
+        base_path: recorded as `base_model_path`; model_path: what training started from.
+        state: gathered parameters by name where the module's own are sharded.
+        tables: see `extra_names`.
+    """
+    folder = Path(folder)
+    inner = bare(model)
+    tensors = state if state is not None else dict(model.named_parameters())
+    if isinstance(model, PeftModel):
+        save_adapter(model, role, folder, state)
+    kept = [name for name in extra_names(model, tables=tables) if name in tensors]
+    if kept:
+        _save_tensors({to_disk(_plain(name)): tensors[name] for name in kept}, folder / EXTRA_FILE)
+    write_json(
+        folder / "config.json",
+        flat_config(
+            inner.config,
+            role=role,
+            base_model="qwen2_vl",
+            conv_type="chatml",
+            base_model_path=base_path,
+            model_name_or_path=model_path or base_path,
+            reg_token_id=inner.config.reg_token_id,
+            seg_s_token_id=inner.config.seg_s_token_id,
+            seg_e_token_id=inner.config.seg_e_token_id,
+        ),
+    )
+    _save_generation_config(inner, processor, folder)
+    save_processor(processor, folder)
+
+
+def _save_generation_config(model: AgentQwen2VL, processor: Processor, folder: Path) -> None:
+    stored = processor.source / "generation_config.json"
+    config = (
+        read_json(stored) if stored.is_file() else GenerationConfig.from_model_config(model.config).to_dict()
+    )
+    write_json(folder / "generation_config.json", config)
+
+
+def save_full(model: AgentQwen2VL, folder: str | Path, processor: Processor, shard_size: str = "5GB") -> None:
+    """Write a whole model as a base: sharded safetensors under published names, flat config, tokenizer."""
+    folder = Path(folder)
+    state = {to_disk(k): v for k, v in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        state.pop("lm_head.weight")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict(
+        state, folder, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
+    )
+    write_json(folder / "config.json", flat_config(model.config))
+    _save_generation_config(model, processor, folder)
+    save_processor(processor, folder)

@@ -1,0 +1,155 @@
+"""The synthetic data on disk, in the real layouts of Charades-STA and QVHighlights.
+
+    <root>/charades_sta/charades_sta_{train,test}.txt, durations.json
+    <root>/qvhighlights/highlight_{train,val,test}_release.jsonl
+    <root>/qvhighlights/truth/highlight_test_release.jsonl    # what the real release keeps to itself
+    <root>/*/videos_3fps_480_noaudio/{vid}.mp4
+
+The splits differ in videos and in phrasing. A data set's folder appears whole or not at all.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from videomind.synthetic.phrases import sentence
+from videomind.synthetic.render import render_all
+from videomind.synthetic.scenes import QVH_GRID_S, Event, Scene, charades_scene, qvhighlights_scene
+
+VIDEO_FOLDER = "videos_3fps_480_noaudio"
+MARKER = "synthetic.json"  # holds the settings a folder was made with; also tells it from real data
+_VERSION = 1
+_NUM_ANNOTATORS = 3
+
+Splits = dict[str, list[Scene]]
+
+
+def _plan(make: Callable[[random.Random, int], Scene], counts: dict[str, int], seed: str) -> Splits:
+    """Plan the scenes of all splits; a video belongs to one split only."""
+    seen: set[str] = set()
+    splits: Splits = {}
+    for split, count in counts.items():
+        rng = random.Random(f"{seed}/{split}")
+        scenes = splits[split] = []
+        while len(scenes) < count:
+            scene = make(rng, len(scenes))
+            if scene.vid not in seen:
+                seen.add(scene.vid)
+                scenes.append(scene)
+    return splits
+
+
+def _ask(rng: random.Random, split: str, event: Event) -> str:
+    return sentence(rng, split=split, colour=event.colour, shape=event.shape, action=event.action)
+
+
+def _write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _write_charades(folder: Path, splits: Splits, seed: str) -> None:
+    """Write `VID start end##sentence.` lines and the durations (s)."""
+    for split, scenes in splits.items():
+        rng = random.Random(f"{seed}/{split}/sentences")
+        lines = [
+            f"{scene.vid} {event.windows[0][0]} {event.windows[0][1]}##{_ask(rng, split, event)}.\n"
+            for scene in scenes
+            for event in scene.events
+        ]
+        (folder / f"charades_sta_{split}.txt").write_text("".join(lines), encoding="utf-8")
+    durations = {s.vid: round(s.duration_s, 2) for scenes in splits.values() for s in scenes}
+    (folder / "durations.json").write_text(json.dumps(durations, indent=1), encoding="utf-8")
+
+
+def _qvhighlights_row(rng: random.Random, split: str, scene: Scene, event: Event, qid: int) -> dict[str, Any]:
+    """A row of the release: windows (s), the 2-s clips they cover, and three annotators' scores (0-4)."""
+    windows = sorted(event.windows)
+    clips = [clip for start, end in windows for clip in range(start // QVH_GRID_S, end // QVH_GRID_S)]
+    query = _ask(rng, split, event)
+    return {
+        "qid": qid,
+        "query": query[0].upper() + query[1:],
+        "duration": round(scene.duration_s),
+        "vid": scene.vid,
+        "relevant_windows": [list(window) for window in windows],
+        "relevant_clip_ids": clips,
+        "saliency_scores": [[rng.randint(2, 4) for _ in range(_NUM_ANNOTATORS)] for _ in clips],
+    }
+
+
+def _write_qvhighlights(folder: Path, splits: Splits, seed: str) -> None:
+    """Write the three release files; the test split's answers go to `truth/`."""
+    qid = 0
+    for split, scenes in splits.items():
+        rng = random.Random(f"{seed}/{split}/sentences")
+        rows = []
+        for scene in scenes:
+            for event in scene.events:
+                qid += 1
+                rows.append(_qvhighlights_row(rng, split, scene, event, qid))
+        name = f"highlight_{'val' if split == 'valid' else split}_release.jsonl"
+        if split == "test":
+            _write_jsonl(folder / "truth" / name, rows)
+            rows = [{key: row[key] for key in ("qid", "query", "duration", "vid")} for row in rows]
+        _write_jsonl(folder / name, rows)
+
+
+def _finished(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder already holds this data. Raises ValueError if it holds something else."""
+    if not folder.exists():
+        return False
+    marker = folder / MARKER
+    found = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+    if found != settings:
+        held = "data that is not synthetic" if found is None else f"synthetic data made with {found}"
+        raise ValueError(f"{folder} holds {held}; wanted {settings}. Move it away or choose another root.")
+    return True
+
+
+def _make(
+    folder: Path, settings: dict[str, Any], splits: Splits, write: Callable, workers: int | None
+) -> None:
+    """Render and annotate one data set beside its place, then rename it."""
+    if _finished(folder, settings):
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / VIDEO_FOLDER).mkdir(parents=True)
+    scenes = [scene for split in splits.values() for scene in split]
+    render_all(scenes, partial / VIDEO_FOLDER, workers=workers, name=folder.name)
+    write(partial, splits, f"{folder.name}/{settings['seed']}")
+    (partial / MARKER).write_text(json.dumps(settings), encoding="utf-8")
+    partial.rename(folder)
+
+
+def make_data(
+    root: str | Path,
+    *,
+    num_train: int,
+    num_valid: int,
+    num_test: int,
+    seed: int = 0,
+    workers: int | None = None,
+) -> None:
+    """Make both data sets; what is finished stays as it is. The same seed gives the same data.
+
+    Args:
+        root: the data root, as in `videomind`'s other data.
+        num_train, num_valid, num_test: videos per data set (Charades-STA has no valid split).
+        seed: of everything drawn.
+        workers: rendering processes; None: one per core, at most 8.
+    Raises: ValueError if a folder to write holds other data.
+    """
+    settings = {"version": _VERSION, "train": num_train, "valid": num_valid, "test": num_test, "seed": seed}
+    counts = {"train": num_train, "valid": num_valid, "test": num_test}
+    two = {"train": num_train, "test": num_test}
+    root = Path(root)
+    for name, make, numbers, write in (
+        ("charades_sta", charades_scene, two, _write_charades),
+        ("qvhighlights", qvhighlights_scene, counts, _write_qvhighlights),
+    ):
+        _make(root / name, settings, _plan(make, numbers, f"{name}/{seed}"), write, workers)

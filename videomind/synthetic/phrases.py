@@ -1,0 +1,75 @@
+"""What is said about a synthetic event: the words, and sentence templates held out per split.
+
+The colour is what tells the events of a video apart; shape and action are said and drawn, but decorate.
+"""
+
+import random
+
+COLOURS: dict[str, tuple[int, int, int]] = {  # name -> RGB
+    "red": (222, 32, 32),
+    "green": (28, 172, 52),
+    "blue": (38, 62, 226),
+    "yellow": (236, 216, 36),
+    "purple": (160, 36, 198),
+    "cyan": (40, 208, 218),
+    "white": (250, 250, 250),
+    "black": (6, 6, 6),
+}
+SHAPES: tuple[str, ...] = ("ball", "box", "triangle", "ring", "cross")
+ACTIONS: dict[str, tuple[str, str]] = {  # stem -> third person, gerund
+    "slide": ("slides", "sliding"),
+    "bounce": ("bounces", "bouncing"),
+    "spin": ("spins", "spinning"),
+    "shake": ("shakes", "shaking"),
+    "grow": ("grows", "growing"),
+}
+
+# {c} colour, {s} shape, {v} action in the third person, {g} its gerund.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "train": (
+        "a {c} {s} {v}",
+        "the {c} {s} {v} on the screen",
+        "a {s} that is {c} {v}",
+        "we see a {c} {s} {g}",
+        "there is a {c} {s} {g} around",
+        "{c} {s} {g}",
+        "the {s} {g} is {c}",
+        "someone shows a {c} {s}",
+        "look at the {c} {s} as it {v}",
+        "a {c} object {v} in the video",
+        "something {c} appears and {v}",
+        "the thing that {v} is {c}",
+        "the screen shows something {c}",
+        "it is a {g} {s} in {c}",
+    ),
+    "valid": (
+        "a {g} {s} that is {c}",
+        "there is a {c} object {g}",
+        "look at something {c} that {v}",
+        "the {c} thing {v} around",
+    ),
+    "test": (
+        "a {c} {s} is {g}",
+        "the {s} in {c} {v}",
+        "we see something {c} on the screen",
+        "it is the {c} {s} that {v}",
+        "someone shows the {g} {c} object",
+    ),
+}
+
+
+def sentence(rng: random.Random, *, split: str, colour: str, shape: str, action: str) -> str:
+    """One sentence of a split about an event, lower case and without a full stop."""
+    third_person, gerund = ACTIONS[action]
+    return rng.choice(TEMPLATES[split]).format(c=colour, s=shape, v=third_person, g=gerund)
+
+
+def corpus(split: str) -> list[str]:
+    """Every sentence a split can hold, in a fixed order: what a tokenizer is trained on."""
+    return [
+        template.format(c=colour, s=shape, v=third_person, g=gerund)
+        for template in TEMPLATES[split]
+        for colour in COLOURS
+        for shape in SHAPES
+        for third_person, gerund in ACTIONS.values()
+    ]

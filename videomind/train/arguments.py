@@ -1,0 +1,189 @@
+"""Command-line arguments of training; whatever is not here is transformers' TrainingArguments."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from transformers import HfArgumentParser
+from transformers import TrainingArguments as HfTrainingArguments
+
+from videomind.dataset.base import get_source, parse_names
+from videomind.dataset.mixture import Filters
+from videomind.device import detect, prepare_process
+from videomind.model.adapters import LORA_TYPES, LoraSettings
+from videomind.model.losses import LossWeights
+from videomind.roles import Role, VisualBudget, get_role, nearest
+
+TUNING_MODULES = ("projector",)
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """What is trained and from where."""
+
+    model_name_or_path: str = field(metadata={"help": "base model, role checkpoint or hub id"})
+    role: str = field(metadata={"help": "planner, grounder, verifier, answerer or all_in_one"})
+    base_model: str = field(default="qwen2_vl", metadata={"help": "backbone family: qwen2_vl"})
+    conv_type: str = field(default="chatml", metadata={"help": "conversation format: chatml"})
+    base_model_path: str | None = field(
+        default=None, metadata={"help": "base model of a role checkpoint, instead of the recorded one"}
+    )
+    attn_implementation: str = field(
+        default="auto", metadata={"help": "auto, flash_attention_2, sdpa, eager"}
+    )
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """Which samples train and how finely they are seen."""
+
+    datasets: str = field(metadata={"help": "comma-separated registered names"})
+    data_root: str = field(default="data", metadata={"help": "folder of all data sets"})
+    min_video_len: float = field(default=-1, metadata={"help": "seconds, -1 is off"})
+    max_video_len: float = field(default=-1, metadata={"help": "seconds, -1 is off"})
+    min_num_words: int = field(default=-1, metadata={"help": "-1 is off"})
+    max_num_words: int = field(default=-1, metadata={"help": "-1 is off"})
+    max_retries: int = field(
+        default=10, metadata={"help": "stand-ins for one bad sample before it is an error"}
+    )
+    max_bad_share: float = field(
+        default=0.1, metadata={"help": "stop when more than this share of the samples so far was bad"}
+    )
+    model_max_length: int = field(default=32768, metadata={"help": "tokens per sample"})
+    min_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
+    max_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
+    max_frames: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
+    fps: float | None = field(default=None, metadata={"help": "overrides the role's budget"})
+
+    def filters(self) -> Filters:
+        """The annotation filters."""
+        return Filters(**{f.name: getattr(self, f.name) for f in fields(Filters)})
+
+
+def budget_override(
+    role: Role,
+    *,
+    min_tokens: int | None = None,
+    max_tokens: int | None = None,
+    max_frames: int | None = None,
+    fps: float | None = None,
+) -> VisualBudget | None:
+    """The role's budget with some numbers replaced; None when nothing is. Raises: ValueError."""
+    given = {"min_tokens": min_tokens, "max_tokens": max_tokens, "max_frames": max_frames, "fps": fps}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    budget = VisualBudget(**{**vars(role.budget), **given})
+    if not 0 < budget.min_tokens <= budget.max_tokens:
+        raise ValueError(
+            f"The visual budget needs 0 < min <= max tokens per frame, not {budget.min_tokens} and "
+            f"{budget.max_tokens} (--min_tokens_per_frame, --max_tokens_per_frame)"
+        )
+    return budget
+
+
+@dataclass(kw_only=True)
+class CustomArguments:
+    """Adapters, losses and what else trains."""
+
+    group_by_data_type: bool = field(default=True, metadata={"help": "one data type per global micro-batch"})
+    merge_adapter: bool = field(default=False, metadata={"help": "merge a role checkpoint's adapter first"})
+    lora_enable: bool = field(default=True, metadata={"help": "train a LoRA adapter"})
+    lora_type: str = field(default="qkvo", metadata={"help": ", ".join(sorted(LORA_TYPES))})
+    lora_r: int = field(default=64)
+    lora_alpha: int = field(default=64)
+    lora_dropout: float = field(default=0.1)
+    lora_bias: str = field(default="none", metadata={"help": "none, all or lora_only"})
+    lora_lr: float | None = field(default=None, metadata={"help": "default: learning_rate"})
+    head_lr: float | None = field(default=None, metadata={"help": "default: learning_rate"})
+    tuning_modules: str | None = field(default=None, metadata={"help": "projector: also the vision merger"})
+    train_new_tokens_only: bool = field(
+        default=False, metadata={"help": "train the rows of the added tokens instead of both whole tables"}
+    )
+    save_full_model: bool = field(default=False, metadata={"help": "also write the whole model, merged"})
+    loss_cls_weight: float = field(default=LossWeights.classification)
+    loss_reg_weight: float = field(default=LossWeights.regression)
+    loss_sal_weight: float = field(default=LossWeights.saliency)
+
+    def lora(self) -> LoraSettings:
+        """The adapter's settings."""
+        return LoraSettings(
+            lora_type=self.lora_type,
+            r=self.lora_r,
+            alpha=self.lora_alpha,
+            dropout=self.lora_dropout,
+            bias=self.lora_bias,
+            new_tokens_only=self.train_new_tokens_only,
+        )
+
+    def loss_weights(self) -> LossWeights:
+        """The weights of the grounding losses."""
+        return LossWeights(
+            classification=self.loss_cls_weight,
+            regression=self.loss_reg_weight,
+            saliency=self.loss_sal_weight,
+        )
+
+
+@dataclass(kw_only=True)
+class TrainingArguments(HfTrainingArguments):
+    """transformers' arguments with defaults that fit this trainer."""
+
+    remove_unused_columns: bool = False
+    # The average of past losses in place of a NaN would hide it.
+    logging_nan_inf_filter: bool = False
+    report_to: str | list[str] | None = "none"
+    save_total_limit: int | None = 1
+
+    def __post_init__(self) -> None:
+        if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:
+            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+        super().__post_init__()
+
+
+def weight_dtype(training: HfTrainingArguments) -> torch.dtype:
+    """The type that frozen weights are kept in."""
+    if training.bf16:
+        return torch.bfloat16
+    return torch.float16 if training.fp16 else torch.float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All arguments of a training run."""
+
+    model: ModelArguments
+    data: DataArguments
+    custom: CustomArguments
+    training: TrainingArguments
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+    device = detect()
+    prepare_process(device)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if device.kind == "cpu" and "--use_cpu" not in argv:
+        argv += ["--use_cpu", "True"]
+    parser = HfArgumentParser((ModelArguments, DataArguments, CustomArguments, TrainingArguments))
+    model, data, custom, training = parser.parse_args_into_dataclasses(argv)
+    arguments = Arguments(model=model, data=data, custom=custom, training=training)
+    _check(arguments)
+    return arguments
+
+
+def _check(args: Arguments) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    get_role(args.model.role)
+    for name, value, allowed in (
+        ("base_model", args.model.base_model, ("qwen2_vl",)),
+        ("conv_type", args.model.conv_type, ("chatml",)),
+        ("lora_type", args.custom.lora_type, LORA_TYPES),
+        ("lora_bias", args.custom.lora_bias, ("none", "all", "lora_only")),
+        ("tuning_modules", args.custom.tuning_modules, (None, *TUNING_MODULES)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"Unknown --{name} {value!r}. {nearest(value, filter(None, allowed))}")
+    for name in parse_names(args.data.datasets):
+        get_source(name, args.data.data_root)

@@ -1,0 +1,165 @@
+"""Trains a role: `torchrun ... videomind/train/train.py --role grounder ...` (see scripts/pretrain).
+
+Rerunning the same command continues from the newest complete checkpoint.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import set_seed
+
+from videomind.dataset.encoding import Encoder
+from videomind.dataset.mixture import Mixture
+from videomind.device import attention, detect, peak_memory_gib
+from videomind.logger import rank, setup_logging
+from videomind.model.adapters import add_adapter, bare
+from videomind.model.checkpoint import (
+    LoadedModel,
+    LoadSettings,
+    is_role_checkpoint,
+    load_model,
+    merge_adapter,
+    save_full,
+)
+from videomind.model.grounding_head import make_points
+from videomind.model.losses import has_positive
+from videomind.processing import Processor
+from videomind.roles import get_role
+from videomind.train.arguments import Arguments, budget_override, parse_arguments, weight_dtype
+from videomind.train.optim import trainable_table
+from videomind.train.trainer import COMPLETE, RoleTrainer, complete_checkpoints, remove_folder
+
+log = logging.getLogger(__name__)
+
+
+def build_model(args: Arguments) -> LoadedModel:
+    """Load what training starts from, and let train what the arguments say."""
+    role, dtype = get_role(args.model.role), weight_dtype(args.training)
+    settings = LoadSettings(
+        dtype=dtype,
+        attn_implementation=attention(args.model.attn_implementation, detect().kind, dtype),
+        base_path=args.model.base_model_path,
+    )
+    loaded = load_model(args.model.model_name_or_path, settings, roles=_start_roles(args))
+    model = loaded.model
+    if isinstance(model, PeftModel) and (args.custom.merge_adapter or not args.custom.lora_enable):
+        model = merge_adapter(model)
+    if role.has_head and bare(model).head is None:
+        bare(model).add_head()
+    bare(model).loss_weights = args.custom.loss_weights()
+    model.requires_grad_(False)
+    if isinstance(model, PeftModel):
+        model.set_adapter(role.name)  # trainable again
+    elif args.custom.lora_enable:
+        model = add_adapter(model, role, args.custom.lora())
+    else:
+        for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+            table.requires_grad_(True)
+    if role.has_head:
+        bare(model).head.requires_grad_(True)
+    if args.custom.tuning_modules == "projector":
+        bare(model).model.visual.merger.requires_grad_(True)
+    if args.training.deepspeed is None:
+        for param in model.parameters():
+            if param.requires_grad:  # master weights; the forward casts under autocast
+                param.data = param.data.float()
+    return replace(loaded, model=model)
+
+
+def _start_roles(args: Arguments) -> list[str] | None:
+    """The adapter to go on training when starting from a role checkpoint."""
+    folder = Path(args.model.model_name_or_path)
+    if (folder / "config.json").is_file() and is_role_checkpoint(folder):
+        return [args.model.role] if (folder / args.model.role).is_dir() else []
+    return None
+
+
+def learnable(num_clips: int, moments: torch.Tensor) -> bool:
+    """Whether the temporal pyramid has a point for a moment. Args: moments (M, 2), in clips."""
+    return has_positive(make_points(max(num_clips, 8)), moments)
+
+
+def build_mixture(args: Arguments, processor: Processor) -> Mixture:
+    """The training set; its statistics go to the log."""
+    data = args.data
+    mixture = Mixture(
+        data.datasets,
+        encoder=Encoder(processor, max_length=data.model_max_length, check_moments=learnable),
+        data_root=data.data_root,
+        filters=data.filters(),
+        seed=args.training.seed,
+        max_retries=data.max_retries,
+        budget=budget_override(
+            get_role(args.model.role),
+            min_tokens=data.min_tokens_per_frame,
+            max_tokens=data.max_tokens_per_frame,
+            max_frames=data.max_frames,
+            fps=data.fps,
+        ),
+    )
+    log.info("Training set:\n%s", mixture.statistics())
+    return mixture
+
+
+def resume_point(output_dir: str) -> str | None:
+    """The newest complete checkpoint; the first process deletes what a killed run left half-written."""
+    if rank() == 0:
+        for folder in Path(output_dir).glob("checkpoint-*"):
+            if not (folder / COMPLETE).is_file():
+                log.warning("Removing %s: it was not written to the end", folder)
+                remove_folder(folder)
+    complete = complete_checkpoints(output_dir)
+    if complete:
+        log.info("Continuing from %s", complete[-1])
+    return str(complete[-1]) if complete else None
+
+
+def train(args: Arguments) -> RoleTrainer:
+    """Run a training to its end and write the role checkpoint to `--output_dir`."""
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(args.training.output_dir) / "tensorboard"))
+    _init_communication(args)
+    set_seed(args.training.seed)
+    loaded = build_model(args)
+    log.info("What trains:\n%s", trainable_table(loaded.model))
+    trainer = RoleTrainer(args, loaded, build_mixture(args, loaded.processor))
+    trainer.train(resume_from_checkpoint=resume_point(args.training.output_dir))
+    trainer.save_model()
+    trainer.save_state()
+    if args.custom.save_full_model and args.training.should_save:
+        model = loaded.model
+        merged = merge_adapter(model) if isinstance(model, PeftModel) else model
+        save_full(merged, Path(args.training.output_dir) / "full", loaded.processor)
+    log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), args.training.output_dir)
+    return trainer
+
+
+def _init_communication(args: Arguments) -> None:
+    """ZeRO-3 shards weights while they load, so the process group must exist before."""
+    if args.training.deepspeed is not None and "RANK" in os.environ:
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend=detect().backend)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    setup_logging()
+    try:
+        args = parse_arguments(argv)
+        setup_logging(Path(args.training.output_dir) / "train.log")
+        train(args)
+    except ValueError as error:
+        log.error("%s", error)
+        log.debug("Where it came from", exc_info=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
