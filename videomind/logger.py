@@ -3,7 +3,20 @@
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
+
+
+class OneLine(logging.Formatter):
+    """Leaves tracebacks to the log file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        trace, record.exc_info, record.exc_text = record.exc_info, None, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_info = trace
 
 
 def rank() -> int:
@@ -19,17 +32,17 @@ def world_size() -> int:
 def setup_logging(log_file: str | Path | None = None) -> None:
     """Log to stderr on rank 0, warnings only on the others; rank 0 also appends to `log_file`."""
     main = rank() == 0
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    prefix = "" if world_size() == 1 else f"[rank {rank()}] "
+    layout = f"%(asctime)s {prefix}%(levelname)s %(message)s"
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(OneLine(layout, "%H:%M:%S"))
+    handlers: list[logging.Handler] = [screen]
     if log_file is not None and main:
         Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    prefix = "" if world_size() == 1 else f"[rank {rank()}] "
-    logging.basicConfig(
-        level=logging.INFO if main else logging.WARNING,
-        format=f"%(asctime)s {prefix}%(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
-    )
+    level = logging.INFO if main else logging.WARNING
+    logging.basicConfig(level=level, format=layout, handlers=handlers, force=True)
+    # PEFT still asks transformers by the old name.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     for noisy in ("httpx", "httpcore", "DeepSpeed", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -125,6 +125,8 @@ class _PacketTable:
 
     Attributes:
         pts, dts: presentation and decoding time of each packet, in the file's (decoding) order.
+        numbers: place in that order by (pts, size). The size as well, because right after a seek MPEG
+            streams give part of a packet under a false time.
         frames: the packet of each frame, in the order they are shown.
         keys: the packets that decoding can start at, by pts.
         seekable: whether pts tells which frame a decoded picture is.
@@ -132,6 +134,7 @@ class _PacketTable:
 
     pts: list[int | None]
     dts: list[int | None]
+    numbers: dict[tuple[int | None, int], int]
     frames: list[int]
     keys: list[int]
     seekable: bool
@@ -140,9 +143,11 @@ class _PacketTable:
     def read(cls, packets: Iterable, *, may_mistime: bool) -> "_PacketTable":
         """Build the table. Args: packets; may_mistime, whether pts may be no more than a counter."""
         pts, dts, shown, keys = [], [], [], []
+        numbers = {}
         for number, packet in enumerate(packets):
             pts.append(packet.pts)
             dts.append(packet.dts)
+            numbers[packet.pts, packet.size] = number
             if packet.is_keyframe:
                 keys.append(number)
             if not packet.is_discard:  # cut off by an edit list: decoded, never shown
@@ -153,21 +158,22 @@ class _PacketTable:
         if seekable:
             shown.sort(key=pts.__getitem__)
             keys.sort(key=pts.__getitem__)
-        return cls(pts=pts, dts=dts, frames=shown, keys=keys, seekable=seekable)
+        return cls(pts=pts, dts=dts, numbers=numbers, frames=shown, keys=keys, seekable=seekable)
 
-    def runs(self, indices: Sequence[int]) -> list[tuple[int, int, dict[int, int]]]:
+    def runs(self, indices: Sequence[int], *, earlier: int) -> list[tuple[int, int, dict[int, int]]]:
         """The stretches of packets to decode for some frames; whole groups between are passed over.
 
         A frame needs everything from the last key picture shown before it, which is also right for the
         leading pictures of an open group: those come after the next key picture in the file.
+        Args: indices, increasing frame numbers; earlier, by how many key pictures to start too soon.
         Returns: (first packet, last packet, {pts: frame number}) of each stretch, in file order.
         """
         key_pts = [self.pts[k] for k in self.keys]
         runs: list[tuple[int, int, dict[int, int]]] = []
         for index in indices:
             packet = self.frames[index]
-            place = bisect_right(key_pts, self.pts[packet])
-            start = self.keys[place - 1] if place else 0
+            place = bisect_right(key_pts, self.pts[packet]) - 1 - earlier
+            start = self.keys[place] if place >= 0 else 0
             if runs and start <= runs[-1][1] + 1:
                 first, last, wanted = runs.pop()
                 runs.append((first, max(last, packet), wanted | {self.pts[packet]: index}))
@@ -209,7 +215,7 @@ class PyAVReader(VideoReader):
             raise BadVideoError(f"{self.path}: no video stream (tried pyav)")
         for stream in self._container.streams:
             if stream is not self._stream:
-                stream.discard = "all"
+                stream.discard = self._av.stream.Discard.all
         self._context = self._stream.codec_context
         self._context.thread_type = "AUTO"
         self._context.thread_count = DECODER_THREADS
@@ -247,14 +253,16 @@ class PyAVReader(VideoReader):
         if not self._table.seekable:
             yield from self._decode_in_order(set(indices))
             return
-        for start, stop, wanted in self._table.runs(indices):
-            # Pictures that no other refers to are skipped unless wanted. A decoder that has to guess
-            # the stream's order could lose a wanted one by that; then everything is decoded.
-            for skip in ("NONREF", "DEFAULT"):
+        # Pictures that no other refers to are skipped unless wanted. A decoder that has to guess the
+        # order can lose a wanted one by that, and some "key" pictures only lead to whole ones after a
+        # while: what did not come is tried again, decoding everything from the key picture before.
+        for earlier, skip in ((0, "NONREF"), (1, "DEFAULT")):
+            missing = []
+            for start, stop, wanted in self._table.runs(indices, earlier=earlier):
                 for frame in self._decode_run(start, stop, wanted, skip):
                     yield self._picture(wanted.pop(frame.pts), frame)
-                if not wanted:
-                    break
+                missing += wanted.values()
+            indices = missing
 
     def _decode_run(self, start: int, stop: int, wanted: dict[int, int], skip: str) -> Iterator:
         """Pictures of the packets `start` to `stop` whose pts is (still) in `wanted`."""
@@ -289,17 +297,24 @@ class PyAVReader(VideoReader):
 
     def _packets_from(self, start: int) -> Iterator[tuple[int, object]]:
         """Numbered packets from `start` on: seek there, or else read from the file's start."""
-        numbers = {pts: number for number, pts in enumerate(self._table.pts)}
         dts, pts = self._table.dts[start], self._table.pts[start]
-        self._container.seek(pts if dts is None else dts, stream=self._stream)
-        packets = ((numbers[p.pts], p) for p in self._packets() if p.pts in numbers)
+        try:
+            self._container.seek(pts if dts is None else dts, stream=self._stream)
+        except self._errors:
+            self._reopen()
+        packets = self._numbered()
         first = next(packets, None)
         if first is None or first[0] > start:
             self._reopen()
-            packets = ((numbers[p.pts], p) for p in self._packets() if p.pts in numbers)
+            packets = self._numbered()
         elif first[0] == start:
             yield first
         yield from (item for item in packets if item[0] >= start)
+
+    def _numbered(self) -> Iterator[tuple[int, object]]:
+        """The packets from the current place on with their numbers, those recognised."""
+        keyed = (((packet.pts, packet.size), packet) for packet in self._packets())
+        return ((self._table.numbers[key], packet) for key, packet in keyed if key in self._table.numbers)
 
     def _reopen(self) -> None:
         self._container.close()
@@ -310,9 +325,24 @@ class PyAVReader(VideoReader):
         if frame.is_corrupt:
             self.concealed.add(number)
         self._size = self._size or (frame.width, frame.height)
+        if frame.interlaced_frame:
+            frame = self._progressive(frame)
         rgb = frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1])
         turns = round(frame.rotation / 90)  # counter-clockwise
         return number, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+    def _progressive(self, frame):
+        """The same picture without its interlaced mark, which changes the colour conversion.
+
+        The frames that published checkpoints were trained on were converted as progressive ones.
+        """
+        graph = self._av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=self._stream.time_base
+        )
+        graph.link_nodes(source, graph.add("setfield", "mode=prog"), graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull()
 
 
 class DecordReader(VideoReader):
@@ -359,8 +389,8 @@ class TorchCodecReader(VideoReader):
         except (RuntimeError, ValueError) as error:
             raise BadVideoError(f"{path}: cannot be opened (tried torchcodec)") from error
         self.total_frames = len(self._video)
-        # As the other readers have it; `average_fps` is derived from the scanned times instead.
-        self.fps = float(self._video.metadata.average_fps_from_header)
+        # Not the header's figure: that is the base rate where the frame rate varies.
+        self.fps = float(self._video.metadata.average_fps)
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """See `VideoReader.decode`."""
@@ -438,13 +468,14 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
     return choice.reader
 
 
-def open_reader(path: str, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:
+def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:
     """Open a video file.
 
     Args: path; name, see `choose_reader`; gif_fps, the frame rate a .gif is taken to have.
     Raises: BadVideoError when it is no usable video, ValueError for a reader that is not there.
     """
     reader = choose_reader(name)
+    path = os.fspath(path)
     if os.path.isdir(path):
         raise BadVideoError(f"{path}: a folder, not a video")
     if not os.path.exists(path):

@@ -133,7 +133,7 @@ class TrainingArguments(HfTrainingArguments):
     remove_unused_columns: bool = False
     # The average of past losses in place of a NaN would hide it.
     logging_nan_inf_filter: bool = False
-    report_to: str | list[str] | None = "none"
+    report_to: None | str | list[str] = "none"
     save_total_limit: int | None = 1
 
     def __post_init__(self) -> None:

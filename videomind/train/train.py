@@ -17,6 +17,7 @@ from transformers import set_seed
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect, peak_memory_gib
+from videomind.files import read_json, write_text
 from videomind.logger import rank, setup_logging
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
@@ -25,6 +26,7 @@ from videomind.model.checkpoint import (
     is_role_checkpoint,
     load_model,
     merge_adapter,
+    restore_role,
     save_full,
 )
 from videomind.model.grounding_head import make_points
@@ -36,6 +38,8 @@ from videomind.train.optim import trainable_table
 from videomind.train.trainer import COMPLETE, RoleTrainer, complete_checkpoints, remove_folder
 
 log = logging.getLogger(__name__)
+
+FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 
 
 def build_model(args: Arguments) -> LoadedModel:
@@ -120,7 +124,12 @@ def resume_point(output_dir: str) -> str | None:
     return str(complete[-1]) if complete else None
 
 
-def train(args: Arguments) -> RoleTrainer:
+def trained_steps(checkpoint: str) -> int:
+    """Optimizer steps that a checkpoint has behind it."""
+    return read_json(Path(checkpoint) / "trainer_state.json")["global_step"]
+
+
+def train(args: Arguments) -> None:
     """Run a training to its end and write the role checkpoint to `--output_dir`."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(args.training.output_dir) / "tensorboard"))
     _init_communication(args)
@@ -128,15 +137,25 @@ def train(args: Arguments) -> RoleTrainer:
     loaded = build_model(args)
     log.info("What trains:\n%s", trainable_table(loaded.model))
     trainer = RoleTrainer(args, loaded, build_mixture(args, loaded.processor))
-    trainer.train(resume_from_checkpoint=resume_point(args.training.output_dir))
+    checkpoint = resume_point(args.training.output_dir)
+    finished = Path(args.training.output_dir) / FINISHED
+    if finished.is_file() and int(finished.read_text()) >= trainer.planned_steps():
+        log.info("All %d steps are done and saved already", trainer.planned_steps())
+        return
+    checkpoint = resume_point(args.training.output_dir)
+    # The Trainer would train one step too many from a checkpoint at the end.
+    if checkpoint is not None and trained_steps(checkpoint) >= trainer.planned_steps():
+        restore_role(loaded.model, Path(checkpoint), args.model.role)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
-    trainer.save_state()
     if args.custom.save_full_model and args.training.should_save:
         model = loaded.model
         merged = merge_adapter(model) if isinstance(model, PeftModel) else model
         save_full(merged, Path(args.training.output_dir) / "full", loaded.processor)
+    if args.training.should_save:
+        write_text(finished, f"{trainer.planned_steps()}\n")
     log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), args.training.output_dir)
-    return trainer
 
 
 def _init_communication(args: Arguments) -> None:
@@ -155,8 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         setup_logging(Path(args.training.output_dir) / "train.log")
         train(args)
     except ValueError as error:
-        log.error("%s", error)
-        log.debug("Where it came from", exc_info=True)
+        log.error("%s", error, exc_info=True)  # the trace goes to the log file
         return 2
     return 0
 

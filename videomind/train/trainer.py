@@ -6,6 +6,7 @@ from the newest marked one.
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -73,6 +74,14 @@ class RoleTrainer(Trainer):
         # A batch's loss is the mean over its samples; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        batches = len(self.sampler) // (self.args.world_size * self.args.per_device_train_batch_size)
+        per_epoch = max(math.ceil(batches / self.args.gradient_accumulation_steps), 1)
+        return math.ceil(self.args.num_train_epochs * per_epoch)
+
     def _get_train_sampler(self, train_dataset: Mixture | None = None) -> Sampler:
         return self.sampler
 
@@ -139,7 +148,7 @@ class RoleTrainer(Trainer):
         """Add the parts of the loss, and how many bad samples there were."""
         if "loss" in logs and self._num_parts:
             for name, total in sorted(self._parts.items()):
-                mean = self._nested_gather(total / self._num_parts).mean()
+                mean = self.accelerator.gather(total / self._num_parts).mean()
                 logs[name] = round(mean.item(), 6)
             if self._num_bad:
                 logs["bad_samples"] = self._num_bad
