@@ -19,7 +19,11 @@ from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import to_disk
 from videomind.roles import VisualBudget
 
-VIEWS = {"grounder": ("grounding", Grounding), "verifier": ("verifying", Verifying), "planner": ("planning", Planning)}
+VIEWS = {
+    "grounder": ("grounding", Grounding),
+    "verifier": ("verifying", Verifying),
+    "planner": ("planning", Planning),
+}
 CASES = [case["id"] for case in golden_manifest("model")["cases"]]
 
 
@@ -94,7 +98,9 @@ def test_base_forward(golden, case_id):
     out = Encoder(loaded.processor)(sample, read_clip(clip).frames, random.Random(0))
     ids, grid = out.input_ids[None], out.grid[None]
     np.testing.assert_array_equal(ids, arrays["input_ids"])
-    positions, delta = model.model.get_rope_index(ids, video_grid_thw=grid, attention_mask=torch.ones_like(ids))
+    positions, delta = model.model.get_rope_index(
+        ids, video_grid_thw=grid, attention_mask=torch.ones_like(ids)
+    )
     np.testing.assert_array_equal(positions, arrays["position_ids"])
     assert delta.tolist() == arrays["rope_delta"].tolist()
     with torch.no_grad():
@@ -126,14 +132,20 @@ def test_losses_and_gradients(golden, case_id):
         assert list(batch["input_ids"].shape) == case["input_shape"]
         out, norms = step(model, batch)
         assert out.language_loss.item() == pytest.approx(case["lm_loss"], rel=1e-4)
-        for name, key in (("regression", "loss_reg"), ("classification", "loss_cls"), ("saliency", "loss_sal")):
+        for name, key in (
+            ("regression", "loss_reg"),
+            ("classification", "loss_cls"),
+            ("saliency", "loss_sal"),
+        ):
             if case.get("aux"):
                 mean = np.mean([aux[key] for aux in case["aux"]])
                 assert getattr(out, f"{name}_loss").item() == pytest.approx(mean, rel=1e-4), name
         if len(case["samples"]) == 1:
             assert out.loss.item() == pytest.approx(case["loss"], rel=1e-4)
             assert_norms(norms, case["grad_norms"])
-            singles[case["samples"][0]] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            singles[case["samples"][0]] = {
+                n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+            }
         else:
             check_mean_over_samples(model, case, out, singles)
 

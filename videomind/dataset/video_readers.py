@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -173,12 +174,12 @@ class _PacketTable:
         for index in indices:
             packet = self.frames[index]
             place = bisect_right(key_pts, self.pts[packet]) - 1 - earlier
-            start = self.keys[place] if place >= 0 else 0
-            if runs and start <= runs[-1][1] + 1:
-                first, last, wanted = runs.pop()
-                runs.append((first, max(last, packet), wanted | {self.pts[packet]: index}))
-            else:
-                runs.append((start, packet, {self.pts[packet]: index}))
+            start, stop, wanted = self.keys[place] if place >= 0 else 0, packet, {}
+            if runs and start <= runs[-1][1] + 1:  # goes on where the last one ends
+                start, last, wanted = runs.pop()
+                stop = max(last, packet)
+            wanted[self.pts[packet]] = index
+            runs.append((start, stop, wanted))
         return runs
 
 
@@ -194,6 +195,7 @@ class PyAVReader(VideoReader):
         self._size: tuple[int, int] | None = None  # (W, H) of the first picture: some files change theirs
         self._av = importlib.import_module("av")
         self._errors = self._av.error.FFmpegError
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
         try:
             self._open()
             self._table = _PacketTable.read(
@@ -224,10 +226,6 @@ class PyAVReader(VideoReader):
         """Number the frames; those a file's index lists beyond its end count, as undecodable."""
         self.total_frames = found = len(self._table.frames)
         lost = len(self._stream.index_entries) - len(self._table.pts)
-        if found == 0:
-            raise BadVideoError(f"{self.path}: its video stream holds no frames (tried pyav)")
-        if not self.fps > 0:
-            raise BadVideoError(f"{self.path}: no frame rate is known (tried pyav)")
         if lost > 0:
             self.total_frames = found + lost
             self.problems.append(f"{self.path}: cut off, {found} of its {self.total_frames} frames are there")
@@ -280,7 +278,7 @@ class PyAVReader(VideoReader):
         """Decode from the start and count, for files without usable times."""
         self._reopen()
         number = 0
-        for packet in [*self._packets(), None]:
+        for packet in chain(self._packets(), [None]):
             for frame in self._decode_packet(packet):
                 if number in wanted:
                     yield self._picture(number, frame)
@@ -327,7 +325,9 @@ class PyAVReader(VideoReader):
         self._size = self._size or (frame.width, frame.height)
         if frame.interlaced_frame:
             frame = self._progressive(frame)
-        rgb = frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1])
+        width, height = self._size
+        # Unless told, PyAV starts as many threads as there are cores for the conversion of each picture.
+        rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
         turns = round(frame.rotation / 90)  # counter-clockwise
         return number, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
@@ -390,7 +390,7 @@ class TorchCodecReader(VideoReader):
             raise BadVideoError(f"{path}: cannot be opened (tried torchcodec)") from error
         self.total_frames = len(self._video)
         # Not the header's figure: that is the base rate where the frame rate varies.
-        self.fps = float(self._video.metadata.average_fps)
+        self.fps = float(self._video.metadata.average_fps or 0)
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """See `VideoReader.decode`."""
@@ -482,4 +482,8 @@ def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: fl
         raise BadVideoError(f"{path}: no such file")
     if os.path.getsize(path) == 0:
         raise BadVideoError(f"{path}: an empty file")
-    return GifReader(path, gif_fps) if path.lower().endswith(".gif") else reader(path)
+    video = GifReader(path, gif_fps) if path.lower().endswith(".gif") else reader(path)
+    if video.total_frames < 1 or not video.fps > 0:
+        video.close()
+        raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")
+    return video

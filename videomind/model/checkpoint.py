@@ -206,7 +206,7 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
 
 
 def _find_base(folder: Path, override: str | None) -> Path:
-    """The base model of a role checkpoint: the override, else the recorded path, else beside the checkpoint."""
+    """The base of a role checkpoint: the override, else the recorded path, else beside the checkpoint."""
     recorded = read_json(folder / "config.json").get("base_model_path")
     tried = [override] if override else [recorded, folder / recorded, folder.parent / Path(recorded).name]
     for candidate in tried:

@@ -6,6 +6,7 @@ Shapes: B batch, L tokens, D hidden size, T temporal steps of a video, H x W its
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -127,6 +128,7 @@ class AgentQwen2VL(Qwen2VLForConditionalGeneration):
         self.head = GroundingHead(text.hidden_size, text.hidden_act).to(self.device)
         return self.head
 
+    @wraps(Qwen2VLForConditionalGeneration.forward)  # `generate` looks at the names of the arguments
     def forward(
         self, input_ids: Tensor | None = None, labels: Tensor | None = None, **inputs: Any
     ) -> ModelOutput:

@@ -1,95 +1,158 @@
-"""What the warm-up learns from: the training videos' steps, each with the colour seen in it.
+"""What the warm-up learns from: training videos as patches, the colour seen at each step, and small tasks.
 
-Only training rows are read; test videos, phrasings and answers never enter.
+Only training rows and training phrasings are used; test videos, phrasings and answers never enter.
 """
 
-import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from videomind.synthetic.annotations import VIDEO_FOLDER
-from videomind.synthetic.phrases import COLOURS
+from videomind.dataset.base import get_source
+from videomind.dataset.encoding import Encoder
+from videomind.dataset.schema import Annotation, VideoClip
+from videomind.dataset.video import read_clip
+from videomind.roles import VisualBudget, get_role
+from videomind.synthetic.phrases import ACTIONS, COLOURS, SHAPES, sentence
 
-STEP_FRAMES = 2  # frames per temporal step of Qwen2-VL
+DATASETS = ("charades_sta", "qvhighlights")
 NOTHING = "nothing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A training query: its text, the colour it names and its windows [start, end], s."""
-
-    text: str
-    colour: str
-    windows: list[list[float]]
+_SHORT_STEPS = 2
+_LONG_STEPS = (2, 8, 20, 40)  # temporal steps of 2 s
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupVideo:
     """A training video in memory.
 
-    Attributes: frames (N, 3, H, W), uint8, an even number; queries; colours, per temporal step the colour
-    seen all through it, NOTHING between events, or None where an event starts or ends.
+    Attributes: patches (T, H*W, 1176), of the grid (H, W); colours, per temporal step the colour seen all
+    through it, NOTHING between events, or None where an event starts or ends.
     """
 
-    frames: Tensor
-    queries: list[Query]
+    patches: Tensor
+    grid: tuple[int, int]
     colours: list[str | None]
 
-    def clip(self, start: int, length: int) -> Tensor:
-        """Frames of `length` temporal steps from step `start` on."""
-        return self.frames[start * STEP_FRAMES : (start + length) * STEP_FRAMES]
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One turn to learn: patches (T, H*W, 1176) of the grid (H, W), or None; the user's text; the reply."""
+
+    patches: Tensor | None
+    grid: tuple[int, int]
+    prompt: str
+    reply: str
 
 
 def _colour(text: str) -> str:
     """The colour a query names."""
-    return next(word for word in text.lower().replace(".", "").split() if word in COLOURS)
+    return next(word for word in text.lower().split() if word in COLOURS)
 
 
-def read_train_rows(root: Path) -> dict[Path, list[Query]]:
-    """The training rows of both data sets, grouped by video file."""
-    rows: list[tuple[Path, str, list[list[float]]]] = []
-    folder = root / "charades_sta"
-    for line in (folder / "charades_sta_train.txt").read_text(encoding="utf-8").splitlines():
-        place, text = line.split("##")
-        vid, start, end = place.split()
-        rows.append((folder / VIDEO_FOLDER / f"{vid}.mp4", text.strip("."), [[float(start), float(end)]]))
-    folder = root / "qvhighlights"
-    for line in (folder / "highlight_train_release.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        rows.append((folder / VIDEO_FOLDER / f"{row['vid']}.mp4", row["query"], row["relevant_windows"]))
-    queries: dict[Path, list[Query]] = {}
-    for path, text, windows in rows:
-        query = Query(text=text, colour=_colour(text), windows=windows)
-        queries.setdefault(path, []).append(query)
-    return queries
+def _step_colours(annotations: list[Annotation], num_steps: int) -> list[str | None]:
+    """The colour of each temporal step of a video. Args: its annotations; num_steps, T."""
+    step_s = annotations[0].duration / num_steps
+    colours: list[str | None] = []
+    for i in range(num_steps):
+        start_s, end_s, colour = i * step_s, (i + 1) * step_s, NOTHING
+        for annotation in annotations:
+            for start, end in annotation.span:
+                if start <= start_s and end_s <= end:
+                    colour = _colour(annotation.query)
+                elif start < end_s and start_s < end:
+                    colour = None
+        colours.append(colour)
+    return colours
 
 
-def _step_colour(start_s: float, end_s: float, queries: list[Query]) -> str | None:
-    """The colour seen all through a time, NOTHING, or None if it changes."""
-    for query in queries:
-        for start, end in query.windows:
-            if start <= start_s and end_s <= end:
-                return query.colour
-            if start < end_s and start_s < end:
-                return None
-    return NOTHING
+def load_videos(
+    root: str | Path, encoder: Encoder, *, budget: VisualBudget, limit: int, seed: int
+) -> list[WarmupVideo]:
+    """Read training videos as the grounder will see them.
 
-
-def load_videos(root: Path, *, limit: int, seed: int) -> list[WarmupVideo]:
-    """Decode training videos as the grounder will see them. Args: limit, videos at most."""
-    grouped = read_train_rows(root)
+    Args: root, the data root; encoder, makes patches; budget of the frames; limit, videos at most.
+    """
+    grouped: dict[str, list[Annotation]] = {}
+    for name in DATASETS:
+        for annotation in get_source(name, root).load("train").annotations:
+            grouped.setdefault(annotation.video_path, []).append(annotation)
     paths = sorted(grouped)
     random.Random(seed).shuffle(paths)
     videos = []
     for path in tqdm(paths[:limit], desc="warm-up videos", unit="video"):
-        frames, times = read_frames(path)
-        spacing = times[1] - times[0]
-        edges = [(times[i], times[i + 1]) for i in range(0, len(times), STEP_FRAMES)]
-        colours = [_step_colour(a, b + spacing / 4, grouped[path]) for a, b in edges]
-        videos.append(WarmupVideo(frames=frames, queries=grouped[path], colours=colours))
+        patches, grid = encoder.patches(read_clip(VideoClip(path=path, budget=budget)).frames)
+        steps, height, width = grid.tolist()
+        patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory
+        colours = _step_colours(grouped[path], steps)
+        videos.append(WarmupVideo(patches=patches, grid=(height, width), colours=colours))
     return videos
+
+
+class Tasks:
+    """Draws tasks. Args: videos; rng."""
+
+    def __init__(self, videos: list[WarmupVideo], rng: random.Random):
+        self.videos, self.rng = videos, rng
+        self.steps: dict[str, list[tuple[WarmupVideo, int]]] = {}  # colour -> where it is seen
+        for video in videos:
+            for i, colour in enumerate(video.colours):
+                if colour is not None:
+                    self.steps.setdefault(colour, []).append((video, i))
+
+    def short(self) -> Task:
+        """A task on a step or two of one colour, or on a phrase alone."""
+        shown = self.rng.choice(sorted(self.steps))
+        asked = self._agreeing(shown != NOTHING, [shown])
+        make: Callable[[str, str], Task] = self.rng.choice((self._caption, self._name_colour, self._yes_no))
+        return make(shown, asked)
+
+    def long(self) -> Task:
+        """The grounder's prompt over a longer clip: name the colour that is asked for, say if it occurs.
+
+        `<|reg|>` follows a token of its own for the space before it. So does the colour here (hence two
+        spaces): the state that will predict `<|reg|>` learns to hold what was asked for.
+        """
+        video = self.rng.choice(self.videos)
+        length = min(self.rng.choice(_LONG_STEPS), len(video.colours))
+        start = self.rng.randint(0, len(video.colours) - length)
+        seen = sorted({c for c in video.colours[start : start + length] if c not in (None, NOTHING)})
+        asked = self._agreeing(bool(seen), seen)
+        verdict = "Yes" if asked in seen else "No"
+        return Task(
+            patches=video.patches[start : start + length],
+            grid=video.grid,
+            prompt=get_role("grounder").prompt(self._phrase(asked)),
+            reply=f"The relevant moment happens in  {asked}. {verdict}.",
+        )
+
+    def _agreeing(self, possible: bool, seen: list[str]) -> str:
+        """One of the colours seen, half of the time if that is possible, else any."""
+        agree = possible and self.rng.random() < 0.5
+        return self.rng.choice(seen if agree else list(COLOURS))
+
+    def _phrase(self, colour: str) -> str:
+        shape, action = self.rng.choice(SHAPES), self.rng.choice(list(ACTIONS))
+        text = sentence(self.rng, split="train", colour=colour, shape=shape, action=action)
+        return text[0].upper() + text[1:] if self.rng.random() < 0.5 else text
+
+    def _on_clip(self, colour: str, prompt: str, reply: str) -> Task:
+        """A task on a clip of one or two steps of a colour."""
+        video, start = self.rng.choice(self.steps[colour])
+        end = start + self.rng.randint(1, _SHORT_STEPS)
+        if set(video.colours[start:end]) != {colour}:
+            end = start + 1
+        return Task(patches=video.patches[start:end], grid=video.grid, prompt=prompt, reply=reply)
+
+    def _caption(self, shown: str, _: str) -> Task:
+        return self._on_clip(shown, "What is shown?", f"{shown}.")
+
+    def _name_colour(self, _: str, asked: str) -> Task:
+        prompt = f"Which colour: '{self._phrase(asked)}'"
+        return Task(patches=None, grid=(0, 0), prompt=prompt, reply=f"{asked}.")
+
+    def _yes_no(self, shown: str, asked: str) -> Task:
+        prompt = f"Is this shown: '{self._phrase(asked)}'"
+        return self._on_clip(shown, prompt, "Yes." if asked == shown else "No.")

@@ -13,7 +13,7 @@ from videomind.dataset.mixture import Filters
 from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.losses import LossWeights
-from videomind.roles import Role, VisualBudget, get_role, nearest
+from videomind.roles import get_role, nearest
 
 TUNING_MODULES = ("projector",)
 
@@ -59,28 +59,6 @@ class DataArguments:
     def filters(self) -> Filters:
         """The annotation filters."""
         return Filters(**{f.name: getattr(self, f.name) for f in fields(Filters)})
-
-
-def budget_override(
-    role: Role,
-    *,
-    min_tokens: int | None = None,
-    max_tokens: int | None = None,
-    max_frames: int | None = None,
-    fps: float | None = None,
-) -> VisualBudget | None:
-    """The role's budget with some numbers replaced; None when nothing is. Raises: ValueError."""
-    given = {"min_tokens": min_tokens, "max_tokens": max_tokens, "max_frames": max_frames, "fps": fps}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return None
-    budget = VisualBudget(**{**vars(role.budget), **given})
-    if not 0 < budget.min_tokens <= budget.max_tokens:
-        raise ValueError(
-            f"The visual budget needs 0 < min <= max tokens per frame, not {budget.min_tokens} and "
-            f"{budget.max_tokens} (--min_tokens_per_frame, --max_tokens_per_frame)"
-        )
-    return budget
 
 
 @dataclass(kw_only=True)

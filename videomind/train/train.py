@@ -32,8 +32,8 @@ from videomind.model.checkpoint import (
 from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
 from videomind.processing import Processor
-from videomind.roles import get_role
-from videomind.train.arguments import Arguments, budget_override, parse_arguments, weight_dtype
+from videomind.roles import budget_override, get_role
+from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.trainer import COMPLETE, RoleTrainer, complete_checkpoints, remove_folder
 

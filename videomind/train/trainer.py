@@ -101,7 +101,7 @@ class RoleTrainer(Trainer):
         return self.optimizer
 
     def _prepare_input(self, data: Any) -> Any:
-        """Move tensors; unlike the parent, leave their type: targets need float32 also under half precision."""
+        """Move tensors; unlike the parent, leave their type: targets stay float32 under half precision."""
         if isinstance(data, Mapping):
             return {k: self._prepare_input(v) for k, v in data.items()}
         if isinstance(data, list):

@@ -1,0 +1,64 @@
+"""`python -m videomind.synthetic data|base|warmup`: the steps of the quickstart before training.
+
+Each step writes its result whole or not at all, and leaves a finished one as it is.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from videomind.synthetic.annotations import make_data
+
+_WARMUP_OPTIONS = ("short_steps", "long_steps", "short_batch", "long_batch", "num_videos", "seed", "threads")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m videomind.synthetic", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="render Charades-STA-like and QVHighlights-like data")
+    data.add_argument("root", help="data root to write to")
+    data.add_argument("--num_train", type=int, default=240, help="videos per data set")
+    data.add_argument("--num_valid", type=int, default=12)
+    data.add_argument("--num_test", type=int, default=60)
+    data.add_argument("--seed", type=int, default=0)
+    data.add_argument("--workers", type=int, default=None, help="processes; default: one per core, at most 8")
+    base = commands.add_parser("base", help="make a tiny Qwen2-VL with random weights")
+    base.add_argument("path", help="folder to write")
+    base.add_argument("--untied", action="store_true", help="two embedding tables, as in the 7B")
+    base.add_argument("--seed", type=int, default=0)
+    warmup = commands.add_parser("warmup", help="warm a tiny base up on the training data")
+    warmup.add_argument("base", help="folder of the tiny base")
+    warmup.add_argument("data_root", help="data root")
+    warmup.add_argument("output", help="folder to write")
+    for name in _WARMUP_OPTIONS:
+        warmup.add_argument(f"--{name}", type=int, default=None)
+    warmup.add_argument("--lr", type=float, default=None)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code: 2 for what cannot be done."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "data":
+            counts = {name: getattr(args, name) for name in ("num_train", "num_valid", "num_test")}
+            make_data(args.root, **counts, seed=args.seed, workers=args.workers)
+        elif args.command == "base":
+            from videomind.synthetic.tiny_model import make_tiny_base  # loads torch
+
+            make_tiny_base(args.path, tied=not args.untied, seed=args.seed)
+        else:
+            from videomind.synthetic.warmup import WarmupSettings, warm_up  # loads transformers
+
+            given = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
+            given = {name: value for name, value in given.items() if value is not None}
+            warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **given))
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
