@@ -4,10 +4,13 @@ import json
 import lzma
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import REPO, environment
 
 HERE = Path(__file__).parent
 # One process per test worker uses few threads, so that parallel runs don't fight for cores.
@@ -73,3 +76,19 @@ def golden(golden_tree, monkeypatch) -> Golden:
     """The golden tree as the working directory: its paths are relative to its root."""
     monkeypatch.chdir(golden_tree.root)
     return golden_tree
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory) -> Path:
+    """A folder with data/ (both data sets), base/ (tied) and untied/."""
+    root = tmp_path_factory.mktemp("workshop")
+    steps = (
+        ["data", str(root / "data"), "--num_train", "8", "--num_valid", "2", "--num_test", "2"],
+        ["base", str(root / "base")],
+        ["base", str(root / "untied"), "--untied"],
+    )
+    for step in steps:
+        subprocess.run(
+            [sys.executable, "-m", "videomind.synthetic", *step], cwd=REPO, env=environment(), check=True
+        )
+    return root

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -51,7 +53,7 @@ def detect() -> Device:
         return Device(
             kind="cuda", backend="nccl", visible_variable="CUDA_VISIBLE_DEVICES", count=counts["cuda"]
         )
-    return Device(kind="cpu", backend="gloo", visible_variable="", count=0)
+    return Device(kind="cpu", backend=HOST_BACKEND, visible_variable="", count=0)
 
 
 def _npu_count() -> int:

@@ -43,6 +43,7 @@ DEFAULT_MIN_PIXELS = 4 * PIXELS_PER_TOKEN
 DEFAULT_MAX_PIXELS = 16384 * PIXELS_PER_TOKEN
 IMAGE_LIST_FPS = 1.0  # a list of images counts one second per image
 GIF_DURATION_FPS = 1.0
+EMPTY_LIST = "an empty list of images, not a video"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +96,8 @@ def smart_num_frames(
     count = round(wanted / TEMPORAL_PATCH) * TEMPORAL_PATCH
     count = min(count, considered // TEMPORAL_PATCH * TEMPORAL_PATCH)
     if count < TEMPORAL_PATCH:
-        wish = f"{num_frames} frames" if num_frames is not None else f"{fps or DEFAULT_FPS} frames per second"
-        raise ValueError(
-            f"{wish} of a clip of {considered} frames at {video_fps:g} per second: below two frames"
-        )
+        wish = f"{fps or DEFAULT_FPS} frames per second" if num_frames is None else f"{num_frames} frames"
+        raise ValueError(f"fewer than two frames remain of a clip of {considered} ({wish} wanted)")
     return count
 
 
@@ -213,7 +212,7 @@ def _read_images(clip: VideoClip) -> ClipFrames:
     """A list of image files as a video. Each is resized by PIL, which differs from torch by a level."""
     paths = list(clip.path)
     if not paths:
-        raise BadVideoError("an empty list of images, not a video")
+        raise BadVideoError(EMPTY_LIST)
     pool: dict[int, Tensor] = {}
     for i, path in enumerate(paths):
         try:
@@ -244,6 +243,8 @@ def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> f
     Raises: BadVideoError when it is no usable video.
     """
     if isinstance(path, list | tuple):
+        if not path:
+            raise BadVideoError(EMPTY_LIST)
         return len(path) / IMAGE_LIST_FPS
     with open_reader(path, reader, gif_fps=GIF_DURATION_FPS) as video:
         return video.total_frames / video.fps

@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -67,6 +69,11 @@ class VideoReader(ABC):
 
     total_frames: int
     fps: float
+    remedy: ClassVar[str] = ""  # how to get what `load` needs
+
+    @staticmethod
+    def load() -> ModuleType | None:
+        """Import what decodes. Raises ImportError, RuntimeError or OSError when it is not there."""
 
     def __init__(self, path: str):
         self.path = path
@@ -189,11 +196,18 @@ class PyAVReader(VideoReader):
     Attributes: decoded_frames, pictures decoded so far, wanted or not.
     """
 
+    remedy = "pip install av"
+
+    @staticmethod
+    def load() -> ModuleType:
+        """See `VideoReader.load`."""
+        return importlib.import_module("av")
+
     def __init__(self, path: str):
         super().__init__(path)
         self.decoded_frames = 0
         self._size: tuple[int, int] | None = None  # (W, H) of the first picture: some files change theirs
-        self._av = importlib.import_module("av")
+        self._av = self.load()
         self._errors = self._av.error.FFmpegError
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         try:
@@ -272,7 +286,6 @@ class PyAVReader(VideoReader):
                 break
         if wanted:
             yield from (frame for frame in self._decode_packet(None) if frame.pts in wanted)
-        self._context.flush_buffers()
 
     def _decode_in_order(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode from the start and count, for files without usable times."""
@@ -348,12 +361,21 @@ class PyAVReader(VideoReader):
 class DecordReader(VideoReader):
     """decord: x86-64 only and no longer maintained; it cannot read AV1 and gets 10-bit colours wrong.
 
-    It stops at the first undecodable frame, so such a file is refused.
+    It stops at the first undecodable frame, so such a file is refused. Where groups of pictures are open
+    or keep their order in other ways than H.264's usual (some HEVC), it counts wrongly after seeking and
+    gives frames nearby; the original system, which used it, saw those.
     """
+
+    remedy = "pip install 'videomind[decord]'"
+
+    @staticmethod
+    def load() -> ModuleType:
+        """See `VideoReader.load`."""
+        return importlib.import_module("decord")
 
     def __init__(self, path: str):
         super().__init__(path)
-        decord = importlib.import_module("decord")
+        decord = self.load()
         self._errors = (decord.DECORDError, RuntimeError)
         try:
             self._video = decord.VideoReader(path, num_threads=DECODER_THREADS)
@@ -379,11 +401,20 @@ class DecordReader(VideoReader):
 class TorchCodecReader(VideoReader):
     """torchcodec, on the CPU; needs FFmpeg installed on the system."""
 
+    remedy = "pip install 'videomind[torchcodec]', and install FFmpeg"
+
+    @staticmethod
+    def load() -> ModuleType:
+        """See `VideoReader.load`."""
+        torchcodec = importlib.import_module("torchcodec")
+        if getattr(torchcodec, "ffmpeg_major_version", "unknown") is None:
+            raise ImportError("torchcodec finds no FFmpeg that it can load")
+        return torchcodec
+
     def __init__(self, path: str):
         super().__init__(path)
-        decoders = importlib.import_module("torchcodec.decoders")
         try:
-            self._video = decoders.VideoDecoder(
+            self._video = self.load().decoders.VideoDecoder(
                 path, dimension_order="NHWC", num_ffmpeg_threads=DECODER_THREADS, seek_mode="exact"
             )
         except (RuntimeError, ValueError) as error:
@@ -429,21 +460,10 @@ class GifReader(VideoReader):
             yield index, frame
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A selectable reader: its class, the module it needs, and how to get that."""
-
-    reader: type[VideoReader]
-    module: str
-    remedy: str
-
-
-READERS = {
-    "pyav": _Choice(PyAVReader, "av", "pip install av"),
-    "decord": _Choice(DecordReader, "decord", "pip install 'videomind[decord]'"),
-    "torchcodec": _Choice(
-        TorchCodecReader, "torchcodec.decoders", "pip install 'videomind[torchcodec]' and a system FFmpeg"
-    ),
+READERS: dict[str, type[VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "torchcodec": TorchCodecReader,
 }
 
 
@@ -457,15 +477,15 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
     name = name or os.environ.get(READER_VARIABLE) or DEFAULT_READER
     if name not in READERS:
         raise ValueError(f"Unknown video reader {name!r} ({origin}). {nearest(name, READERS)}")
-    choice = READERS[name]
+    reader = READERS[name]
     try:
-        importlib.import_module(choice.module)
+        reader.load()
     except (ImportError, RuntimeError, OSError) as error:  # the latter two: a missing system library
         raise ValueError(
-            f"The video reader {name!r} ({origin}) cannot be loaded here: {choice.remedy}. "
+            f"The video reader {name!r} ({origin}) cannot be loaded here ({error}): {reader.remedy}. "
             f"Allowed: {', '.join(READERS)}"
         ) from error
-    return choice.reader
+    return reader
 
 
 def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from videomind.device import HOST_BACKEND
 from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, world_size
 
@@ -28,7 +29,7 @@ T = TypeVar("T")
 def start_processes() -> None:
     """Join the process group of torchrun; alone there is nothing to join."""
     if world_size() > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group(HOST_BACKEND)
 
 
 def shared_order(count: int) -> Iterator[int]:

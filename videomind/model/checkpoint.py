@@ -202,6 +202,8 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
         for role in names:
             model = load_adapter(model, folder, role)
         load_extra(model, folder, names or [read_json(folder / "config.json")["role"]])
+    elif (folder / EXTRA_FILE).is_file():
+        load_extra(model, folder, [])
     return LoadedModel(model=model, processor=processor, base_folder=base_folder, tables_grew=grew)
 
 
@@ -438,15 +440,21 @@ def _save_generation_config(model: AgentQwen2VL, processor: Processor, folder: P
 
 
 def save_full(model: AgentQwen2VL, folder: str | Path, processor: Processor, shard_size: str = "5GB") -> None:
-    """Write a whole model as a base: sharded safetensors under published names, flat config, tokenizer."""
+    """Write a whole model as a base: sharded safetensors under published names, flat config, tokenizer.
+
+    A grounding head goes into a file of its own beside it, and is found there when the folder is loaded.
+    """
     folder = Path(folder)
-    state = {to_disk(k): v for k, v in model.state_dict().items()}
+    head = {to_disk(k): v for k, v in model.state_dict().items() if k.startswith("head.")}
+    state = {to_disk(k): v for k, v in model.state_dict().items() if not k.startswith("head.")}
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight")
     folder.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(
         state, folder, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
     )
+    if head:
+        _save_tensors(head, folder / EXTRA_FILE)
     write_json(folder / "config.json", flat_config(model.config))
     _save_generation_config(model, processor, folder)
     save_processor(processor, folder)

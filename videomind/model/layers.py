@@ -9,6 +9,8 @@ from nncore.nn import PositionalEncoding, TransformerEncoderLayer
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+DROPPATH = 0.1  # of the fusion layers, in training
+
 
 class Transpose(nn.Module):
     """Swap time and channels: (B, T, C) to (B, C, T) and back."""
@@ -106,14 +108,14 @@ class ConvHead(nn.Module):
 
 
 def encoder_layer(dims: int, activation: str) -> TransformerEncoderLayer:
-    """One pre-norm fusion layer: nncore's, 8 heads, ratio 4, droppath 0.1."""
+    """One pre-norm fusion layer: nncore's, 8 heads, ratio 4."""
     names = {"silu": "SiLU", "relu": "ReLU", "gelu": "GELU"}
     if activation not in names:
         raise ValueError(
             f"The grounding head has no activation {activation!r} (hidden_act of config.json). "
             f"Allowed: {', '.join(sorted(names))}."
         )
-    return TransformerEncoderLayer(dims, act_cfg=dict(type=names[activation]))
+    return TransformerEncoderLayer(dims, droppath=DROPPATH, act_cfg=dict(type=names[activation]))
 
 
 def sine_positions(dims: int) -> PositionalEncoding:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from videomind.files import read_json, write_json
 from videomind.synthetic.phrases import sentence
 from videomind.synthetic.render import render_all
 from videomind.synthetic.scenes import QVH_GRID_S, Event, Scene, charades_scene, qvhighlights_scene
@@ -103,7 +104,7 @@ def _finished(folder: Path, settings: dict[str, Any]) -> bool:
     if not folder.exists():
         return False
     marker = folder / MARKER
-    found = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+    found = read_json(marker) if marker.is_file() else None
     if found != settings:
         held = "data that is not synthetic" if found is None else f"synthetic data made with {found}"
         raise ValueError(f"{folder} holds {held}; wanted {settings}. Move it away or choose another root.")
@@ -122,7 +123,7 @@ def _make(
     scenes = [scene for split in splits.values() for scene in split]
     render_all(scenes, partial / VIDEO_FOLDER, workers=workers, name=folder.name)
     write(partial, splits, f"{folder.name}/{settings['seed']}")
-    (partial / MARKER).write_text(json.dumps(settings), encoding="utf-8")
+    write_json(partial / MARKER, settings)
     partial.rename(folder)
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from videomind.files import read_json, write_json
 from videomind.synthetic.tiny_tokenizer import special_ids, train_tokenizer, write_tokenizer
 
 MARKER = "synthetic.json"
@@ -180,7 +181,7 @@ def make_tiny_base(
     settings = {"tied": tied, "seed": seed, **asdict(sizes)}
     if path.exists():
         marker = path / MARKER
-        if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != settings:
+        if not marker.is_file() or read_json(marker) != settings:
             raise ValueError(f"{path} does not hold the tiny model of {settings}. Move it away.")
         return
     partial = path.with_name(f".{path.name}.partial")
@@ -201,7 +202,7 @@ def make_tiny_base(
     embedding = {k: t for k, t in tables.tensors.items() if k not in head}
     first = embedding | _vision_weights(sizes, seed + 1)
     write_shards(partial, [first, _language_weights(sizes, seed + 2) | head])
-    _write_json(partial / MARKER, settings)
+    write_json(partial / MARKER, settings)
     partial.rename(path)
 
 

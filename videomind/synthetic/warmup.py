@@ -5,8 +5,6 @@ or two steps and in phrases, and to say whether they agree; then, with the visio
 what the grounder's long prompt asks for. The result is a base model in the published layout again.
 """
 
-import json
-import logging
 import math
 import random
 import shutil
@@ -23,15 +21,15 @@ from tqdm import tqdm
 
 from videomind.dataset.conversation import VIDEO_PLACEHOLDER, chatml
 from videomind.dataset.encoding import IGNORE_INDEX, Encoder
+from videomind.files import read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk
 from videomind.model.qwen2_vl import AgentQwen2VL
 from videomind.processing import Processor, load_processor
 from videomind.roles import VisualBudget
+from videomind.synthetic.annotations import MARKER as DATA_MARKER
 from videomind.synthetic.tiny_model import MARKER, write_shards
-from videomind.synthetic.warmup_data import Task, Tasks, load_videos
-
-logger = logging.getLogger(__name__)
+from videomind.synthetic.warmup_data import DATASETS, Task, Tasks, load_videos
 
 SMALL_BUDGET = VisualBudget(min_tokens=4, max_tokens=6, max_frames=150, fps=1.0)
 
@@ -135,7 +133,7 @@ def _train(model: AgentQwen2VL, tasks: Tasks, processor: Processor, settings: Wa
 def _save(model: AgentQwen2VL, base: Path, folder: Path) -> None:
     """Write the base's folder again with the new weights; the keys stay on their shards."""
     shutil.copytree(base, folder, copy_function=shutil.copyfile)
-    index = json.loads((base / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
+    index = read_json(base / "model.safetensors.index.json")["weight_map"]
     shards: dict[str, dict[str, Tensor]] = {name: {} for name in sorted(set(index.values()))}
     for name, tensor in model.state_dict().items():
         if (key := to_disk(name)) in index:  # a tied lm_head is not
@@ -167,10 +165,11 @@ def warm_up(
     Raises: ValueError if the output folder holds something else.
     """
     base, output, settings = Path(base), Path(output), settings or WarmupSettings()
-    made_with = json.loads((base / MARKER).read_text(encoding="utf-8")) | {"warm_up": asdict(settings)}
+    data = {name: read_json(Path(data_root) / name / DATA_MARKER) for name in DATASETS}
+    made_with = {**read_json(base / MARKER), "data": data, "warm_up": asdict(settings)}
     if output.exists():
         marker = output / MARKER
-        if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8")) != made_with:
+        if not marker.is_file() or read_json(marker) != made_with:
             raise ValueError(f"{output} does not hold the warm-up of {base} with {settings}. Move it away.")
         return []
     processor = load_processor(base)
@@ -189,6 +188,6 @@ def warm_up(
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     _save(model, base, partial)
-    (partial / MARKER).write_text(json.dumps(made_with, indent=2), encoding="utf-8")
+    write_json(partial / MARKER, made_with)
     partial.rename(output)
     return losses

@@ -1,0 +1,215 @@
+"""The disk layout: what we write has the original's files, keys and shapes; what does not fit is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from videomind.model.adapters import bare
+from videomind.model.checkpoint import LoadSettings, load_model, save_full, save_role
+from videomind.model.disk_format import from_disk, to_disk
+
+VARIANTS = ("tied", "untied")
+
+
+def save_again(loaded, folder: Path) -> Path:
+    save_role(
+        loaded.model, folder, role="grounder", processor=loaded.processor, base_path=str(loaded.base_folder)
+    )
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.parent.name if path.parent != folder else '.'}/{name}": value
+        for path in folder.rglob("*.safetensors")
+        for name, value in load_file(path).items()
+    }
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ours_has_the_files_keys_and_shapes_of_the_original(golden, tmp_path, variant):
+    original = golden.root / f"roles/{variant}"
+    ours = save_again(load_model(original, LoadSettings(), roles=["grounder"]), tmp_path / "ours")
+    others = {"planner", "verifier"}
+    files = {str(p.relative_to(original)) for p in original.rglob("*") if p.is_file()}
+    files = {name for name in files if name.split("/")[0] not in others}
+    assert {str(p.relative_to(ours)) for p in ours.rglob("*") if p.is_file()} == files
+    theirs = {k: v for k, v in tensors(original).items() if k.split("/")[0] not in others}
+    mine = tensors(ours)
+    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}
+    assert all(torch.equal(mine[k], theirs[k].float()) for k in mine)
+    for name in ("config.json", "grounder/adapter_config.json", "preprocessor_config.json"):
+        assert_fields(json.loads((ours / name).read_text()), json.loads((original / name).read_text()))
+
+
+def assert_fields(ours: dict, theirs: dict) -> None:
+    """At least the original's fields, with its values."""
+    for name, value in theirs.items():
+        if name == "target_modules":
+            assert sorted(ours[name]) == sorted(value)  # defect 44: the original's order is random
+        elif isinstance(value, dict):
+            assert_fields(ours[name], value)
+        else:
+            assert ours[name] == value, name
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_tokenizer_files_give_the_same_ids(golden, tmp_path, variant):
+    loaded = load_model(f"roles/{variant}", LoadSettings(), roles=["grounder"])
+    ours = save_again(loaded, tmp_path / "ours")
+    text = "Find <|reg|> between <|seg_start|> and <|seg_end|>, élan 一个."
+    again = load_model(ours, LoadSettings(base_path=str(loaded.base_folder))).processor
+    assert again.tokenizer.encode(text) == loaded.processor.tokenizer.encode(text)
+    assert again.chat_template == loaded.processor.chat_template
+    assert json.loads((ours / "added_tokens.json").read_text()) == golden.json(
+        f"roles/{variant}/added_tokens.json"
+    )
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_load_save_load_gives_identical_predictions(golden, tmp_path, variant):
+    first = load_model(f"roles/{variant}", LoadSettings(), roles=["grounder"])
+    again = load_model(save_again(first, tmp_path / "ours"), LoadSettings())
+    ids = torch.tensor([[1, 5, 9, first.model.config.reg_token_id, 7]])
+    clips, query = torch.randn(9, 64), torch.randn(1, 64)
+    outputs = []
+    for loaded in (first, again):
+        model = loaded.model.eval()
+        with torch.no_grad():
+            head = bare(model).head(clips, query)
+            outputs.append((model(input_ids=ids).logits, head.class_logits, head.offsets))
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def copy(golden, variant: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(golden.root / f"roles/{variant}", tmp_path / "copy"))
+
+
+def edit(path: Path, change) -> None:
+    state = load_file(path)
+    change(state)
+    save_file(state, path)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "pytorch_model.safetensors",
+            lambda s: s.pop("base_model.model.coef.scale"),
+            r"1 missing \(head\.coef",
+        ),
+        (
+            "pytorch_model.safetensors",
+            lambda s: s.update({"base_model.model.vis_proj.9.bias": torch.ones(1)}),
+            r"1 unexpected \(head\.vis_proj\.9\.bias\)",
+        ),
+        (
+            "pytorch_model.safetensors",
+            lambda s: s.update({"base_model.model.coef.scale": torch.ones(5)}),
+            r"1 mismatched \(head\.coef\.scale \(5,\) instead of \(4,\)\)",
+        ),
+        (
+            "grounder/adapter_model.safetensors",
+            lambda s: s.pop("base_model.model.lm_head.weight"),
+            r"1 missing \(base_model\.model\.lm_head",
+        ),
+        (
+            "grounder/adapter_model.safetensors",
+            lambda s: s.update(
+                {"base_model.model.model.layers.99.self_attn.q_proj.lora_A.weight": torch.ones(1)}
+            ),
+            r"1 unexpected \(.*layers\.99",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(golden, tmp_path, file, change, message):
+    folder = copy(golden, "tied", tmp_path)
+    edit(folder / file, change)
+    with pytest.raises(ValueError, match=message):
+        load_model(folder, LoadSettings(), roles=["grounder"])
+
+
+@pytest.mark.golden
+def test_a_base_with_a_missing_tensor_is_refused(golden, tmp_path):
+    folder = Path(shutil.copytree(golden.root / "base/tiny-qwen2vl-untied", tmp_path / "base"))
+    shard = next(p for p in folder.glob("*.safetensors") if "visual.merger.ln_q.weight" in load_file(p))
+    edit(shard, lambda state: state.pop("visual.merger.ln_q.weight"))
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    index["weight_map"].pop("visual.merger.ln_q.weight")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"1 missing \(model\.visual\.merger\.ln_q\.weight"):
+        load_model(folder, LoadSettings())
+
+
+@pytest.mark.golden
+def test_a_missing_base_says_what_was_tried_and_how_to_mend_it(golden, tmp_path, monkeypatch):
+    folder = copy(golden, "tied", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"No base model of .*Tried .*tiny-qwen2vl-tied.*--base_model_path"):
+        load_model(folder, LoadSettings())
+    override = LoadSettings(base_path=str(golden.root / "base/tiny-qwen2vl-tied"))
+    assert load_model(folder, override, roles=["grounder"]).base_folder.name == "tiny-qwen2vl-tied"
+
+
+@pytest.mark.golden
+def test_a_role_that_is_not_there_is_refused(golden, tmp_path):
+    folder = copy(golden, "tied", tmp_path)
+    shutil.rmtree(folder / "planner")
+    with pytest.raises(ValueError, match="no adapter for the planner.*It holds: grounder, verifier"):
+        load_model(folder, LoadSettings(), roles=["planner"])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_full_save_is_a_base_in_the_published_layout(golden, tmp_path, variant):
+    base = golden.root / f"base/tiny-qwen2vl-{variant}"
+    loaded = load_model(base, LoadSettings())
+    save_full(loaded.model, tmp_path / "full", loaded.processor, shard_size="500KB")
+    theirs = {k.split("/")[1]: v for k, v in tensors(base).items()}
+    mine = {k.split("/")[1]: v for k, v in tensors(tmp_path / "full").items()}
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
+    assert_fields(json.loads((tmp_path / "full/config.json").read_text()), strip(golden, variant))
+
+
+def strip(golden, variant: str) -> dict:
+    """The base's config without what says by whom and when it was written."""
+    config = golden.json(f"base/tiny-qwen2vl-{variant}/config.json")
+    config["rope_scaling"].pop("type")
+    return {k: v for k, v in config.items() if k != "transformers_version"}
+
+
+@pytest.mark.golden
+def test_tables_grow_by_the_mean_of_their_rows(golden):
+    folder = "base/tiny-qwen2vl-untied-resize"
+    before = load_model(f"{folder}", LoadSettings())
+    assert before.tables_grew
+    model = before.model
+    old = golden.json(f"{folder}/config.json")["vocab_size"]
+    for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        assert len(table) == len(before.processor.tokenizer) > old
+        torch.testing.assert_close(table[old:], table[:old].mean(0).expand(len(table) - old, -1))
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight",
+        "model.visual.blocks.1.attn.qkv.bias",
+        "head.vis_fuse.0.ffn_norm.weight",
+        "lm_head.weight",
+    ],
+)
+def test_names_go_to_disk_and_back(ours):
+    disk = to_disk(ours)
+    assert "language_model" not in disk and not disk.startswith("head.")
+    assert from_disk(disk) == ours and to_disk(disk) == disk and from_disk(ours) == ours

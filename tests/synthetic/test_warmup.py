@@ -1,0 +1,85 @@
+"""A few steps of warm-up learn, and give a base in the layout they began with."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import Qwen2VLForConditionalGeneration
+
+from videomind.dataset.encoding import Encoder
+from videomind.processing import load_processor
+from videomind.synthetic import WarmupSettings, make_tiny_base, warm_up
+from videomind.synthetic.phrases import COLOURS
+from videomind.synthetic.tiny_model import _SHARDS as SHARDS
+from videomind.synthetic.warmup import SMALL_BUDGET
+from videomind.synthetic.warmup_data import NOTHING, Tasks, load_videos
+
+SETTINGS = WarmupSettings(
+    short_steps=16, long_steps=3, short_batch=16, long_batch=2, num_videos=6, threads=1, lr=3e-3
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base") / "tiny"
+    make_tiny_base(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(base, synthetic_root):
+    return load_videos(synthetic_root, Encoder(load_processor(base)), budget=SMALL_BUDGET, limit=99, seed=0)
+
+
+def test_videos_are_the_training_ones_and_colours_are_seen(videos):
+    assert len(videos) == 6  # 3 of each data set
+    for video in videos:
+        assert len(video.patches) == len(video.colours)
+        assert NOTHING in video.colours and set(video.colours) & set(COLOURS)
+    # On average a step of a colour is nearer to that colour than a step without any.
+    red_minus_blue = {"red": [], "blue": []}
+    for video in videos:
+        for patches, colour in zip(video.patches.float(), video.colours, strict=True):
+            if colour in red_minus_blue:
+                channels = patches.unflatten(1, (3, -1)).mean(dim=(0, 2))
+                red_minus_blue[colour].append(channels[0] - channels[2])
+    means = {colour: torch.tensor(v).mean() for colour, v in red_minus_blue.items() if v}
+    assert means.get("red", torch.tensor(9.0)) > means.get("blue", torch.tensor(-9.0))
+
+
+def test_tasks_are_answered_rightly(videos):
+    tasks = Tasks(videos, random.Random(0))
+    verdicts = Counter()
+    for _ in range(200):
+        task = tasks.long()
+        asked = next(w for w in task.prompt.lower().replace("'", " ").split() if w in COLOURS)
+        assert f"  {asked}." in task.reply
+        verdicts["Yes" in task.reply] += 1
+    assert min(verdicts.values()) > 40
+    assert {t.patches is None for t in (tasks.short() for _ in range(50))} == {True, False}
+
+
+def test_loss_falls_and_the_keys_stay(base, synthetic_root, tmp_path):
+    losses = warm_up(base, synthetic_root, tmp_path / "warm", settings=SETTINGS)
+    assert len(losses) == 19
+    assert sum(losses[12:16]) < 0.7 * sum(losses[:4])
+    model, info = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "warm", output_loading_info=True)
+    assert not any(info.values())
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert {p.name for p in base.iterdir()} == {p.name for p in (tmp_path / "warm").iterdir()}
+    for name in ("config.json", "tokenizer.json", "model.safetensors.index.json"):
+        assert (base / name).read_bytes() == (tmp_path / "warm" / name).read_bytes()
+    for name in SHARDS:
+        assert (base / name).read_bytes() != (tmp_path / "warm" / name).read_bytes()
+    assert warm_up(base, synthetic_root, tmp_path / "warm", settings=SETTINGS) == []
+    for settings in (WarmupSettings(), replace(SETTINGS, seed=1)):
+        with pytest.raises(ValueError, match="does not hold"):
+            warm_up(base, synthetic_root, tmp_path / "warm", settings=settings)
+
+
+def test_the_same_seed_gives_the_same_losses(base, synthetic_root, tmp_path):
+    short = WarmupSettings(short_steps=1, long_steps=1, short_batch=4, long_batch=2, num_videos=2, threads=1)
+    first, second = (warm_up(base, synthetic_root, tmp_path / n, settings=short) for n in "ab")
+    assert first == second

@@ -1,0 +1,224 @@
+"""Whole training runs as a user starts them: DeepSpeed stages, accumulation, a kill and a rerun."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import REPO, arguments, environment, losses
+from safetensors.torch import load_file
+
+from videomind.model.checkpoint import LoadSettings, load_model
+from videomind.train.train import main
+from videomind.train.trainer import complete_checkpoints
+
+STEPS = ("--max_steps", "5", "--save_steps", "5")
+
+
+def launch(workshop: Path, out: Path, *extra: str, **env: str) -> None:
+    """Train with scripts/launch.sh on two processes; what a user's script does."""
+    env = {"NPROC_PER_NODE": "2", "GLOBAL_BATCH": "4", "MASTER_PORT": str(20000 + os.getpid() % 20000)} | env
+    run = subprocess.run(
+        ["bash", str(REPO / "scripts/launch.sh"), *arguments(workshop, out, *extra)],
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def loads(out: Path) -> None:
+    """A finished run's checkpoint can be used."""
+    loaded = load_model(out, LoadSettings())
+    assert set(loaded.model.peft_config) == {"grounder"}
+    with torch.no_grad():
+        assert loaded.model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+
+
+@pytest.mark.slow
+def test_deepspeed_stages_give_the_losses_of_plain_training(workshop, tmp_path):
+    found = {}
+    for stage in ("none", "zero2", "zero3"):
+        launch(workshop, tmp_path / stage, *STEPS, "--gradient_checkpointing", "True", DEEPSPEED=stage)
+        found[stage] = losses(tmp_path / stage)
+        loads(tmp_path / stage)
+    assert sorted(found["none"]) == [1, 2, 3, 4, 5]
+    for stage in ("zero2", "zero3"):
+        for step, loss in found["none"].items():
+            assert found[stage][step] == pytest.approx(loss, abs=1e-4, rel=1e-4), (stage, step)
+    plain = load_file(tmp_path / "none/pytorch_model.safetensors")
+    for stage in ("zero2", "zero3"):
+        sharded = load_file(tmp_path / stage / "pytorch_model.safetensors")
+        assert plain.keys() == sharded.keys()
+        assert all(torch.allclose(plain[k], sharded[k], atol=1e-4) for k in plain)
+
+
+@pytest.mark.slow
+def test_zero3_goes_on_from_a_role_checkpoint(workshop, tmp_path):
+    launch(workshop, tmp_path / "first", *STEPS, DEEPSPEED="none")
+    start = ("--model_name_or_path", str(tmp_path / "first"))
+    for stage in ("none", "zero3"):
+        launch(workshop, tmp_path / stage, *start, "--max_steps", "2", "--save_steps", "2", DEEPSPEED=stage)
+    for step, loss in losses(tmp_path / "none").items():
+        assert losses(tmp_path / "zero3")[step] == pytest.approx(loss, rel=1e-4), step
+
+
+SAME_ORDER = """
+import videomind.model.layers, videomind.train.sampler
+from videomind.train.train import main
+videomind.model.layers.DROPPATH = 0.0
+videomind.train.sampler.group_order = lambda types, size, seed, epoch: list(range(len(types) // 4 * 4))
+raise SystemExit(main({argv!r}))
+"""
+
+
+def test_batch_and_accumulation_are_the_same(workshop, tmp_path):
+    """Batch 1 x accumulation 4 equals batch 4 x 1, for the same samples and without dropout."""
+    found = []
+    for batch, steps in (("1", "4"), ("4", "1")):
+        out = tmp_path / batch
+        extra = ["--per_device_train_batch_size", batch, "--gradient_accumulation_steps", steps]
+        extra += ["--max_steps", "3", "--save_steps", "3", "--lora_dropout", "0"]
+        code = SAME_ORDER.format(argv=arguments(workshop, out, *extra))
+        run = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=REPO, capture_output=True)
+        assert run.returncode == 0, run.stderr[-3000:]
+        found.append(losses(out))
+    for step, loss in found[0].items():
+        assert found[1][step] == pytest.approx(loss, abs=1e-4, rel=1e-5)
+
+
+class Run:
+    """A training in its own process group, so that a kill reaches its loader workers too."""
+
+    def __init__(self, argv: list[str]):
+        command = [sys.executable, "-m", "videomind.train.train", *argv]
+        self.process = subprocess.Popen(
+            command, env=environment(), cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def kill_after(self, path: Path, timeout_s: float = 240) -> None:
+        """SIGKILL as soon as `path` exists."""
+        end = time.monotonic() + timeout_s
+        while not path.exists():
+            assert self.process.poll() is None, self.process.stderr.read()[-3000:]
+            assert time.monotonic() < end, f"{path} did not appear"
+            time.sleep(0.02)
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def finish(self) -> None:
+        _, err = self.process.communicate()
+        assert self.process.returncode == 0, err[-3000:]
+
+
+def test_a_killed_run_goes_on_bit_for_bit(workshop, tmp_path):
+    """Over an epoch's end, with dropout and loader workers."""
+    extra = ("--per_device_train_batch_size", "4", "--max_steps", "14", "--save_steps", "2",
+             "--dataloader_num_workers", "1")  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    Run(arguments(workshop, whole, *extra)).finish()
+    Run(arguments(workshop, killed, *extra)).kill_after(killed / "checkpoint-4/complete")
+    Run(arguments(workshop, killed, *extra)).kill_after(killed / "checkpoint-10/complete")
+    Run(arguments(workshop, killed, *extra)).finish()
+    assert losses(killed) == losses(whole)
+    assert sorted(losses(whole)) == list(range(1, 15))
+    for name in ("pytorch_model.safetensors", "grounder/adapter_model.safetensors"):
+        a, b = load_file(whole / name), load_file(killed / name)
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), name
+
+
+def test_half_written_checkpoints_are_not_used(workshop, tmp_path, capfd):
+    argv = arguments(workshop, tmp_path, "--max_steps", "2", "--save_steps", "1", "--save_total_limit", "2")
+    assert main(argv) == 0
+    assert [p.name for p in complete_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
+    (tmp_path / "checkpoint-2/complete").unlink()
+    (tmp_path / "finished").unlink()
+    capfd.readouterr()
+    assert main(argv) == 0
+    screen = capfd.readouterr().err
+    assert re.search("Removing .*checkpoint-2: it was not written to the end", screen)
+    assert re.search("Continuing from .*checkpoint-1\n", screen)
+
+
+def test_a_finished_run_is_not_trained_again(workshop, tmp_path, capfd):
+    argv = arguments(workshop, tmp_path, "--max_steps", "1", "--save_steps", "1")
+    assert main(argv) == 0
+    before = (tmp_path / "pytorch_model.safetensors").stat().st_mtime_ns
+    capfd.readouterr()
+    assert main(argv) == 0
+    assert "All 1 steps are done" in capfd.readouterr().err
+    assert (tmp_path / "pytorch_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_bad_videos_are_written_down(workshop, tmp_path):
+    data = tmp_path / "data"
+    subprocess.run(["cp", "-r", str(workshop / "data"), str(data)], check=True)
+    for video in sorted((data / "charades_sta/videos_3fps_480_noaudio").glob("*.mp4"))[:4]:
+        video.write_bytes(b"not a video")
+    argv = arguments(
+        workshop, tmp_path / "out", "--max_steps", "4", "--save_steps", "4", "--max_bad_share", "1"
+    )
+    assert (
+        main(
+            [
+                *argv,
+                "--data_root",
+                str(data),
+                "--datasets",
+                "charades_sta",
+                "--per_device_train_batch_size",
+                "4",
+            ]
+        )
+        == 0
+    )
+    rows = [json.loads(line) for line in (tmp_path / "out/rank0_bad_samples.jsonl").read_text().splitlines()]
+    assert rows and {row["source"] for row in rows} == {"charades_sta"}
+    assert all(row["reason"] and row["video_path"].endswith(".mp4") for row in rows)
+
+
+@pytest.mark.parametrize("base", ["base", "untied"])
+def test_without_lora_whatever_trained_is_saved(workshop, tmp_path, base):
+    """Defect 6: the trained tables and the vision merger were lost."""
+    start = ("--model_name_or_path", str(workshop / base))
+    extra = (
+        "--max_steps",
+        "1",
+        "--save_steps",
+        "1",
+        "--lora_enable",
+        "False",
+        "--tuning_modules",
+        "projector",
+    )
+    assert main(arguments(workshop, tmp_path / base, *start, *extra)) == 0
+    saved = load_file(tmp_path / base / "pytorch_model.safetensors")
+    assert "model.embed_tokens.weight" in saved and "visual.merger.mlp.0.weight" in saved
+    assert ("lm_head.weight" in saved) == (base == "untied")
+    model = load_model(tmp_path / base, LoadSettings()).model
+    assert torch.equal(model.get_input_embeddings().weight, saved["model.embed_tokens.weight"])
+    assert torch.equal(model.model.visual.merger.mlp[0].weight, saved["visual.merger.mlp.0.weight"])
+
+
+def test_a_merged_full_model_predicts_as_the_adapter_does(workshop, tmp_path):
+    assert (
+        main(
+            arguments(
+                workshop, tmp_path, "--max_steps", "2", "--save_steps", "2", "--save_full_model", "True"
+            )
+        )
+        == 0
+    )
+    ids = torch.tensor([[5, 6, 7, 8]])
+    role, full = (load_model(path, LoadSettings()).model.eval() for path in (tmp_path, tmp_path / "full"))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            role(input_ids=ids).logits, full(input_ids=ids).logits, atol=1e-4, rtol=1e-4
+        )

@@ -1,0 +1,92 @@
+"""Bad input to training: one clear line that says what is allowed and how to mend it, exit code 2."""
+
+import pytest
+
+from videomind.train.train import main
+
+
+def run(argv: list[str], capfd) -> str:
+    """What the user sees: nothing but one line that says ERROR and why."""
+    assert main(argv) == 2
+    screen = capfd.readouterr().err
+    assert "Traceback" not in screen
+    return screen[screen.index("ERROR") :]
+
+
+@pytest.fixture
+def argv(golden, tmp_path):
+    def make(**changes: str) -> list[str]:
+        values = {
+            "role": "grounder",
+            "model_name_or_path": "base/tiny-qwen2vl-tied",
+            "datasets": "qvhighlights",
+            "data_root": "datasets/data",
+            "output_dir": str(tmp_path / "out"),
+            "use_cpu": "True",
+        }
+        return [part for name, value in (values | changes).items() for part in (f"--{name}", value)]
+
+    return make
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"datasets": "qvhighlight"}, ["Unknown data set 'qvhighlight'", "Did you mean 'qvhighlights'"]),
+        ({"role": "ground"}, ["Unknown role 'ground' (--role)", "Allowed: all_in_one, answerer, grounder"]),
+        ({"lora_type": "qkv"}, ["Unknown --lora_type 'qkv'", "qkvo", "Did you mean"]),
+        ({"lora_bias": "some"}, ["Unknown --lora_bias 'some'", "all, lora_only, none"]),
+        ({"tuning_modules": "vision"}, ["Unknown --tuning_modules 'vision'", "projector"]),
+        ({"model_name_or_path": "model_zoo/none"}, ["No model in", "model_zoo/none", "--model_name_or_path"]),
+        ({"model_name_or_path": "units"}, ["no config.json", "not a model folder"]),
+        ({"data_root": "nowhere"}, ["No annotation file nowhere/qvhighlights/", "data/README.md"]),
+        (
+            {"max_num_words": "0", "data_root": "WITH_FOLDER"},
+            ["No sample is left of qvhighlights", "number of words"],
+        ),
+        (
+            {"min_tokens_per_frame": "9", "max_tokens_per_frame": "4"},
+            ["0 < min <= max tokens per frame, not 9 and 4"],
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_arguments(argv, golden, tmp_path, capfd, changes, words):
+    if changes.get("data_root") == "WITH_FOLDER":
+        changes = changes | {"data_root": str(annotations_and(golden, tmp_path, videos=True))}
+    message = run(argv(**changes), capfd)
+    for word in words:
+        assert word in message
+
+
+def annotations_and(golden, tmp_path, *, videos: bool):
+    """A data root with the golden QVHighlights annotations, with or without a video folder."""
+    data = tmp_path / "data/qvhighlights"
+    data.mkdir(parents=True)
+    for path in (golden.root / "datasets/data/qvhighlights").glob("*.jsonl"):
+        (data / path.name).write_bytes(path.read_bytes())
+    if videos:
+        (data / "videos_3fps_480_noaudio").mkdir()
+    return data.parent
+
+
+@pytest.mark.golden
+def test_missing_video_folder(argv, golden, tmp_path, capfd):
+    message = run(argv(data_root=str(annotations_and(golden, tmp_path, videos=False))), capfd)
+    assert "No video folder" in message and "--data_root" in message
+
+
+@pytest.mark.golden
+def test_unreadable_annotation_file(argv, tmp_path, capfd):
+    data = tmp_path / "data/qvhighlights"
+    data.mkdir(parents=True)
+    (data / "highlight_train_release.jsonl").write_text('{"vid": \n')
+    message = run(argv(data_root=str(tmp_path / "data")), capfd)
+    assert "highlight_train_release.jsonl, line 1, is not valid JSON" in message
+
+
+@pytest.mark.golden
+def test_the_trace_goes_to_the_log_file(argv, tmp_path, capfd):
+    run(argv(model_name_or_path="model_zoo/none"), capfd)
+    assert "Traceback" in (tmp_path / "out/train.log").read_text()
