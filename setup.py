@@ -15,7 +15,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["videomind", "videomind.*"]),
-    package_data={"videomind": ["prompts.json", "train/deepspeed/*.json"]},
+    package_data={"videomind": ["prompts.json"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
@@ -30,10 +30,9 @@ setup(
         "tensorboard>=2.16",
         "tabulate>=0.9",
         "tqdm>=4.66",
-        "pyarrow>=16",
     ],
     extras_require={
-        "deepspeed": ["deepspeed>=0.18"],
+        "deepspeed": ["deepspeed>=0.18", "ninja>=1.11"],
         "decord": ["decord>=0.6"],
         "torchcodec": ["torchcodec>=0.10"],
         "flash": ["flash-attn>=2.7"],

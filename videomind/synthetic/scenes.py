@@ -13,9 +13,9 @@ from videomind.synthetic.phrases import ACTIONS, COLOURS, SHAPES
 
 NTSC = Fraction(30000, 1001)
 # Most videos are cheap to decode; every split of three or more holds all three rates.
-_RATES = (Fraction(3), Fraction(25), NTSC) + (Fraction(3),) * 9
+_RATES = (Fraction(3), Fraction(25), NTSC) + (Fraction(3),) * 21
 # Width x height, px: even, as H.264 asks, but off the grid of 28; some portrait, a few wide.
-_SIZES = ((112, 112), (116, 92), (128, 96), (92, 118), (132, 100), (106, 126), (100, 100), (150, 86))
+_SIZES = ((100, 100), (104, 82), (116, 86), (82, 106), (112, 90), (94, 112), (90, 90), (130, 74))
 QVH_GRID_S = 2
 
 
@@ -69,12 +69,12 @@ def _name(rng: random.Random, colour: str) -> dict[str, str]:
 
 
 def charades_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a Charades-like video of 20-60 s: 2-4 events of distinct colours, each seen once.
+    """Plan a Charades-like video of 20-50 s: 2-4 events of distinct colours, each seen once.
 
     Args: rng; index within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
-    num_frames = round(rng.uniform(20, 60 if rate == 3 else 30) * rate)
+    num_frames = round(rng.uniform(20, 50 if rate == 3 else 30) * rate)
     tenths = int(num_frames / rate * 10)  # 0.1 s is the unit of Charades-STA
     count = min(rng.randint(2, 4), tenths // 80)
     longest = min(150, tenths * 7 // 10 // count)
@@ -98,13 +98,13 @@ def charades_scene(rng: random.Random, index: int) -> Scene:
 
 
 def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a QVHighlights-like video of 40-100 s, a few of 150 s: 2-3 events, some seen twice.
+    """Plan a QVHighlights-like video of 40-80 s, a few of 150 s: 2-3 events, some seen twice.
 
     Args: rng; index within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
-    steps = rng.randint(20, 50) if rate == 3 else rng.randint(20, 25)  # of 2 s
-    if index % 12 == 6:
+    steps = rng.randint(20, 40) if rate == 3 else rng.randint(20, 25)  # of 2 s
+    if index % 16 == 6:
         steps = 75
     colours = rng.sample(list(COLOURS), min(rng.randint(2, 3), steps // 9))
     order = [c for c in colours for _ in range(1 + (rng.random() < 0.4 and steps >= 28))]

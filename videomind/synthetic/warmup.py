@@ -48,7 +48,7 @@ class WarmupSettings:
     short_batch: int = 64
     long_batch: int = 16
     lr: float = 3e-3
-    num_videos: int = 200
+    num_videos: int = 120
     seed: int = 0
     threads: int = 2
     budget: VisualBudget = field(default=SMALL_BUDGET)

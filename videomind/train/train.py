@@ -143,11 +143,12 @@ def train(args: Arguments) -> None:
         log.info("All %d steps are done and saved already", trainer.planned_steps())
         return
     checkpoint = resume_point(args.training.output_dir)
+    done = trained_steps(checkpoint) if checkpoint is not None else 0
     # The Trainer would train one step too many from a checkpoint at the end.
-    if checkpoint is not None and trained_steps(checkpoint) >= trainer.planned_steps():
-        restore_role(loaded.model, Path(checkpoint), args.model.role)
-    else:
+    if done < trainer.planned_steps():
         trainer.train(resume_from_checkpoint=checkpoint)
+    elif checkpoint is not None:
+        restore_role(loaded.model, Path(checkpoint), args.model.role)
     trainer.save_model()
     if args.custom.save_full_model and args.training.should_save:
         model = loaded.model

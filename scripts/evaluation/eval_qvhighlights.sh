@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Evaluates a grounder on QVHighlights: predicts val and test, writes both submission files, and the official
+# metrics of val.
+#
+#   bash scripts/evaluation/eval_qvhighlights.sh MODEL [OUT] [ARGUMENTS...]
+#
+# OUT defaults to MODEL's own outputs_qvhighlights/; arguments go to videomind.eval.infer. SPLITS="valid" skips
+# test, DATA_ROOT names another data root.
+set -euo pipefail
+if (($# < 1)); then
+    echo "Usage: bash $0 MODEL [OUT] [ARGUMENTS...]" >&2
+    exit 2
+fi
+model=$1
+out=${2:-$1/outputs_qvhighlights}
+shift $(($# > 1 ? 2 : 1))
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+data_root=${DATA_ROOT:-data}
+for split in ${SPLITS:-valid test}; do
+    bash "$here/infer.sh" --dataset qvhighlights --split "$split" --data_root "$data_root" \
+        --model_gnd_path "$model" --pred_path "$out/$split" "$@"
+done
+if [[ -f $out/valid/hl_val_submission.jsonl ]]; then
+    exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out/valid/hl_val_submission.jsonl" \
+        --qvhighlights_anno "$data_root/qvhighlights/highlight_val_release.jsonl"
+fi

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# The main job on an embedded default: renders videos with known moments, makes a tiny model, trains the
+# grounder with the same code and scripts as a real run, and evaluates it before and after.
+#
+#   bash scripts/quickstart.sh [--fresh]       --fresh starts over; otherwise finished steps are skipped
+#
+# Needs Python 3.11 to 3.13 and git; uses a GPU or NPU if there is one. Everything goes to
+# work_dirs/quickstart (QUICKSTART_DIR overrides it).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+start=$SECONDS
+work=${QUICKSTART_DIR:-work_dirs/quickstart}
+case ${1:-} in
+--fresh) rm -rf "$work" ;;
+"") ;;
+*)
+    echo "Unknown argument $1. Usage: bash scripts/quickstart.sh [--fresh]" >&2
+    exit 2
+    ;;
+esac
+
+say() { printf '\n[%3d s] %s\n' $((SECONDS - start)) "$*"; }
+
+say "Environment"
+# shellcheck source=scripts/env.sh
+source scripts/env.sh
+mkdir -p "$work"
+facts=$("$PYTHON" -m videomind.device)
+eval "$facts"
+
+# Sizes for this model on two CPU cores. Everything else is what the scripts in scripts/ do for a real run.
+data=$work/data base=$work/base warm=$work/base_warm run=$work/grounder
+processes=$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 2))
+budget=(--min_tokens_per_frame 4 --max_tokens_per_frame 4)
+training=(
+    --role grounder --model_name_or_path "$warm"
+    --datasets charades_sta,qvhighlights --data_root "$data"
+    --lora_r 32 --lora_alpha 32 --lora_dropout 0
+    --learning_rate 2e-3 --head_lr 1e-3 --warmup_steps 0.05 --loss_sal_weight 1
+    --gradient_checkpointing False --dataloader_num_workers 1
+    --save_steps 100 --logging_steps 10 "${budget[@]}"
+)
+steps=${QUICKSTART_STEPS:-500}
+
+export NPROC_PER_NODE=$processes GLOBAL_BATCH=8 BATCH_PER_DEVICE=$((8 / processes > 0 ? 8 / processes : 1))
+MASTER_PORT=${MASTER_PORT:-$((20000 + $$ % 20000))}
+export MASTER_PORT
+export DEEPSPEED=zero2
+if [[ $DEVICE_KIND == cpu ]]; then
+    export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
+    if command -v c++ >/dev/null || command -v g++ >/dev/null; then
+        # DeepSpeed compiles its CPU communication once; let it do so while the videos are rendered.
+        "$PYTHON" -c "from deepspeed.comm.torch import build_shm_op; build_shm_op()" >"$work/compile.log" 2>&1 &
+        compiling=$!
+    else
+        echo "No C++ compiler here, which DeepSpeed needs on a CPU: training with plain DDP instead."
+        DEEPSPEED=none
+    fi
+fi
+
+say "Rendering videos with known moments -> $data"
+"$PYTHON" -m videomind.synthetic data "$data"
+
+say "Tiny Qwen2-VL with random weights -> $base"
+"$PYTHON" -m videomind.synthetic base "$base"
+
+say "Warming the tiny base up -> $warm"
+cat <<'TEXT'
+A real run starts from a pretrained Qwen2-VL. The tiny one knows nothing, so all its parameters first learn
+to see colours and read queries, with the language loss alone, on the training videos and phrasings. Test
+videos, phrasings and answers never enter.
+TEXT
+"$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm"
+
+evaluate() { # MODEL OUT: both data sets, videos and phrasings that training never saw
+    local common=(--data_root "$data" --max_new_tokens 16 "${budget[@]}")
+    bash scripts/evaluation/infer.sh --dataset charades_sta --model_gnd_path "$1" \
+        --pred_path "$2/charades_sta" "${common[@]}" 2>>"$work/evaluate.log"
+    PYTHON=$PYTHON SPLITS=valid DATA_ROOT=$data bash scripts/evaluation/eval_qvhighlights.sh "$1" \
+        "$2/qvhighlights" "${common[@]}" 2>>"$work/evaluate.log" >"$2/qvhighlights_official.txt"
+}
+
+say "Before: the same model untrained"
+if [[ ! -f $work/untrained/finished ]]; then
+    bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$work/untrained" \
+        --num_train_epochs 0 >"$work/untrained.log" 2>&1 || { tail -n 20 "$work/untrained.log" >&2; exit 1; }
+fi
+mkdir -p "$work/before" "$work/after"
+evaluate "$work/untrained" "$work/before"
+
+say "Training the grounder -> $run (log: $run/train.log)"
+[[ -n ${compiling:-} ]] && wait "$compiling"
+bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$run" --max_steps "$steps"
+
+say "After"
+evaluate "$run" "$work/after"
+
+say "Results on held-out videos and phrasings"
+"$PYTHON" -m videomind.eval.compare "untrained=$work/before" "trained=$work/after" --out "$work/results.json"
+video=$(find "$data/charades_sta" -name '*.mp4' | sort | tail -n 1)
+cat <<TEXT
+
+Figures: $work/results.json      Checkpoint: $run      Curves: tensorboard --logdir $run/tensorboard
+QVHighlights' official metrics: $work/after/qvhighlights/valid/metrics.log
+
+Next: ask the model about a video,
+  $PYTHON -m videomind.eval.infer --model_gnd_path $run --pred_path $work/try ${budget[*]} \\
+      --video $video --query "a red square"
+then read docs/TRAIN.md to train on real data. (Total: $((SECONDS - start)) s)
+TEXT

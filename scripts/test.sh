@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the checks: format, lint, tests. From a fresh clone it installs everything first.
+#
+#   bash scripts/test.sh [--all] [PYTEST_ARGUMENTS...]      --all adds the slow tests
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/env.sh
+source scripts/env.sh
+
+marks="not slow and not gpu"
+if [[ ${1:-} == --all ]]; then
+    marks="not gpu"
+    shift
+fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
+
+"$PYTHON" -m ruff format --check .
+"$PYTHON" -m ruff check .
+exec "$PYTHON" -m pytest -m "$marks" -n "${TEST_PROCESSES:-2}" --dist loadscope -q --durations 10 "$@"

@@ -1,0 +1,39 @@
+"""The `videomind` command: parses the sub-command and calls it."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from videomind import __version__
+from videomind.roles import nearest
+
+# sub-command -> (module with `main(argv) -> exit code`, what it does)
+COMMANDS = {
+    "train": ("videomind.train.train", "train a role on this process (scripts/ start several)"),
+    "infer": ("videomind.eval.infer", "run a model over a data set or one video"),
+    "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
+    "compare": ("videomind.eval.compare", "one table of several predictions"),
+    "synthetic": ("videomind.synthetic.__main__", "render data and make a tiny model"),
+}
+
+
+def usage() -> str:
+    """What can be called."""
+    lines = [f"  {name:10} {what}" for name, (_, what) in COMMANDS.items()]
+    return f"videomind {__version__}\n\nvideomind COMMAND --help\n\n" + "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code of the sub-command."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0
+    if argv[0] not in COMMANDS:
+        sys.stderr.write(f"Unknown command {argv[0]!r}. {nearest(argv[0], COMMANDS)}\n")
+        return 2
+    return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""One table of several predictions of grounding: `... compare before=PATH after=PATH --out results.json`.
+
+A path is a file or folder of predictions as `infer` writes them; several data sets may lie below it.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from videomind.eval.evaluate import read_records
+from videomind.eval.metrics import grounding_metrics
+from videomind.eval.workers import RESULT
+from videomind.files import write_json
+from videomind.logger import setup_logging
+
+log = logging.getLogger(__name__)
+
+
+def compare(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics per data set and run, in percent.
+
+    Args: runs, a label to the folder that holds one sub-folder per data set.
+    Raises: ValueError when a folder holds no predictions.
+    """
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for label, folder in runs.items():
+        found = sorted(folder.glob(f"**/{RESULT}"))
+        if not found:
+            raise ValueError(f"No predictions ({RESULT}) below {folder}, which stands for {label!r}")
+        for path in found:
+            rows = read_records(path).rows
+            name = rows[0]["source"] if rows else path.parent.name
+            table.setdefault(name, {})[label] = {**grounding_metrics(rows), "samples": len(rows)}
+    return table
+
+
+def render(table: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A text table, one line per data set and run."""
+    rows = [
+        [name, label, *(f"{v:.1f}" if key != "samples" else v for key, v in metrics.items())]
+        for name, runs in table.items()
+        for label, metrics in runs.items()
+    ]
+    columns = next(iter(next(iter(table.values())).values()))
+    return tabulate(rows, headers=["data set", "model", *columns], disable_numparse=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="videomind compare", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
+    parser.add_argument("--out", help="also write the figures to this JSON file")
+    args = parser.parse_args(argv)
+    setup_logging()
+    try:
+        pairs = [run.partition("=") for run in args.runs]
+        if wrong := [label for label, sign, _ in pairs if not sign]:
+            raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
+        table = compare({label: Path(path) for label, _, path in pairs})
+    except ValueError as error:
+        log.error("%s", error)
+        return 2
+    sys.stdout.write(render(table) + "\n")
+    if args.out:
+        write_json(args.out, table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
