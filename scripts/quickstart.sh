@@ -97,10 +97,13 @@ evaluate "$run" "$work/after"
 
 say "Results on held-out videos and phrasings"
 "$PYTHON" -m videomind.eval.compare "untrained=$work/before" "trained=$work/after" --out "$work/results.json"
+"$PYTHON" -m videomind.eval.picture "$work/picture.png" "untrained=$work/before" "trained=$work/after" \
+    2>>"$work/evaluate.log"
 video=$(find "$data/charades_sta" -name '*.mp4' | sort | tail -n 1)
 cat <<TEXT
 
-Figures: $work/results.json      Checkpoint: $run      Curves: tensorboard --logdir $run/tensorboard
+Picture: $work/picture.png      Figures: $work/results.json
+Checkpoint: $run      Curves: tensorboard --logdir $run/tensorboard
 QVHighlights' official metrics: $work/after/qvhighlights/valid/metrics.log
 
 Next: ask the model about a video,

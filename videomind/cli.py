@@ -13,6 +13,7 @@ COMMANDS = {
     "infer": ("videomind.eval.infer", "run a model over a data set or one video"),
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),
+    "picture": ("videomind.eval.picture", "film strips with true and found moments"),
     "synthetic": ("videomind.synthetic.__main__", "render data and make a tiny model"),
 }
 

@@ -20,20 +20,26 @@ from videomind.logger import setup_logging
 log = logging.getLogger(__name__)
 
 
-def compare(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics per data set and run, in percent.
+def predictions(folder: Path) -> dict[str, list[dict]]:
+    """Records of every data set below a folder, by its name.
 
-    Args: runs, a label to the folder that holds one sub-folder per data set.
-    Raises: ValueError when a folder holds no predictions.
+    Raises: ValueError when there are none.
     """
+    found = sorted(folder.glob(f"**/{RESULT}"))
+    if not found:
+        raise ValueError(f"No predictions ({RESULT}) below {folder}")
+    records: dict[str, list[dict]] = {}
+    for path in found:
+        rows = read_records(path).rows
+        records.setdefault(rows[0]["source"] if rows else path.parent.name, []).extend(rows)
+    return records
+
+
+def compare(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics per data set and run, in percent. Args: runs, a label to a folder of predictions."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for label, folder in runs.items():
-        found = sorted(folder.glob(f"**/{RESULT}"))
-        if not found:
-            raise ValueError(f"No predictions ({RESULT}) below {folder}, which stands for {label!r}")
-        for path in found:
-            rows = read_records(path).rows
-            name = rows[0]["source"] if rows else path.parent.name
+        for name, rows in predictions(folder).items():
             table.setdefault(name, {})[label] = {**grounding_metrics(rows), "samples": len(rows)}
     return table
 

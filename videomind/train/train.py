@@ -137,7 +137,6 @@ def train(args: Arguments) -> None:
     loaded = build_model(args)
     log.info("What trains:\n%s", trainable_table(loaded.model))
     trainer = RoleTrainer(args, loaded, build_mixture(args, loaded.processor))
-    checkpoint = resume_point(args.training.output_dir)
     finished = Path(args.training.output_dir) / FINISHED
     if finished.is_file() and int(finished.read_text()) >= trainer.planned_steps():
         log.info("All %d steps are done and saved already", trainer.planned_steps())

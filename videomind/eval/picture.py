@@ -1,0 +1,93 @@
+"""A picture of predictions: a film strip per video, the true moments and what was found below it.
+
+`python -m videomind.eval.picture OUT.png untrained=PATH trained=PATH` (folders of predictions).
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from videomind.dataset.schema import VideoClip
+from videomind.dataset.video import read_clip
+from videomind.eval.compare import predictions
+from videomind.logger import setup_logging
+from videomind.roles import VisualBudget
+
+log = logging.getLogger(__name__)
+
+FRAME, FRAMES, LABEL, BAR = 76, 10, 76, 15  # pixels, but for the number of frames
+TRUE, FOUND, BACK = (70, 150, 80), (200, 90, 40), (235, 235, 235)
+# 28 x 28 units: about the size of a frame in the strip.
+_BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
+
+
+def film_strip(path: str) -> Image.Image:
+    """Evenly spread frames of a video side by side."""
+    frames = read_clip(VideoClip(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
+    strip = Image.new("RGB", (FRAME * FRAMES, FRAME), "white")
+    for i, frame in enumerate(torch.movedim(frames, 1, -1).numpy()):
+        strip.paste(Image.fromarray(frame).resize((FRAME - 2, FRAME)), (i * FRAME, 0))
+    return strip
+
+
+def draw_record(records: dict[str, dict]) -> Image.Image:
+    """One sample: query, strip, true moments, and the best window of every run.
+
+    Args: records, the same sample's record of each run by label.
+    """
+    sample = next(iter(records.values()))
+    rows = [("true", sample["span"], TRUE)]
+    rows += [(label, record.get("pred", [])[:1], FOUND) for label, record in records.items()]
+    image = Image.new("RGB", (LABEL + FRAME * FRAMES, FRAME + 24 + (BAR + 4) * len(rows) + 14), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((LABEL, 4), f"“{sample['query']}”", fill="black")
+    image.paste(film_strip(sample["video_path"]), (LABEL, 22))
+    scale = FRAME * FRAMES / sample["duration"]
+    for i, (label, spans, colour) in enumerate(rows):
+        top = FRAME + 26 + i * (BAR + 4)
+        draw.text((4, top), label, fill="black")
+        draw.rectangle((LABEL, top, image.width - 3, top + BAR), fill=BACK)
+        for start, end in spans:
+            draw.rectangle((LABEL + start * scale, top, LABEL + end * scale, top + BAR), fill=colour)
+    return image
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="videomind picture", description=__doc__)
+    parser.add_argument("out", help="PNG to write")
+    parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
+    parser.add_argument("--samples", type=int, default=2, help="per data set")
+    args = parser.parse_args(argv)
+    setup_logging()
+    try:
+        runs = {
+            label: predictions(Path(path)) for label, _, path in (run.partition("=") for run in args.runs)
+        }
+    except ValueError as error:
+        log.error("%s", error)
+        return 2
+    first = next(iter(runs.values()))
+    strips = [
+        draw_record({label: found[name][i] for label, found in runs.items()})
+        for name, rows in first.items()
+        for i in range(0, len(rows), max(len(rows) // args.samples, 1))[: args.samples]
+    ]
+    canvas = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        canvas.paste(strip, (0, top))
+        top += strip.height
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(args.out)
+    log.info("Wrote %s", args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
