@@ -301,6 +301,17 @@ def test_frames_cut_off_by_an_edit_list_do_not_count(tmp_path):
         assert numbers(reader, [0, 41]) == [6, 47]
 
 
+def test_a_change_of_size_within_a_file_gives_frames_of_one_size(tmp_path):
+    first, second = tmp_path / "a.h264", tmp_path / "b.h264"
+    write_video(first, 10)
+    write_video(second, 10, picture=lambda i: numbered(i + 10, (2 * HEIGHT, 2 * WIDTH)))
+    path = tmp_path / "v.h264"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    with open_reader(path, "pyav") as reader:
+        assert numbers(reader, range(20)) == list(range(20))
+        assert reader.get_frames([0, 15])[0].shape == (2, HEIGHT, WIDTH, 3)
+
+
 def test_the_nearest_frame_stands_in_for_an_undecodable_one(tmp_path):
     path = write_video(tmp_path / "v.mp4", options={"g": "1"})
     damage(path, 20)

@@ -7,7 +7,7 @@ embedding tables and the vision merger.
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,10 @@ import torch
 from huggingface_hub import save_torch_state_dict, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GenerationConfig, Qwen2VLConfig
 
-from videomind.files import atomic_path, read_json, write_json
+from videomind.files import read_json, write_json
 from videomind.model.adapters import TABLES, bare, full_name, in_adapter
 from videomind.model.disk_format import (
     BASE_KEY_MAPPING,
@@ -30,6 +28,7 @@ from videomind.model.disk_format import (
 )
 from videomind.model.qwen2_vl import AgentQwen2VL
 from videomind.model.sharding import gathered
+from videomind.model.tensors import compare, read_tensors, refuse, save_tensors
 from videomind.processing import Processor, load_processor, save_processor
 from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 
@@ -145,7 +144,7 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Age
     problems = {
         kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
     }
-    _refuse(problems, folder)
+    refuse(problems, folder)
     return model
 
 
@@ -248,7 +247,7 @@ def _fill_adapter(model: PeftModel, folder: Path, role: str) -> None:
     state = {from_disk(k): v for k, v in read_tensors(folder / role / ADAPTER_FILES[1]).items()}
     tables = [p for name, p in model.named_parameters() if f".modules_to_save.{role}." in name]
     with gathered(tables, modify=True):
-        _refuse(_compare(_adapter_state(model, role), state), folder / role)
+        refuse(compare(_adapter_state(model, role), state), folder / role)
         set_peft_model_state_dict(model, state, adapter_name=role)
 
 
@@ -283,7 +282,7 @@ def load_extra(model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str]) 
     own = {_plain(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
     with torch.no_grad(), gathered(expected.values(), modify=True):
-        _refuse(_compare(expected, state), path)
+        refuse(compare(expected, state), path)
         for name, value in state.items():
             own[name].copy_(value)
 
@@ -291,38 +290,6 @@ def load_extra(model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str]) 
 def _plain(name: str) -> str:
     """A parameter's name in the model before PEFT wrapped it."""
     return name.replace(".base_layer", "").replace(".original_module", "")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises ValueError that names a file it cannot read."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
-
-
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    mismatched = [
-        f"{k} {tuple(found[k].shape)} instead of {tuple(expected[k].shape)}"
-        for k in expected.keys() & found.keys()
-        if expected[k].shape != found[k].shape
-    ]
-    return {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "mismatched": sorted(mismatched),
-    }
-
-
-def _refuse(problems: Mapping[str, list[str]], where: Path) -> None:
-    """Raise when anything is missing, unexpected or of another shape: silence would mean random weights."""
-    parts = [
-        f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        for kind, names in problems.items()
-        if names
-    ]
-    if parts:
-        raise ValueError(f"The tensors in {where} do not fit the model: {'; '.join(parts)}")
 
 
 def _adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -348,7 +315,7 @@ def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Ten
     """
     out = folder / role
     tensors = {to_disk(k): v for k, v in _adapter_state(model, role, state).items()}
-    _save_tensors(tensors, out / ADAPTER_FILES[1])
+    save_tensors(tensors, out / ADAPTER_FILES[1])
     config = model.peft_config[role].to_dict()
     config["inference_mode"] = True
     config["base_model_name_or_path"] = bare(model).config.name_or_path
@@ -360,12 +327,6 @@ def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Ten
         *(["trainable_token_indices"] if config.get("trainable_token_indices") else []),
     ]
     write_json(out / ADAPTER_FILES[0], {name: config[name] for name in fields if name in config})
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    ready = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt"})
 
 
 def extra_names(model: AgentQwen2VL | PeftModel, *, tables: bool = False) -> list[str]:
@@ -412,7 +373,7 @@ def save_role(
         save_adapter(model, role, folder, state)
     kept = [name for name in extra_names(model, tables=tables) if name in tensors]
     if kept:
-        _save_tensors({to_disk(_plain(name)): tensors[name] for name in kept}, folder / EXTRA_FILE)
+        save_tensors({to_disk(_plain(name)): tensors[name] for name in kept}, folder / EXTRA_FILE)
     write_json(
         folder / "config.json",
         flat_config(
@@ -454,7 +415,7 @@ def save_full(model: AgentQwen2VL, folder: str | Path, processor: Processor, sha
         state, folder, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
     )
     if head:
-        _save_tensors(head, folder / EXTRA_FILE)
+        save_tensors(head, folder / EXTRA_FILE)
     write_json(folder / "config.json", flat_config(model.config))
     _save_generation_config(model, processor, folder)
     save_processor(processor, folder)

@@ -1,0 +1,50 @@
+"""Tensor files with clear errors, and the accounting that refuses whatever does not fit a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from videomind.files import atomic_path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises ValueError that names a file it cannot read."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
+
+
+def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names that are missing, unexpected, or mismatched in shape."""
+    mismatched = [
+        f"{k} {tuple(found[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in expected.keys() & found.keys()
+        if expected[k].shape != found[k].shape
+    ]
+    return {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "mismatched": sorted(mismatched),
+    }
+
+
+def refuse(problems: Mapping[str, list[str]], where: Path) -> None:
+    """Raise when anything is missing, unexpected or of another shape: silence would mean random weights."""
+    parts = [
+        f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if parts:
+        raise ValueError(f"The tensors in {where} do not fit the model: {'; '.join(parts)}")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file atomically."""
+    ready = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(ready, temporary, metadata={"format": "pt"})
