@@ -23,7 +23,7 @@ setup(
         "accelerate>=1.10",
         "peft>=0.19",
         "nncore>=0.4.7",
-        "av>=14",
+        "av>=17.1",
         "numpy>=1.26",
         "pillow>=10",
         "safetensors>=0.5",

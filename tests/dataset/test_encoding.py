@@ -58,7 +58,8 @@ def escaped_plan_fix(sample: Sample, recorded: str) -> Sample:
         return sample
     with pytest.raises(json.JSONDecodeError):
         json.loads(recorded)
-    assert json.loads(sample.response) == json.loads(recorded, strict=False)
+    value = json.loads(sample.response)[0]["value"]
+    assert sample.response.replace(json.dumps(value, ensure_ascii=False)[1:-1], value) == recorded
     return replace(sample, response=recorded)
 
 

@@ -13,11 +13,12 @@ from videomind.processing import load_processor
 from videomind.synthetic import WarmupSettings, make_tiny_base, warm_up
 from videomind.synthetic.phrases import COLOURS
 from videomind.synthetic.tiny_model import _SHARDS as SHARDS
-from videomind.synthetic.warmup import SMALL_BUDGET
+from videomind.synthetic.warmup import LOSSES
 from videomind.synthetic.warmup_data import NOTHING, Tasks, load_videos
+from videomind.synthetic.warmup_loop import SMALL_BUDGET
 
 SETTINGS = WarmupSettings(
-    short_steps=16, long_steps=3, short_batch=16, long_batch=2, num_videos=6, threads=1, lr=3e-3
+    short_steps=16, long_steps=3, short_batch=16, long_batch=2, num_videos=6, processes=1, lr=3e-3
 )
 
 
@@ -68,18 +69,24 @@ def test_loss_falls_and_the_keys_stay(base, synthetic_root, tmp_path):
     model, info = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "warm", output_loading_info=True)
     assert not any(info.values())
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert {p.name for p in base.iterdir()} == {p.name for p in (tmp_path / "warm").iterdir()}
+    assert {p.name for p in (tmp_path / "warm").iterdir()} == {p.name for p in base.iterdir()} | {LOSSES}
     for name in ("config.json", "tokenizer.json", "model.safetensors.index.json"):
         assert (base / name).read_bytes() == (tmp_path / "warm" / name).read_bytes()
     for name in SHARDS:
         assert (base / name).read_bytes() != (tmp_path / "warm" / name).read_bytes()
-    assert warm_up(base, synthetic_root, tmp_path / "warm", settings=SETTINGS) == []
+    assert warm_up(base, synthetic_root, tmp_path / "warm", settings=SETTINGS) == losses
     for settings in (WarmupSettings(), replace(SETTINGS, seed=1)):
         with pytest.raises(ValueError, match="does not hold"):
             warm_up(base, synthetic_root, tmp_path / "warm", settings=settings)
 
 
-def test_the_same_seed_gives_the_same_losses(base, synthetic_root, tmp_path):
-    short = WarmupSettings(short_steps=1, long_steps=1, short_batch=4, long_batch=2, num_videos=2, threads=1)
-    first, second = (warm_up(base, synthetic_root, tmp_path / n, settings=short) for n in "ab")
-    assert first == second
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_same_seed_gives_the_same_weights(base, synthetic_root, tmp_path, processes):
+    few = WarmupSettings(
+        short_steps=2, long_steps=1, short_batch=4, long_batch=2, num_videos=2, processes=processes
+    )
+    for name in "ab":
+        warm_up(base, synthetic_root, tmp_path / name, settings=few)
+    for name in SHARDS:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert not [p for p in tmp_path.iterdir() if p.name not in "ab"]

@@ -13,7 +13,7 @@ _PLACES = {
     "make_tiny_base": "tiny_model",
     "TinySizes": "tiny_model",
     "warm_up": "warmup",
-    "WarmupSettings": "warmup",
+    "WarmupSettings": "warmup_loop",
 }
 __all__ = sorted(_PLACES)
 

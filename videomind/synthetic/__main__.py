@@ -10,7 +10,15 @@ from dataclasses import fields, replace
 
 from videomind.synthetic.annotations import make_data
 
-_WARMUP_OPTIONS = ("short_steps", "long_steps", "short_batch", "long_batch", "num_videos", "seed", "threads")
+_WARMUP_OPTIONS = (
+    "short_steps",
+    "long_steps",
+    "short_batch",
+    "long_batch",
+    "num_videos",
+    "seed",
+    "processes",
+)
 
 
 def _parser() -> argparse.ArgumentParser:

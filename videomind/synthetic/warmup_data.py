@@ -69,11 +69,20 @@ def _step_colours(annotations: list[Annotation], num_steps: int) -> list[str | N
 
 
 def load_videos(
-    root: str | Path, encoder: Encoder, *, budget: VisualBudget, limit: int, seed: int
+    root: str | Path,
+    encoder: Encoder,
+    *,
+    budget: VisualBudget,
+    limit: int,
+    seed: int,
+    share: tuple[int, int] = (0, 1),
 ) -> list[WarmupVideo]:
     """Read training videos as the grounder will see them.
 
-    Args: root, the data root; encoder, makes patches; budget of the frames; limit, videos at most.
+    Args:
+        root: the data root. encoder: makes patches. budget: of the frames.
+        limit: videos at most. seed: decides which.
+        share: (rank, processes): every process reads its own part of them.
     """
     grouped: dict[str, list[Annotation]] = {}
     for name in DATASETS:
@@ -81,8 +90,9 @@ def load_videos(
             grouped.setdefault(annotation.video_path, []).append(annotation)
     paths = sorted(grouped)
     random.Random(seed).shuffle(paths)
+    rank, processes = share
     videos = []
-    for path in tqdm(paths[:limit], desc="warm-up videos", unit="video"):
+    for path in tqdm(paths[:limit][rank::processes], desc="warm-up videos", unit="video", disable=rank > 0):
         patches, grid = encoder.patches(read_clip(VideoClip(path=path, budget=budget)).frames)
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory

@@ -1,0 +1,141 @@
+"""The warm-up's loss and loop: tasks to tensors, two stages, gradients averaged over processes."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from videomind.dataset.conversation import VIDEO_PLACEHOLDER, chatml
+from videomind.dataset.encoding import IGNORE_INDEX
+from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.processing import Processor
+from videomind.roles import VisualBudget
+from videomind.synthetic.warmup_data import Task, Tasks
+
+SMALL_BUDGET = VisualBudget(min_tokens=4, max_tokens=6, max_frames=150, fps=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupSettings:
+    """How the warm-up trains.
+
+    Attributes: short_steps, long_steps, optimizer steps of the two stages; short_batch, long_batch, tasks
+    per step over all processes; lr, the peak learning rate; num_videos, training videos used; seed;
+    processes, of one thread each, which share batches and videos; budget of the frames.
+    """
+
+    short_steps: int = 120
+    long_steps: int = 250
+    short_batch: int = 64
+    long_batch: int = 16
+    lr: float = 3e-3
+    num_videos: int = 120
+    seed: int = 0
+    processes: int = 2
+    budget: VisualBudget = field(default=SMALL_BUDGET)
+
+
+_REVIEW = 0.25  # share of short tasks in the second stage
+_LR_WARMUP_STEPS = 40
+_LAST_LR = 0.05  # of the peak
+
+
+def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
+    """Ids and labels (L,) of a task."""
+    placeholder = "" if task.patches is None else VIDEO_PLACEHOLDER
+    context = chatml([("user", placeholder + task.prompt), ("assistant", None)])
+    encode = processor.tokenizer.encode
+    prompt = torch.tensor(encode(context, add_special_tokens=False))
+    reply = torch.tensor(encode(f"{task.reply}<|im_end|>", add_special_tokens=False))
+    if task.patches is not None:
+        num_tokens = task.patches.shape[:2].numel() // processor.patcher.merge_size**2
+        repeats = torch.ones_like(prompt)
+        repeats[prompt == processor.token_id("<|video_pad|>")] = num_tokens
+        prompt = prompt.repeat_interleave(repeats)
+    return torch.cat((prompt, reply)), torch.cat((torch.full_like(prompt, IGNORE_INDEX), reply))
+
+
+def _loss(model: AgentQwen2VL, tasks: list[Task], processor: Processor) -> Tensor:
+    """Mean cross-entropy over the supervised tokens of all tasks."""
+    rows = [_tokens(task, processor) for task in tasks]
+    ids = pad_sequence([r[0] for r in rows], batch_first=True, padding_value=processor.tokenizer.pad_token_id)
+    labels = pad_sequence([r[1] for r in rows], batch_first=True, padding_value=IGNORE_INDEX)
+    mask = pad_sequence([torch.ones_like(r[0]) for r in rows], batch_first=True)
+    seen = [task for task in tasks if task.patches is not None]
+    grids = torch.tensor([[len(task.patches), *task.grid] for task in seen]) if seen else None
+    positions, _ = model.model.get_rope_index(ids, video_grid_thw=grids, attention_mask=mask)
+    embeddings = model.get_input_embeddings()(ids)
+    if seen:
+        pixels = torch.cat([task.patches.flatten(0, 1) for task in seen]).float()
+        features = torch.cat(model.model.get_video_features(pixels, grids).pooler_output)
+        is_video = (ids == model.config.video_token_id)[..., None]
+        embeddings = embeddings.masked_scatter(is_video, features)
+    hidden = model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=False,
+    ).last_hidden_state
+    supervised = labels[:, 1:] != IGNORE_INDEX
+    return F.cross_entropy(model.lm_head(hidden[:, :-1][supervised]), labels[:, 1:][supervised])
+
+
+def _lr_factor(step: int, total: int) -> float:
+    """Linear rise, then cosine. Args: step of total, from 0."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / total))
+    return min(1.0, (step + 1) / _LR_WARMUP_STEPS) * (_LAST_LR + (1 - _LAST_LR) * cosine)
+
+
+def _average_gradients(params: list[nn.Parameter]) -> None:
+    """Average gradients over the processes; one without a gradient counts as zero."""
+    if not dist.is_initialized():
+        return
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for param, grad in zip(params, flat.split([p.numel() for p in params]), strict=True):
+        param.grad = grad.view_as(param)
+
+
+def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[Task]:
+    """This process's share of a batch."""
+    if first_stage:
+        return [tasks.short() for _ in range(settings.short_batch // settings.processes)]
+    others = range(settings.long_batch // settings.processes - 1)
+    review = [tasks.rng.random() < _REVIEW for _ in others]
+    return [tasks.long(), *(tasks.short() if short else tasks.long() for short in review)]
+
+
+def train(
+    model: AgentQwen2VL, tasks: Tasks, processor: Processor, settings: WarmupSettings, *, quiet: bool = False
+) -> list[float]:
+    """Run both stages; the vision tower learns in the first.
+
+    Args: model, changed in place; tasks of this process; quiet, without progress.
+    Returns: this process's loss of every step.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0)
+    total = settings.short_steps + settings.long_steps
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, total))
+    model.train()
+    losses = []
+    for step in (progress := tqdm(range(total), desc="warm-up", unit="step", disable=quiet)):
+        optimizer.zero_grad()
+        first_stage = step < settings.short_steps
+        model.model.visual.requires_grad_(first_stage)
+        loss = _loss(model, _draw(tasks, settings, first_stage=first_stage), processor)
+        loss.backward()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        _average_gradients(trained)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+        progress.set_postfix(loss=f"{losses[-1]:.3f}")
+    return losses
