@@ -64,7 +64,9 @@ def load_processor(folder: str | Path) -> Processor:
     tokenizer.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
     pixels = read_json(folder / "preprocessor_config.json")
     settings = {name: pixels[name] for name in _PIXEL_FIELDS if name in pixels}
-    patcher = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False, cap_pixels_per_frame=False, **settings)
+    # Frames come chosen and resized (see dataset/video.py): only patching is left.
+    off = dict.fromkeys(("do_resize", "do_sample_frames", "cap_pixels_per_frame"), False)
+    patcher = Qwen2VLVideoProcessor(**off, **settings)
     return Processor(
         tokenizer=tokenizer, patcher=patcher, chat_template=_read_template(folder), source=folder
     )

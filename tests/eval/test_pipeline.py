@@ -119,7 +119,8 @@ def test_qvhighlights_submission(golden, pipelines, case):
     from videomind.eval.infer import submission_row
 
     pipeline = pipelines(case["inputs"]["checkpoint"])
-    rows = [json.loads(line) for line in open(case["outputs"].join(("model/", "")), encoding="utf-8")]
+    stored = (golden.root / "model" / case["outputs"]).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in stored.splitlines()]
     encoder = Encoder(pipeline.processor)
     annos = annotations(golden, case)
     assert len(annos) == len(rows)

@@ -80,7 +80,7 @@ def test_loss_falls_and_the_keys_stay(base, synthetic_root, tmp_path):
             warm_up(base, synthetic_root, tmp_path / "warm", settings=settings)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_weights(base, synthetic_root, tmp_path, processes):
     few = WarmupSettings(
         short_steps=2, long_steps=1, short_batch=4, long_batch=2, num_videos=2, processes=processes

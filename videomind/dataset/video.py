@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomind.dataset.schema import VideoClip
-from videomind.dataset.video_readers import IMAGE_ERRORS, BadVideoError, open_reader, replace_missing
+from videomind.dataset.video_reader import BadVideoError, replace_missing
+from videomind.dataset.video_readers import IMAGE_ERRORS, open_reader
 from videomind.roles import PIXELS_PER_TOKEN
 
 __all__ = [

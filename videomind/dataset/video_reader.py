@@ -1,0 +1,113 @@
+"""What every video reader offers: frames by number, with neighbours standing in for a few damaged ones."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_MISSING = 0.1  # share of the wanted frames that neighbours may stand in for
+REPLACEMENT_RADIUS = 16  # frames on either side of an undecodable one that are tried in its place
+# More threads per video only fight with the other loader workers; two halve the wait of a lone reader.
+DECODER_THREADS = 2
+
+
+class BadVideoError(ValueError):
+    """A video that cannot be used; the message names it, what is wrong and what was tried."""
+
+
+def replace_missing(wanted: Sequence[int], pool: dict[int, Tensor], path: str) -> list[str]:
+    """Let the nearest frame of `pool` stand in for each wanted frame that is not there.
+
+    Args: wanted, distinct frame numbers; pool, what could be decoded, by number, which gets the
+    stand-ins as well; path, for messages.
+    Returns: one line that says what was replaced, or nothing.
+    Raises: BadVideoError when more than a tenth of the wanted frames are missing.
+    """
+    missing = [i for i in wanted if i not in pool]
+    if not missing:
+        return []
+    count = f"{len(missing)} of the {len(wanted)} wanted frames cannot be decoded"
+    if len(missing) > MAX_MISSING * len(wanted):
+        raise BadVideoError(f"{path}: {count}, more than {MAX_MISSING:.0%}")
+    sources = {i: min(pool, key=lambda j: (abs(j - i), j)) for i in missing}
+    pool |= {i: pool[j] for i, j in sources.items()}
+    pairs = ", ".join(f"{j} for {i}" for i, j in list(sources.items())[:8])
+    return [f"{path}: {count}; the nearest stand in ({pairs}{', …' if len(missing) > 8 else ''})"]
+
+
+class VideoReader(ABC):
+    """One open video. Use it in a `with` block.
+
+    Attributes:
+        path: the file.
+        total_frames: frames it has, counted, not taken from the container's word.
+        fps: average frames per second.
+        problems: what is wrong with the file as such, one line each.
+        concealed: numbers of frames that were damaged and painted over by the decoder.
+    """
+
+    total_frames: int
+    fps: float
+    module: ClassVar[str] = "PIL"  # what decodes
+    remedy: ClassVar[str] = "pip install videomind"  # how to get that
+
+    @classmethod
+    def load(cls) -> ModuleType:
+        """Import what decodes. Raises ImportError, RuntimeError or OSError when it is not there."""
+        return importlib.import_module(cls.module)
+
+    def __init__(self, path: str):
+        self.path = path
+        self.problems: list[str] = []
+        self.concealed: set[int] = set()
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  (only some readers hold a file open)
+        """Release the file."""
+
+    @abstractmethod
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(number, (H, W, 3) uint8 RGB)` of distinct, increasing frame numbers.
+
+        What cannot be decoded is left out. The order of the results is free.
+        """
+
+    def get_frames(
+        self, indices: Sequence[int], *, transform: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, list[str]]:
+        """Read frames.
+
+        Args:
+            indices: frame numbers, in any order, repeats allowed.
+            transform: applied to each (H, W, 3) frame as soon as it is decoded, so that no more than
+                one full-size frame need be held.
+        Returns: uint8 (T, H, W, 3), or the transformed frames stacked; one line per problem met.
+        Raises: ValueError for a number outside the video, BadVideoError when too much is undecodable.
+        """
+        wanted = sorted(set(indices))
+        if not wanted or wanted[0] < 0 or wanted[-1] >= self.total_frames:
+            raise ValueError(f"{self.path}: frames {wanted} are not within its {self.total_frames} frames")
+
+        def read(numbers: Sequence[int]) -> dict[int, Tensor]:
+            frames = ((i, torch.from_numpy(frame)) for i, frame in self.decode(numbers))
+            return {i: transform(frame) if transform else frame for i, frame in frames}
+
+        pool = read(wanted)
+        missing = [i for i in wanted if i not in pool]
+        if 0 < len(missing) <= MAX_MISSING * len(wanted):
+            around = {j for i in missing for j in range(i - REPLACEMENT_RADIUS, i + REPLACEMENT_RADIUS + 1)}
+            pool |= read(sorted(j for j in around - set(wanted) if 0 <= j < self.total_frames))
+        problems = self.problems + replace_missing(wanted, pool, self.path)
+        if concealed := sorted(self.concealed & set(wanted)):
+            problems.append(f"{self.path}: damaged frames, painted over by the decoder: {concealed}")
+        return torch.stack([pool[i] for i in indices]), problems
