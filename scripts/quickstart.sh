@@ -31,16 +31,16 @@ eval "$facts"
 # Sizes for this model on two CPU cores. Everything else is what the scripts in scripts/ do for a real run.
 data=$work/data base=$work/base warm=$work/base_warm run=$work/grounder
 processes=$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 2))
-budget=(--min_tokens_per_frame 4 --max_tokens_per_frame 4)
+budget=(--min_tokens_per_frame 4 --max_tokens_per_frame 6)
 training=(
     --role grounder --model_name_or_path "$warm"
     --datasets charades_sta,qvhighlights --data_root "$data"
     --lora_r 32 --lora_alpha 32 --lora_dropout 0
     --learning_rate 2e-3 --head_lr 1e-3 --warmup_steps 0.05 --loss_sal_weight 1
-    --gradient_checkpointing False --dataloader_num_workers 1
-    --save_steps 100 --logging_steps 10 "${budget[@]}"
+    --gradient_checkpointing False --dataloader_num_workers 0
+    --save_steps 50 --logging_steps 10 "${budget[@]}"
 )
-steps=${QUICKSTART_STEPS:-500}
+steps=${QUICKSTART_STEPS:-220}
 
 export NPROC_PER_NODE=$processes GLOBAL_BATCH=8 BATCH_PER_DEVICE=$((8 / processes > 0 ? 8 / processes : 1))
 MASTER_PORT=${MASTER_PORT:-$((20000 + $$ % 20000))}
@@ -59,7 +59,7 @@ if [[ $DEVICE_KIND == cpu ]]; then
 fi
 
 say "Rendering videos with known moments -> $data"
-"$PYTHON" -m videomind.synthetic data "$data"
+"$PYTHON" -m videomind.synthetic data "$data" --num_train 180 --num_valid 40 --num_test 40
 
 say "Tiny Qwen2-VL with random weights -> $base"
 "$PYTHON" -m videomind.synthetic base "$base"
@@ -70,7 +70,7 @@ A real run starts from a pretrained Qwen2-VL. The tiny one knows nothing, so all
 to see colours and read queries, with the language loss alone, on the training videos and phrasings. Test
 videos, phrasings and answers never enter.
 TEXT
-"$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm"
+"$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm" --short_steps 100 --long_steps 180
 
 evaluate() { # MODEL OUT: both data sets, videos and phrasings that training never saw
     local common=(--data_root "$data" --max_new_tokens 16 "${budget[@]}")

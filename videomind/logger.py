@@ -3,8 +3,11 @@
 import logging
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
+
+OTHERS_WAIT_S = 5
 
 
 class OneLine(logging.Formatter):
@@ -46,3 +49,13 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     for noisy in ("httpx", "httpcore", "DeepSpeed", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def report(log: logging.Logger, error: Exception) -> None:
+    """Say once why a run cannot go on; the trace goes to the log file.
+
+    Most errors are the same on every process, and the first one's end stops the others, so these wait.
+    """
+    if rank():
+        time.sleep(OTHERS_WAIT_S)
+    log.error("%s", error, exc_info=True)

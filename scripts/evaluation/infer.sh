@@ -17,5 +17,5 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / n
 if ((nproc == 1)); then
     exec "$PYTHON" -m videomind.eval.infer "$@"
 fi
-exec "$PYTHON" -m torch.distributed.run --nproc_per_node "$nproc" \
+exec "$PYTHON" -m videomind.launch --nproc_per_node "$nproc" \
     --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" -m videomind.eval.infer "$@"

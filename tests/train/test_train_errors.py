@@ -1,6 +1,9 @@
 """Bad input to training: one clear line that says what is allowed and how to mend it, exit code 2."""
 
+import subprocess
+
 import pytest
+from runs import REPO, environment
 
 from videomind.train.train import main
 
@@ -90,3 +93,19 @@ def test_unreadable_annotation_file(argv, tmp_path, capfd):
 def test_the_trace_goes_to_the_log_file(argv, tmp_path, capfd):
     run(argv(model_name_or_path="model_zoo/none"), capfd)
     assert "Traceback" in (tmp_path / "out/train.log").read_text()
+
+
+@pytest.mark.golden
+def test_several_processes_end_with_the_reason_once(argv, golden):
+    """Through the launcher, as a user meets it: no traceback of torchrun's, the reason from one process."""
+    run = subprocess.run(
+        ["bash", str(REPO / "scripts/launch.sh"), *argv(datasets="nothing")],
+        env=environment(NPROC_PER_NODE="2", DEEPSPEED="none", MASTER_PORT="29617"),
+        cwd=golden.root,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert run.stderr.count("Unknown data set 'nothing'") == 1
+    assert run.stderr.strip().splitlines()[-1].startswith("The run stopped: process 0 ended with exit code 2")

@@ -30,7 +30,7 @@ from videomind.eval.pipeline import (
 )
 from videomind.eval.workers import ResultFile, prepared_ahead, shared_order, start_processes
 from videomind.files import write_text
-from videomind.logger import rank, setup_logging
+from videomind.logger import rank, report, setup_logging
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import VisualBudget, budget_override, get_role
 
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("Give either --dataset or --video")
         (run_dataset if args.dataset else run_video)(args)
     except ValueError as error:
-        log.error("%s", error, exc_info=True)
+        report(log, error)
         return 2
     return 0
 

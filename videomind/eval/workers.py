@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,8 @@ T = TypeVar("T")
 def start_processes() -> None:
     """Join the process group of torchrun; alone there is nothing to join."""
     if world_size() > 1 and not dist.is_initialized():
-        dist.init_process_group(HOST_BACKEND)
+        # Whoever is done first waits for the slowest; a long video may take a while.
+        dist.init_process_group(HOST_BACKEND, timeout=timedelta(days=2))
 
 
 def shared_order(count: int) -> Iterator[int]:

@@ -18,7 +18,7 @@ from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect, peak_memory_gib
 from videomind.files import read_json, write_text
-from videomind.logger import rank, setup_logging
+from videomind.logger import rank, report, setup_logging
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
     LoadedModel,
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         setup_logging(Path(args.training.output_dir) / "train.log")
         train(args)
     except ValueError as error:
-        log.error("%s", error, exc_info=True)  # the trace goes to the log file
+        report(log, error)
         return 2
     return 0
 
