@@ -40,7 +40,7 @@ training=(
     --gradient_checkpointing False --dataloader_num_workers 0
     --save_steps 50 --logging_steps 10 "${budget[@]}"
 )
-steps=${QUICKSTART_STEPS:-220}
+steps=${QUICKSTART_STEPS:-300}
 
 export NPROC_PER_NODE=$processes GLOBAL_BATCH=8 BATCH_PER_DEVICE=$((8 / processes > 0 ? 8 / processes : 1))
 MASTER_PORT=${MASTER_PORT:-$((20000 + $$ % 20000))}
@@ -59,7 +59,7 @@ if [[ $DEVICE_KIND == cpu ]]; then
 fi
 
 say "Rendering videos with known moments -> $data"
-"$PYTHON" -m videomind.synthetic data "$data" --num_train 180 --num_valid 40 --num_test 40
+"$PYTHON" -m videomind.synthetic data "$data" --num_train 200 --num_valid 40 --num_test 40
 
 say "Tiny Qwen2-VL with random weights -> $base"
 "$PYTHON" -m videomind.synthetic base "$base"
@@ -70,7 +70,7 @@ A real run starts from a pretrained Qwen2-VL. The tiny one knows nothing, so all
 to see colours and read queries, with the language loss alone, on the training videos and phrasings. Test
 videos, phrasings and answers never enter.
 TEXT
-"$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm" --short_steps 100 --long_steps 180
+"$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm"
 
 evaluate() { # MODEL OUT: both data sets, videos and phrasings that training never saw
     local common=(--data_root "$data" --max_new_tokens 16 "${budget[@]}")

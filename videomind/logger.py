@@ -47,6 +47,11 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     logging.basicConfig(level=level, format=layout, handlers=handlers, force=True)
     # PEFT still asks transformers by the old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # Names that transformers and DeepSpeed still use; nothing a user could change.
+    warnings.filterwarnings(
+        "ignore", message=".*gradient_checkpointing.*deprecated.*", category=FutureWarning
+    )
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*", category=FutureWarning)
     for noisy in ("httpx", "httpcore", "DeepSpeed", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

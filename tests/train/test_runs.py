@@ -44,16 +44,17 @@ def loads(out: Path) -> None:
 @pytest.mark.slow
 def test_deepspeed_stages_give_the_losses_of_plain_training(workshop, tmp_path):
     found = {}
-    for stage in ("none", "zero2", "zero3"):
+    stages = ("none", "zero2", "zero3", "zero2_offload", "zero3_offload")
+    for stage in stages:
         launch(workshop, tmp_path / stage, *STEPS, "--gradient_checkpointing", "True", DEEPSPEED=stage)
         found[stage] = losses(tmp_path / stage)
         loads(tmp_path / stage)
     assert sorted(found["none"]) == [1, 2, 3, 4, 5]
-    for stage in ("zero2", "zero3"):
+    for stage in stages[1:]:
         for step, loss in found["none"].items():
             assert found[stage][step] == pytest.approx(loss, abs=1e-4, rel=1e-4), (stage, step)
     plain = load_file(tmp_path / "none/pytorch_model.safetensors")
-    for stage in ("zero2", "zero3"):
+    for stage in stages[1:]:
         sharded = load_file(tmp_path / stage / "pytorch_model.safetensors")
         assert plain.keys() == sharded.keys()
         assert all(torch.allclose(plain[k], sharded[k], atol=1e-4) for k in plain)
@@ -222,3 +223,35 @@ def test_a_merged_full_model_predicts_as_the_adapter_does(workshop, tmp_path):
         torch.testing.assert_close(
             role(input_ids=ids).logits, full(input_ids=ids).logits, atol=1e-4, rtol=1e-4
         )
+
+
+def test_only_the_rows_of_the_new_tokens_can_train(workshop, tmp_path):
+    extra = (
+        "--max_steps",
+        "1",
+        "--save_steps",
+        "1",
+        "--train_new_tokens_only",
+        "True",
+        "--warmup_steps",
+        "0",
+    )
+    assert main(arguments(workshop, tmp_path, *extra)) == 0
+    saved = load_file(tmp_path / "grounder/adapter_model.safetensors")
+    tables = {name: t for name, t in saved.items() if "embed_tokens" in name or "lm_head" in name}
+    assert tables and all(len(t) == 3 for t in tables.values())
+    model = load_model(tmp_path, LoadSettings()).model.eval()
+    base = load_model(workshop / "base", LoadSettings()).model.get_input_embeddings().weight
+    ids = model.get_base_model().config
+    table = model.get_input_embeddings()(torch.arange(len(base)))
+    changed = (table != base).any(dim=1).nonzero()[:, 0].tolist()
+    assert set(changed) <= {ids.reg_token_id, ids.seg_s_token_id, ids.seg_e_token_id} and changed
+
+
+def test_bfloat16_trains_and_saves_half_the_bytes(workshop, tmp_path):
+    assert main(arguments(workshop, tmp_path, "--max_steps", "2", "--save_steps", "2", "--bf16", "True")) == 0
+    assert all(torch.isfinite(torch.tensor(loss)) for loss in losses(tmp_path).values())
+    saved = load_file(tmp_path / "pytorch_model.safetensors")
+    assert {t.dtype for t in saved.values()} == {torch.bfloat16}
+    master = load_file(tmp_path / "checkpoint-2/pytorch_model.safetensors")
+    assert {t.dtype for t in master.values()} == {torch.float32}  # what a resumed run goes on from

@@ -22,7 +22,7 @@ from videomind.synthetic.scenes import QVH_GRID_S, Event, Scene, charades_scene,
 
 VIDEO_FOLDER = "videos_3fps_480_noaudio"
 MARKER = "synthetic.json"  # holds the settings a folder was made with; also tells it from real data
-_VERSION = 1
+_VERSION = 2
 _NUM_ANNOTATORS = 3
 
 Splits = dict[str, list[Scene]]

@@ -12,8 +12,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {  # name -> RGB
     "yellow": (236, 216, 36),
     "purple": (160, 36, 198),
     "cyan": (40, 208, 218),
-    "white": (250, 250, 250),
-    "black": (6, 6, 6),
 }
 SHAPES: tuple[str, ...] = ("ball", "box", "triangle", "ring", "cross")
 ACTIONS: dict[str, tuple[str, str]] = {  # stem -> third person, gerund
