@@ -33,6 +33,18 @@ def golden_ids(section: str) -> list[str]:
     return [case["id"] for case in golden_manifest(section)["cases"]]
 
 
+def golden_bases(*, grow: bool = False) -> list[str]:
+    """Base models of the tree; with `grow` those whose tables are too short for the special tokens."""
+    cases = golden_manifest("base")["cases"]
+    return [f"base/{case['id']}" for case in cases if case["resize_needed_for_3_tokens"] == grow]
+
+
+def golden_checkpoints() -> list[str]:
+    """Role checkpoints of the tree."""
+    inputs = [case["inputs"] for case in golden_manifest("model")["cases"]]
+    return sorted({i["checkpoint"] for i in inputs if isinstance(i, dict) and "checkpoint" in i})
+
+
 class Golden:
     """The unpacked golden tree."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import golden_ids
+from conftest import golden_ids, golden_manifest
 
 from videomind.dataset.conversation import chatml, render, to_messages
 from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips
@@ -28,7 +28,7 @@ VIEWS = {
 
 @pytest.fixture(scope="module")
 def processor(golden_tree):
-    return load_processor(golden_tree.root / "base" / "tiny-qwen2vl-tied")
+    return load_processor(golden_tree.root / golden_manifest("preproc")["cases"][0]["inputs"]["base"])
 
 
 def sample_of(case: dict) -> Sample:

@@ -139,21 +139,20 @@ def test_qvhighlights_submission(golden, pipelines, case):
 
 
 @pytest.mark.golden
-def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines):
-    """The shortcut is checked on a sample that takes it and on one that does not."""
-    pipeline = pipelines("roles/tied")
+@pytest.mark.parametrize("case", CASES[:1], ids=lambda c: c["id"])
+def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines, case):
+    """The shortcut changes nothing, whether the draft is what the model says or not."""
+    pipeline = pipelines(case["inputs"]["checkpoint"])
     encoder = Encoder(pipeline.processor)
-    taken = set()
-    for anno in golden.json("model/infer_annos.json")["i_a"]:
+    for anno in annotations(golden, case)[:3]:
         prepared = prepare(grounder_sample(anno["video_path"], clean_query(anno["query"])), encoder)
         with torch.inference_mode():
             slow = pipeline.generate(prepared.encoded)
-            fast = pipeline.generate(prepared.encoded, draft=pipeline._grounder_draft)
-        assert fast.ids == slow.ids and fast.text == slow.text
-        shared = min(len(fast.states), len(slow.states))
-        torch.testing.assert_close(fast.states[:shared], slow.states[:shared], atol=1e-3, rtol=1e-3)
-        taken.add(fast.ids == pipeline._grounder_draft)
-    assert taken == {True, False}
+            for draft in (slow.ids, slow.ids[:-1] + [slow.ids[-1] + 1], pipeline._grounder_draft):
+                fast = pipeline.generate(prepared.encoded, draft=draft)
+                assert fast.ids == slow.ids and fast.text == slow.text
+                shared = min(len(fast.states), len(slow.states))
+                torch.testing.assert_close(fast.states[:shared], slow.states[:shared], atol=1e-3, rtol=1e-3)
 
 
 def test_no_moment_gives_the_whole_video():

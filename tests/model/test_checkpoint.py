@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import golden_bases, golden_checkpoints
 from safetensors.torch import load_file, save_file
 
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, save_full, save_role
 from videomind.model.disk_format import from_disk, to_disk
 
-VARIANTS = ("tied", "untied")
+CHECKPOINTS, BASES = golden_checkpoints(), golden_bases()
 
 
 def save_again(loaded, folder: Path) -> Path:
@@ -31,9 +32,9 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ours_has_the_files_keys_and_shapes_of_the_original(golden, tmp_path, variant):
-    original = golden.root / f"roles/{variant}"
+@pytest.mark.parametrize("folder", CHECKPOINTS)
+def test_ours_has_the_files_keys_and_shapes_of_the_original(golden, tmp_path, folder):
+    original = golden.root / folder
     ours = save_again(load_model(original, LoadSettings(), roles=["grounder"]), tmp_path / "ours")
     others = {"planner", "verifier"}
     files = {str(p.relative_to(original)) for p in original.rglob("*") if p.is_file()}
@@ -59,26 +60,25 @@ def assert_fields(ours: dict, theirs: dict) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_tokenizer_files_give_the_same_ids(golden, tmp_path, variant):
-    loaded = load_model(f"roles/{variant}", LoadSettings(), roles=["grounder"])
+@pytest.mark.parametrize("folder", CHECKPOINTS)
+def test_tokenizer_files_give_the_same_ids(golden, tmp_path, folder):
+    loaded = load_model(folder, LoadSettings(), roles=["grounder"])
     ours = save_again(loaded, tmp_path / "ours")
     text = "Find <|reg|> between <|seg_start|> and <|seg_end|>, élan 一个."
     again = load_model(ours, LoadSettings(base_path=str(loaded.base_folder))).processor
     assert again.tokenizer.encode(text) == loaded.processor.tokenizer.encode(text)
     assert again.chat_template == loaded.processor.chat_template
-    assert json.loads((ours / "added_tokens.json").read_text()) == golden.json(
-        f"roles/{variant}/added_tokens.json"
-    )
+    assert json.loads((ours / "added_tokens.json").read_text()) == golden.json(f"{folder}/added_tokens.json")
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_load_save_load_gives_identical_predictions(golden, tmp_path, variant):
-    first = load_model(f"roles/{variant}", LoadSettings(), roles=["grounder"])
+@pytest.mark.parametrize("folder", CHECKPOINTS)
+def test_load_save_load_gives_identical_predictions(golden, tmp_path, folder):
+    first = load_model(folder, LoadSettings(), roles=["grounder"])
     again = load_model(save_again(first, tmp_path / "ours"), LoadSettings())
     ids = torch.tensor([[1, 5, 9, first.model.config.reg_token_id, 7]])
-    clips, query = torch.randn(9, 64), torch.randn(1, 64)
+    width = first.model.config.text_config.hidden_size
+    clips, query = torch.randn(9, width), torch.randn(1, width)
     outputs = []
     for loaded in (first, again):
         model = loaded.model.eval()
@@ -88,8 +88,8 @@ def test_load_save_load_gives_identical_predictions(golden, tmp_path, variant):
     assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
 
 
-def copy(golden, variant: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(golden.root / f"roles/{variant}", tmp_path / "copy"))
+def copy(golden, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(golden.root / CHECKPOINTS[0], tmp_path / "copy"))
 
 
 def edit(path: Path, change) -> None:
@@ -132,7 +132,7 @@ def edit(path: Path, change) -> None:
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(golden, tmp_path, file, change, message):
-    folder = copy(golden, "tied", tmp_path)
+    folder = copy(golden, tmp_path)
     edit(folder / file, change)
     with pytest.raises(ValueError, match=message):
         load_model(folder, LoadSettings(), roles=["grounder"])
@@ -140,7 +140,7 @@ def test_tensors_that_do_not_fit_are_refused(golden, tmp_path, file, change, mes
 
 @pytest.mark.golden
 def test_a_base_with_a_missing_tensor_is_refused(golden, tmp_path):
-    folder = Path(shutil.copytree(golden.root / "base/tiny-qwen2vl-untied", tmp_path / "base"))
+    folder = Path(shutil.copytree(golden.root / BASES[0], tmp_path / "base"))
     shard = next(p for p in folder.glob("*.safetensors") if "visual.merger.ln_q.weight" in load_file(p))
     edit(shard, lambda state: state.pop("visual.merger.ln_q.weight"))
     index = json.loads((folder / "model.safetensors.index.json").read_text())
@@ -152,46 +152,47 @@ def test_a_base_with_a_missing_tensor_is_refused(golden, tmp_path):
 
 @pytest.mark.golden
 def test_a_missing_base_says_what_was_tried_and_how_to_mend_it(golden, tmp_path, monkeypatch):
-    folder = copy(golden, "tied", tmp_path)
+    folder = copy(golden, tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"No base model of .*Tried .*tiny-qwen2vl-tied.*--base_model_path"):
+    base = json.loads((folder / "config.json").read_text())["base_model_path"]
+    with pytest.raises(ValueError, match=rf"No base model of .*Tried .*{base}.*--base_model_path"):
         load_model(folder, LoadSettings())
-    override = LoadSettings(base_path=str(golden.root / "base/tiny-qwen2vl-tied"))
-    assert load_model(folder, override, roles=["grounder"]).base_folder.name == "tiny-qwen2vl-tied"
+    override = LoadSettings(base_path=str(golden.root / base))
+    assert load_model(folder, override, roles=["grounder"]).base_folder == golden.root / base
 
 
 @pytest.mark.golden
 def test_a_role_that_is_not_there_is_refused(golden, tmp_path):
-    folder = copy(golden, "tied", tmp_path)
+    folder = copy(golden, tmp_path)
     shutil.rmtree(folder / "planner")
     with pytest.raises(ValueError, match="no adapter for the planner.*It holds: grounder, verifier"):
         load_model(folder, LoadSettings(), roles=["planner"])
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_full_save_is_a_base_in_the_published_layout(golden, tmp_path, variant):
-    base = golden.root / f"base/tiny-qwen2vl-{variant}"
+@pytest.mark.parametrize("folder", BASES)
+def test_a_full_save_is_a_base_in_the_published_layout(golden, tmp_path, folder):
+    base = golden.root / folder
     loaded = load_model(base, LoadSettings())
     save_full(loaded.model, tmp_path / "full", loaded.processor, shard_size="500KB")
     theirs = {k.split("/")[1]: v for k, v in tensors(base).items()}
     mine = {k.split("/")[1]: v for k, v in tensors(tmp_path / "full").items()}
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
-    assert_fields(json.loads((tmp_path / "full/config.json").read_text()), strip(golden, variant))
+    assert_fields(json.loads((tmp_path / "full/config.json").read_text()), strip(golden, folder))
 
 
-def strip(golden, variant: str) -> dict:
+def strip(golden, folder: str) -> dict:
     """The base's config without what says by whom and when it was written."""
-    config = golden.json(f"base/tiny-qwen2vl-{variant}/config.json")
+    config = golden.json(f"{folder}/config.json")
     config["rope_scaling"].pop("type")
     return {k: v for k, v in config.items() if k != "transformers_version"}
 
 
 @pytest.mark.golden
-def test_tables_grow_by_the_mean_of_their_rows(golden):
-    folder = "base/tiny-qwen2vl-untied-resize"
-    before = load_model(f"{folder}", LoadSettings())
+@pytest.mark.parametrize("folder", golden_bases(grow=True))
+def test_tables_grow_by_the_mean_of_their_rows(golden, folder):
+    before = load_model(folder, LoadSettings())
     assert before.tables_grew
     model = before.model
     old = golden.json(f"{folder}/config.json")["vocab_size"]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from conftest import golden_bases
 from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
@@ -37,7 +38,7 @@ def test_our_loader_takes_it_and_the_table_has_room(base):
 
 
 def test_layout_is_the_golden_bases(base, golden):
-    golden_base = golden.root / "base" / "tiny-qwen2vl-tied"
+    golden_base = golden.root / golden_bases()[0]
     names = {p.name for p in golden_base.iterdir()}
     assert {p.name for p in base.iterdir()} - {"synthetic.json"} == names
     for name in (

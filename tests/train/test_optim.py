@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import golden_root
+from conftest import golden_bases, golden_manifest, golden_root
 
 from videomind.model.adapters import LORA_TYPES, lora_targets
 from videomind.model.checkpoint import LoadSettings, load_base
@@ -16,8 +16,14 @@ from videomind.train.train import build_model
 RUNS = json.loads((golden_root() / "optim/param_groups.json").read_text())
 
 
+def base_of(kind: str) -> str:
+    """The folder of the tied or untied base."""
+    tied = {case["id"]: case["tie_word_embeddings"] for case in golden_manifest("base")["cases"]}
+    return next(f for f in golden_bases() if tied[f.removeprefix("base/")] == (kind == "tied"))
+
+
 def built(golden, run: dict, tmp_path):
-    argv = ["--model_name_or_path", f"base/tiny-qwen2vl-{run['base']}", "--datasets", "qvhighlights"]
+    argv = ["--model_name_or_path", base_of(run["base"]), "--datasets", "qvhighlights"]
     argv += ["--role", run["role"], "--output_dir", str(tmp_path), "--learning_rate", "1e-4", *run["args"]]
     args = parse_arguments(argv)
     return args, build_model(args).model
@@ -50,8 +56,8 @@ def test_groups(golden, tmp_path, name):
 
 @pytest.mark.golden
 def test_lora_targets(golden):
-    processor = load_processor("base/tiny-qwen2vl-tied")
-    model = load_base(golden.root / "base/tiny-qwen2vl-tied", LoadSettings(), processor)
+    processor = load_processor(base_of("tied"))
+    model = load_base(golden.root / base_of("tied"), LoadSettings(), processor)
     model.add_head()
     for lora_type, expected in golden.json("optim/target_modules.json").items():
         if lora_type not in LORA_TYPES:
@@ -75,8 +81,8 @@ def test_the_table_counts_every_parameter(golden, tmp_path):
 
 @pytest.mark.golden
 def test_norms_and_biases_do_not_decay(golden):
-    processor = load_processor("base/tiny-qwen2vl-tied")
-    model = load_base(golden.root / "base/tiny-qwen2vl-tied", LoadSettings(), processor)
+    processor = load_processor(base_of("tied"))
+    model = load_base(golden.root / base_of("tied"), LoadSettings(), processor)
     decayed = decayed_names(model)
     assert not any("norm" in name or name.endswith("bias") for name in decayed)
     assert "lm_head.weight" in decayed or model.config.tie_word_embeddings

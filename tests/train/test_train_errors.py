@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from conftest import golden_bases
 from runs import REPO, environment
 
 from videomind.train.train import main
@@ -21,7 +22,7 @@ def argv(golden, tmp_path):
     def make(**changes: str) -> list[str]:
         values = {
             "role": "grounder",
-            "model_name_or_path": "base/tiny-qwen2vl-tied",
+            "model_name_or_path": golden_bases()[0],
             "datasets": "qvhighlights",
             "data_root": "datasets/data",
             "output_dir": str(tmp_path / "out"),
