@@ -68,10 +68,10 @@ class Encoder:
         self._vision_start = processor.token_id("<|vision_start|>")
         self._segment = (processor.token_id(SEG_START_TOKEN), processor.token_id(SEG_END_TOKEN))
 
-    def __call__(self, sample: Sample, frames: Tensor, rng: random.Random) -> Encoded:
+    def __call__(self, sample: Sample, frames: Tensor, rng: random.Random | None = None) -> Encoded:
         """Encode one sample.
 
-        Args: frames (F, 3, h, w), uint8, resized; rng, chooses the positive clip.
+        Args: frames (F, 3, h, w), uint8, resized; rng, chooses the positive clip of a grounding sample.
         Raises: BadSampleError.
         """
         if sample.response is not None and not frames.any():

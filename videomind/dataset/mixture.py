@@ -7,7 +7,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -48,6 +48,9 @@ class Filters:
         if not _within(len(view.text(anno).split(" ")), self.min_num_words, self.max_num_words):
             return "number of words"
         return None
+
+
+ALL = Filters()
 
 
 def _within(value: float, low: float, high: float) -> bool:
@@ -103,7 +106,7 @@ class Mixture(Dataset):
         filters: which annotations train.
         seed: of all random choices (crops, positive clips, stand-ins).
         max_retries: how many stand-ins a bad sample gets before it is an error.
-        budgets: role to visual budget, where it differs from the role's own.
+        budget: how finely videos are seen, instead of the roles' own.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class Mixture(Dataset):
         *,
         encoder: Encoder,
         data_root: str | Path = "data",
-        filters: Filters = Filters(),
+        filters: Filters = ALL,
         seed: int = 42,
         max_retries: int = 10,
         budget: VisualBudget | None = None,
@@ -172,7 +175,7 @@ class Mixture(Dataset):
 
     def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
         sample = view.sample(anno, rng)
-        clip = sample.clip if self.budget is None else replace_budget(sample.clip, self.budget)
+        clip = sample.clip if self.budget is None else replace(sample.clip, budget=self.budget)
         return self.encoder(sample, read_clip(clip).frames, rng)
 
     def statistics(self) -> str:
@@ -194,13 +197,6 @@ class Mixture(Dataset):
         spans = [end - start for _, a in self.entries for start, end in a.span or ()]
         parts = [head, histogram("video length (s)", durations), histogram("moment length (s)", spans)]
         return "\n\n".join(part for part in parts if part)
-
-
-def replace_budget(clip, budget: VisualBudget):
-    """The same clip under another visual budget."""
-    from dataclasses import replace
-
-    return replace(clip, budget=budget)
 
 
 def histogram(title: str, values: Sequence[float], num_bins: int = 10) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
@@ -68,8 +69,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def load_pipeline(args: argparse.Namespace) -> Pipeline:
     """The model of the command line, ready to ground."""
-    import torch
-
     device = torch_device(args.device)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
     settings = LoadSettings(

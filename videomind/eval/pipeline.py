@@ -78,7 +78,7 @@ def grounder_sample(path: str | list[str], query: str, budget: VisualBudget | No
 def prepare(sample: Sample, encoder: Encoder) -> Prepared:
     """Decode and encode a sample; runs ahead of the model, in threads or workers. Raises: BadVideoError."""
     frames = read_clip(sample.clip).frames
-    return Prepared(sample=sample, encoded=encoder(sample, frames, None))
+    return Prepared(sample=sample, encoded=encoder(sample, frames))
 
 
 def model_inputs(encoded: Encoded, model: AgentQwen2VL | PeftModel) -> dict[str, Tensor]:

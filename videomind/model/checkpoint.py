@@ -21,7 +21,9 @@ from transformers import GenerationConfig, Qwen2VLConfig
 from videomind.files import read_json, write_json
 from videomind.model.adapters import TABLES, bare, full_name, in_adapter
 from videomind.model.disk_format import (
+    ADAPTER_FIELDS,
     BASE_KEY_MAPPING,
+    LORA_FIELDS,
     flat_config,
     from_disk,
     to_disk,
@@ -36,50 +38,6 @@ log = logging.getLogger(__name__)
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 EXTRA_FILE = "pytorch_model.safetensors"
-# The fields of adapter_config.json that the published adapters have; older PEFT refuses newer ones.
-_PUBLISHED_FIELDS = (
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "bias",
-    "eva_config",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "init_lora_weights",
-    "layer_replication",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_alpha",
-    "lora_bias",
-    "lora_dropout",
-    "megatron_config",
-    "megatron_core",
-    "modules_to_save",
-    "peft_type",
-    "r",
-    "rank_pattern",
-    "revision",
-    "target_modules",
-    "task_type",
-    "use_dora",
-    "use_rslora",
-)
-_LORA_FIELDS = (
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "bias",
-    "target_modules",
-    "modules_to_save",
-    "trainable_token_indices",
-    "task_type",
-    "use_rslora",
-    "use_dora",
-    "rank_pattern",
-    "alpha_pattern",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +219,7 @@ def restore_role(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> No
 def _read_adapter_config(path: Path) -> LoraConfig:
     """PEFT's config with today's module names."""
     stored = read_json(path)
-    fields = {name: stored[name] for name in _LORA_FIELDS if stored.get(name) is not None}
+    fields = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
     if isinstance(fields.get("target_modules"), list):
         fields["target_modules"] = [from_disk(name) for name in fields["target_modules"]]
     return LoraConfig(**fields)
@@ -323,7 +281,7 @@ def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Ten
         if config.get(name):
             config[name] = sorted(to_disk(module) for module in config[name])
     fields = [
-        *_PUBLISHED_FIELDS,
+        *ADAPTER_FIELDS,
         *(["trainable_token_indices"] if config.get("trainable_token_indices") else []),
     ]
     write_json(out / ADAPTER_FILES[0], {name: config[name] for name in fields if name in config})

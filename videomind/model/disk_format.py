@@ -70,6 +70,52 @@ _ROLE_FIELDS = (
     "seg_e_token_id",
 )
 
+# The fields of adapter_config.json that the published adapters have; older PEFT refuses newer ones.
+ADAPTER_FIELDS = (
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layer_replication",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_bias",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+)
+# The ones that an adapter is rebuilt from.
+LORA_FIELDS = (
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+    "target_modules",
+    "modules_to_save",
+    "trainable_token_indices",
+    "task_type",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+)
+
 
 def to_disk(name: str) -> str:
     """The published name of a parameter or module of ours (with or without PEFT's prefix)."""
