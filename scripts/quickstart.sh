@@ -48,7 +48,9 @@ export MASTER_PORT
 export DEEPSPEED=zero2
 if [[ $DEVICE_KIND == cpu ]]; then
     export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
-    if command -v c++ >/dev/null || command -v g++ >/dev/null; then
+    if [[ -f $run/finished ]]; then
+        : # nothing left to train
+    elif command -v c++ >/dev/null || command -v g++ >/dev/null; then
         # DeepSpeed compiles its CPU communication once; let it do so while the videos are rendered.
         "$PYTHON" -c "from deepspeed.comm.torch import build_shm_op; build_shm_op()" >"$work/compile.log" 2>&1 &
         compiling=$!
@@ -73,11 +75,17 @@ TEXT
 "$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm"
 
 evaluate() { # MODEL OUT: both data sets, videos and phrasings that training never saw
+    if [[ -f $2/done ]]; then
+        echo "Done already: $2"
+        return
+    fi
+    mkdir -p "$2"
     local common=(--data_root "$data" --max_new_tokens 16 "${budget[@]}")
     bash scripts/evaluation/infer.sh --dataset charades_sta --model_gnd_path "$1" \
-        --pred_path "$2/charades_sta" "${common[@]}" 2>>"$work/evaluate.log"
+        --pred_path "$2/charades_sta" "${common[@]}"
     PYTHON=$PYTHON SPLITS=valid DATA_ROOT=$data bash scripts/evaluation/eval_qvhighlights.sh "$1" \
-        "$2/qvhighlights" "${common[@]}" 2>>"$work/evaluate.log" >"$2/qvhighlights_official.txt"
+        "$2/qvhighlights" "${common[@]}" >"$2/qvhighlights_official.txt"
+    touch "$2/done"
 }
 
 say "Before: the same model untrained"
@@ -85,20 +93,23 @@ if [[ ! -f $work/untrained/finished ]]; then
     bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$work/untrained" \
         --num_train_epochs 0 >"$work/untrained.log" 2>&1 || { tail -n 20 "$work/untrained.log" >&2; exit 1; }
 fi
-mkdir -p "$work/before" "$work/after"
 evaluate "$work/untrained" "$work/before"
 
 say "Training the grounder -> $run (log: $run/train.log)"
-[[ -n ${compiling:-} ]] && wait "$compiling"
-bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$run" --max_steps "$steps"
+if [[ $(cat "$run/finished" 2>/dev/null) == "$steps" ]]; then
+    echo "Done already: all $steps steps"
+else
+    [[ -n ${compiling:-} ]] && wait "$compiling"
+    rm -rf "$work/after" # what an earlier grounder found
+    bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$run" --max_steps "$steps"
+fi
 
 say "After"
 evaluate "$run" "$work/after"
 
 say "Results on held-out videos and phrasings"
 "$PYTHON" -m videomind.eval.compare "untrained=$work/before" "trained=$work/after" --out "$work/results.json"
-"$PYTHON" -m videomind.eval.picture "$work/picture.png" "untrained=$work/before" "trained=$work/after" \
-    2>>"$work/evaluate.log"
+"$PYTHON" -m videomind.eval.picture "$work/picture.png" "untrained=$work/before" "trained=$work/after"
 video=$(find "$data/charades_sta" -name '*.mp4' | sort | tail -n 1)
 cat <<TEXT
 
@@ -108,6 +119,6 @@ QVHighlights' official metrics: $work/after/qvhighlights/valid/metrics.log
 
 Next: ask the model about a video,
   $PYTHON -m videomind.eval.infer --model_gnd_path $run --pred_path $work/try ${budget[*]} \\
-      --video $video --query "a red square"
+      --video $video --query "a red ball"
 then read docs/TRAIN.md to train on real data. (Total: $((SECONDS - start)) s)
 TEXT
