@@ -40,7 +40,7 @@ training=(
     --gradient_checkpointing False --dataloader_num_workers 0
     --save_steps 50 --logging_steps 10 "${budget[@]}"
 )
-steps=${QUICKSTART_STEPS:-300}
+steps=${QUICKSTART_STEPS:-260}
 
 export NPROC_PER_NODE=$processes GLOBAL_BATCH=8 BATCH_PER_DEVICE=$((8 / processes > 0 ? 8 / processes : 1))
 MASTER_PORT=${MASTER_PORT:-$((20000 + $$ % 20000))}

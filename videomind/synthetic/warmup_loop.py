@@ -29,8 +29,8 @@ class WarmupSettings:
     processes, of one thread each, which share batches and videos; budget of the frames.
     """
 
-    short_steps: int = 120
-    long_steps: int = 250
+    short_steps: int = 200
+    long_steps: int = 400
     short_batch: int = 64
     long_batch: int = 16
     lr: float = 3e-3
