@@ -11,7 +11,9 @@ SMALL = ["--min_tokens_per_frame", "4", "--max_tokens_per_frame", "4", "--lora_r
 
 def environment(**extra: str) -> dict[str, str]:
     """A clean environment for a child process on the CPU."""
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "DS_ACCELERATOR")
+    }
     env |= {"VIDEOMIND_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     return env | {"PYTHONPATH": str(REPO)} | extra
 

@@ -26,7 +26,8 @@ torch.npu = types.SimpleNamespace(is_available=lambda: True, device_count=device
 def npu_env(tmp_path):
     """An environment in which `import torch_npu` works and shows eight devices."""
     (tmp_path / "torch_npu.py").write_text(FAKE_NPU)
-    env = {k: v for k, v in os.environ.items() if "VISIBLE_DEVICES" not in k and k != "VIDEOMIND_DEVICE"}
+    unset = ("VIDEOMIND_DEVICE", "DS_ACCELERATOR")
+    env = {k: v for k, v in os.environ.items() if "VISIBLE_DEVICES" not in k and k not in unset}
     return env | {"PYTHONPATH": f"{tmp_path}:{REPO}"}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import golden_ids, golden_manifest
+from goldens import golden_ids, golden_manifest
 
 from videomind.dataset.conversation import chatml, render, to_messages
 from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import golden_manifest
+from goldens import golden_manifest
 
 from videomind.dataset.base import Source, get_source, parse_names, source_names
 from videomind.dataset.schema import Annotation

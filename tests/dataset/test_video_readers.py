@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import golden_ids
+from goldens import golden_ids
 from PIL import Image
 
 from videomind.dataset import video_readers

@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from conftest import golden_manifest
+from goldens import golden_manifest
 
 from videomind.eval.evaluate import main, read_records
 

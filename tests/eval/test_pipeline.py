@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import golden_manifest
+from goldens import golden_manifest
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.readers import clean_query

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import golden_manifest
+from goldens import golden_manifest
 from nncore.nn import DropPath
 from torch import nn
 

@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from conftest import golden_bases
+from goldens import golden_bases
 from runs import REPO, environment
 
 from videomind.train.train import main
