@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 OTHERS_WAIT_S = 5
@@ -64,3 +65,13 @@ def report(log: logging.Logger, error: Exception) -> None:
     if rank():
         time.sleep(OTHERS_WAIT_S)
     log.error("%s", error, exc_info=True)
+
+
+def run_reporting(log: logging.Logger, run: Callable[[], object]) -> int:
+    """Run a command. Returns its exit code: 0, or 2 for arguments or data that cannot be used."""
+    try:
+        run()
+    except ValueError as error:
+        report(log, error)
+        return 2
+    return 0

@@ -29,9 +29,9 @@ from videomind.eval.pipeline import (
     grounding_query,
     prepare,
 )
-from videomind.eval.workers import ResultFile, prepared_ahead, shared_order, start_processes
+from videomind.eval.workers import RESULT, ResultFile, prepared_ahead, shared_order, start_processes
 from videomind.files import write_text
-from videomind.logger import rank, report, setup_logging
+from videomind.logger import rank, run_reporting, setup_logging
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import VisualBudget, budget_override, get_role
 
@@ -173,10 +173,10 @@ def run_video(args: argparse.Namespace) -> int:
     anno = Annotation(source="video", video_path=args.video, query=clean_query(args.query))
     sample = grounder_sample(args.video, anno.query, visual_budget(args))
     record = ground_record(pipeline, anno, prepare(sample, Encoder(pipeline.processor)), unit_s=0.1)
-    write_text(Path(args.pred_path) / "output.jsonl", json.dumps(record, ensure_ascii=False) + "\n")
+    write_text(Path(args.pred_path) / RESULT, json.dumps(record, ensure_ascii=False) + "\n")
     best = zip(record["pred"][:3], record["conf"][:3], strict=True)
     found = ", ".join(f"{start:.1f}-{end:.1f} s ({score:.2f})" for (start, end), score in best)
-    log.info("%s: %s. Wrote %s", args.query, found, Path(args.pred_path) / "output.jsonl")
+    log.info("%s: %s. Wrote %s", args.query, found, Path(args.pred_path) / RESULT)
     return 0
 
 
@@ -184,15 +184,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
     args = build_parser().parse_args(argv)
     setup_logging(Path(args.pred_path) / "infer.log")
-    try:
-        prepare_process(detect())
-        if bool(args.dataset) == bool(args.video):
-            raise ValueError("Give either --dataset or --video")
-        (run_dataset if args.dataset else run_video)(args)
-    except ValueError as error:
-        report(log, error)
-        return 2
-    return 0
+    return run_reporting(log, lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    prepare_process(detect())
+    if bool(args.dataset) == bool(args.video):
+        raise ValueError("Give either --dataset or --video")
+    (run_dataset if args.dataset else run_video)(args)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect, peak_memory_gib
 from videomind.files import read_json, write_text
-from videomind.logger import rank, report, setup_logging
+from videomind.logger import rank, run_reporting, setup_logging
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
     LoadedModel,
@@ -169,14 +169,13 @@ def _init_communication(args: Arguments) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
     setup_logging()
-    try:
+
+    def run() -> None:
         args = parse_arguments(argv)
         setup_logging(Path(args.training.output_dir) / "train.log")
         train(args)
-    except ValueError as error:
-        report(log, error)
-        return 2
-    return 0
+
+    return run_reporting(log, run)
 
 
 if __name__ == "__main__":
