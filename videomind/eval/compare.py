@@ -35,6 +35,14 @@ def predictions(folder: Path) -> dict[str, list[dict]]:
     return records
 
 
+def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
+    """Split LABEL=PATH arguments. Raises: ValueError for one of another form."""
+    pairs = [run.partition("=") for run in runs]
+    if wrong := [label for label, sign, _ in pairs if not sign]:
+        raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
+    return {label: Path(path) for label, _, path in pairs}
+
+
 def compare(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
     """Metrics per data set and run, in percent. Args: runs, a label to a folder of predictions."""
     table: dict[str, dict[str, dict[str, float]]] = {}
@@ -63,10 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     setup_logging()
     try:
-        pairs = [run.partition("=") for run in args.runs]
-        if wrong := [label for label, sign, _ in pairs if not sign]:
-            raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
-        table = compare({label: Path(path) for label, _, path in pairs})
+        table = compare(labelled_paths(args.runs))
     except ValueError as error:
         log.error("%s", error)
         return 2

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from videomind.dataset.schema import VideoClip
 from videomind.dataset.video import read_clip
-from videomind.eval.compare import predictions
+from videomind.eval.compare import labelled_paths, predictions
 from videomind.logger import setup_logging
 from videomind.roles import VisualBudget
 
@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     setup_logging()
     try:
-        runs = {
-            label: predictions(Path(path)) for label, _, path in (run.partition("=") for run in args.runs)
-        }
+        runs = {label: predictions(path) for label, path in labelled_paths(args.runs).items()}
     except ValueError as error:
         log.error("%s", error)
         return 2
