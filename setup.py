@@ -25,6 +25,8 @@ setup(
         "nncore>=0.4.7",
         "av>=17.1",
         "numpy>=1.26",
+        "pyarrow>=18",
+        "filelock>=3.12",
         "pillow>=10",
         "safetensors>=0.5",
         "tensorboard>=2.16",

@@ -15,6 +15,14 @@ from runs import REPO, environment
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Annotations are cached in a folder of this test run, for sub-processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDEOMIND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden_tree(tmp_path_factory) -> Golden:
     """The golden tree with its .xz files decompressed."""

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),
     "picture": ("videomind.eval.picture", "film strips with true and found moments"),
+    "data": ("videomind.dataset.commands", "what data sets hold"),
     "synthetic": ("videomind.synthetic.__main__", "render data and make a tiny model"),
 }
 

@@ -1,13 +1,12 @@
 """Samples to tensors, for every role's budget, against the original system's."""
 
-import json
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from goldens import golden_ids, golden_manifest
+from goldens import escaped_plan_fix, golden_ids, golden_manifest
 
 from videomind.dataset.conversation import chatml, render, to_messages
 from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips
@@ -46,21 +45,6 @@ def sample_of(case: dict) -> Sample:
         )
         sample = replace(sample, clip=clip)
     return escaped_plan_fix(sample, case["meta"]["messages"][1]["content"])
-
-
-def escaped_plan_fix(sample: Sample, recorded: str) -> Sample:
-    """Fix of section 6 of the data sets' facts: the original put queries into the plan unescaped.
-
-    Where that gave invalid JSON, ours is valid and means the same; the rest of the case is then compared
-    with the recorded text.
-    """
-    if sample.role != "planner" or sample.response == recorded:
-        return sample
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(recorded)
-    value = json.loads(sample.response)[0]["value"]
-    assert sample.response.replace(json.dumps(value, ensure_ascii=False)[1:-1], value) == recorded
-    return replace(sample, response=recorded)
 
 
 @pytest.mark.golden

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from videomind.dataset.encoding import BadSampleError, Encoded
-from videomind.dataset.mixture import Collator, Draw, Filters, Item, Mixture
-from videomind.dataset.schema import Annotation
-from videomind.dataset.views import Grounding
+from videomind.dataset.mixture import Collator, Draw, Item, Mixture
+from videomind.dataset.parts import Filters
 
 
 def item(input_ids, labels) -> Item:
@@ -46,24 +45,6 @@ def test_a_batch_cannot_mix_kinds_of_samples():
     )
     with pytest.raises(ValueError, match="mixes samples with and without moments"):
         Collator(pad_token_id=0)([plain, grounds])
-
-
-@pytest.mark.parametrize(
-    ("fields", "filters", "reason"),
-    [
-        ({"duration": 4.9}, {"min_video_len": 5}, "video length"),
-        ({"duration": 5.0}, {"min_video_len": 5, "max_video_len": 5}, None),
-        ({"duration": 501}, {"max_video_len": 500}, "video length"),
-        ({"query": "a b c"}, {"max_num_words": 2}, "number of words"),
-        ({"query": "a b c"}, {"min_num_words": 3, "max_num_words": 3}, None),
-        ({"span": None}, {}, "no span"),
-        ({"span": []}, {}, "no span"),
-    ],
-)
-def test_filters_say_why(fields, filters, reason):
-    base = {"video_path": "v.mp4", "duration": 10.0, "query": "a", "span": [[1, 2]]}
-    anno = Annotation(**{**base, **fields})
-    assert Filters(**filters).reason(anno, Grounding()) == reason
 
 
 @pytest.fixture
@@ -122,5 +103,5 @@ def test_statistics_tell_what_was_dropped(mixture):
     make, _ = mixture
     table = make(filters=Filters(max_num_words=200)).statistics()
     assert "charades_sta" in table and "video length (s): mean 10.00" in table
-    with pytest.raises(ValueError, match="No sample is left.*\n.*\n.*\n.*number of words: 6"):
+    with pytest.raises(ValueError, match=r"No sample is left(.|\n)*number of words +6"):
         make(filters=Filters(min_num_words=100))

@@ -1,8 +1,17 @@
 """Annotation files to rows, and text clean-up."""
 
-import pytest
+import io
+import os
+import pickle
+from collections import OrderedDict
 
-from videomind.dataset.readers import clean_query, clean_question, read_rows
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from videomind.dataset.phrases import clean_query, clean_question
+from videomind.dataset.readers import read_pickle, read_rows
 
 
 @pytest.mark.golden
@@ -33,7 +42,14 @@ def test_formats(tmp_path):
         ("a.json", b"3", "holds a int, expected a list or a mapping"),
         ("a.jsonl", b'{"a": 1}\nnope\n', r"a\.jsonl, line 2, is not valid JSON"),
         ("a.txt", b"\xff\xfe", "not a text file in UTF-8"),
-        ("a.xml", b"", r"unknown extension '\.xml'\. Allowed: \.json, \.jsonl, \.txt"),
+        ("a.csv", b"x,y\n1,2\n3\n", r"a\.csv, line 3, does not have the columns of the header"),
+        ("a.csv", b"x,y\n1,2,3\n", r"a\.csv, line 2, does not have the columns"),
+        ("a.csv", b'x,y\n1,"2\n', r"a\.csv, after line 1, is not valid CSV"),
+        ("a.csv", b"x\n\xff\n", "not a text file in UTF-8"),
+        ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
+        ("a.pkl", b"", r"a\.pkl is refused: Ran out of input"),
+        ("a.pkl", pickle.dumps(3), "holds a int, expected a list or a mapping"),
+        ("a.xml", b"", r"unknown extension '\.xml'\. Allowed: \.csv, \.json, \.jsonl, "),
     ],
 )
 def test_errors_name_file_and_place(tmp_path, name, content, message):
@@ -45,3 +61,56 @@ def test_errors_name_file_and_place(tmp_path, name, content, message):
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match="No annotation file"):
         read_rows(tmp_path / "none.json")
+
+
+def test_tables(tmp_path):
+    (tmp_path / "a.csv").write_text('\ufeffx,y\n1,"two\nlines"\n', encoding="utf-8")
+    assert list(read_rows(tmp_path / "a.csv")) == [{"x": "1", "y": "two\nlines"}]
+    rows = [{"x": 1, "options": ["a", "b"]}, {"x": 2, "options": []}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
+    assert list(read_rows(tmp_path / "b.parquet")) == rows
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_plain_data(tmp_path, protocol):
+    value = {
+        "words": [("a", "dog"), {1, 2}, b"x", None, 1.5, 2j],
+        "order": OrderedDict(a=1),
+        "array": np.arange(6, dtype=np.float16).reshape(2, 3),
+        "number": np.float64(0.5),
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
+    read = read_pickle(tmp_path / "a.pkl")
+    np.testing.assert_array_equal(read.pop("array"), value.pop("array"))
+    assert read == value
+    assert [name for name, _ in read_rows(tmp_path / "a.pkl")] == ["words", "order", "array", "number"]
+
+
+class Harmful:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (Harmful(os.system, "touch harmed"), "posix.system"),
+        (Harmful(eval, "open('harmed', 'w')"), "builtins.eval"),
+        (Harmful(getattr, "x", "upper"), "builtins.getattr"),
+        (Harmful(np.load, "harmed"), "numpy.load|numpy.lib"),
+        (np.array([Harmful(os.system, "touch harmed")], dtype=object), "posix.system"),
+        (io.StringIO("x"), "_io.StringIO"),
+    ],
+    ids=["system", "eval", "getattr", "load", "array of objects", "another class"],
+)
+def test_pickles_of_anything_else_are_refused(tmp_path, monkeypatch, payload, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps(payload))
+    with pytest.raises(ValueError, match=rf"bad\.pkl is refused: it refers to ({name})"):
+        read_pickle(tmp_path / "bad.pkl")
+    assert not (tmp_path / "harmed").exists()

@@ -8,7 +8,7 @@ import torch
 from goldens import golden_manifest
 
 from videomind.dataset.encoding import Encoder
-from videomind.dataset.readers import clean_query
+from videomind.dataset.phrases import clean_query
 from videomind.dataset.schema import Annotation
 from videomind.dataset.video import video_duration
 from videomind.eval.pipeline import Pipeline, grounder_sample, grounding_query, prepare

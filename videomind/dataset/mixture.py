@@ -1,60 +1,26 @@
-"""Several sources as one training set: filters, statistics, records of bad samples, collation.
+"""The training set: several data sets as one, records of bad samples, collation.
 
 Shapes: B batch, L tokens, N patches.
 """
 
-import logging
 import random
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import numpy as np
 import torch
-from tabulate import tabulate
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from videomind.dataset.base import get_source, parse_names
 from videomind.dataset.encoding import IGNORE_INDEX, BadSampleError, Encoded, Encoder
+from videomind.dataset.parts import ALL, Filters, Part, load_part, open_source, parse_entries
 from videomind.dataset.schema import Annotation
+from videomind.dataset.statistics import statistics
 from videomind.dataset.video import BadVideoError, read_clip
 from videomind.dataset.views import View
 from videomind.roles import VisualBudget
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Which annotations train; bounds are inclusive, -1 is off.
-
-    Attributes: video length in s (annotations without a duration pass), words of the view's text.
-    """
-
-    min_video_len: float = -1
-    max_video_len: float = -1
-    min_num_words: int = -1
-    max_num_words: int = -1
-
-    def reason(self, anno: Annotation, view: View) -> str | None:
-        """Why an annotation does not train, or None."""
-        if missing := view.missing(anno):
-            return f"no {', '.join(missing)}"
-        if anno.duration is not None and not _within(anno.duration, self.min_video_len, self.max_video_len):
-            return "video length"
-        if not _within(len(view.text(anno).split(" ")), self.min_num_words, self.max_num_words):
-            return "number of words"
-        return None
-
-
-ALL = Filters()
-
-
-def _within(value: float, low: float, high: float) -> bool:
-    return (low < 0 or value >= low) and (high < 0 or value <= high)
 
 
 class Draw(NamedTuple):
@@ -100,11 +66,11 @@ class Mixture(Dataset):
     """The training set.
 
     Args:
-        datasets: comma-separated registered names, concatenated in their order.
+        datasets: comma-separated `NAME[@SPLIT][:WEIGHT]`, concatenated in their order.
         encoder: makes tensors.
         data_root: folder of all data sets.
         filters: which annotations train.
-        seed: of all random choices (crops, positive clips, stand-ins).
+        seed: of all random choices (crops, positive clips, stand-ins, parts of data sets).
         max_retries: how many stand-ins a bad sample gets before it is an error.
         budget: how finely videos are seen, instead of the roles' own.
     """
@@ -121,32 +87,26 @@ class Mixture(Dataset):
         budget: VisualBudget | None = None,
     ):
         self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget
-        self.views: list[View] = []
-        self.entries: list[tuple[int, Annotation]] = []  # (index of the view, annotation)
-        self.rows: list[dict] = []  # one per source, for the statistics
-        for name in parse_names(datasets):
-            self._add(name, data_root, filters)
-        if not self.entries:
+        self.parts = [
+            load_part(entry, data_root=data_root, filters=filters, seed=seed)
+            for entry in parse_entries(datasets)
+        ]
+        for part in self.parts:
+            open_source(part.entry.name, data_root).check_videos()
+        self._ends = np.cumsum([len(part) for part in self.parts])
+        if not len(self):
             raise ValueError(f"No sample is left of {datasets} after the filters:\n{self.statistics()}")
-        self.data_types = [anno.data_type or self.views[v].data_type for v, anno in self.entries]
-
-    def _add(self, name: str, data_root: str | Path, filters: Filters) -> None:
-        source = get_source(name, data_root)
-        loaded = source.load()
-        source.check_videos()
-        self.views.append(source.view)
-        dropped = Counter(loaded.dropped)
-        kept = []
-        for anno in loaded.annotations:
-            if reason := filters.reason(anno, source.view):
-                dropped[reason] += 1
-            else:
-                kept.append(anno)
-        self.entries.extend((len(self.views) - 1, anno) for anno in kept)
-        self.rows.append({"name": name, "split": loaded.split, "kept": kept, "dropped": dropped})
+        self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # part: its epoch and order
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return int(self._ends[-1])
+
+    @property
+    def data_types(self) -> np.ndarray:
+        """The data type of every sample. Returns: (len,), str."""
+        return np.repeat(
+            [str(part.view.data_type) for part in self.parts], [len(part) for part in self.parts]
+        )
 
     def __getitem__(self, draw: Draw | int) -> Item:
         """Encode a sample; a bad one is recorded and another of its data type takes its place.
@@ -156,11 +116,10 @@ class Mixture(Dataset):
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         bad: list[BadSample] = []
-        wanted = self.data_types[index]
         while True:
-            view, anno = self.entries[index]
+            part, anno = self.annotation(index, epoch)
             try:
-                return Item(encoded=self._encode(self.views[view], anno, rng), bad=bad)
+                return Item(encoded=self._encode(part.view, anno, rng), bad=bad)
             except (BadVideoError, BadSampleError) as error:
                 path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
                 text = anno.query or anno.question or ""
@@ -168,10 +127,34 @@ class Mixture(Dataset):
             if len(bad) > self.max_retries:
                 reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
                 raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
-            index = rng.choice(self._of_type(wanted))
+            index = self._stand_in(part.view.data_type, rng)
 
-    def _of_type(self, data_type: str | None) -> list[int]:
-        return [i for i, kind in enumerate(self.data_types) if kind == data_type]
+    def annotation(self, index: int, epoch: int = 0) -> tuple[Part, Annotation]:
+        """What a sample is made of.
+
+        A part of weight 2.5 holds its annotations twice and then half of them, others in every epoch.
+        """
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        part = self.parts[number]
+        size = len(part.annotations)
+        rounds, place = divmod(index - int(self._ends[number]) + len(part), size)
+        if (rounds + 1) * size > len(part):
+            place = int(self._order(number, epoch)[place])
+        return part, part.annotations[place]
+
+    def _order(self, number: int, epoch: int) -> np.ndarray:
+        """A permutation of a part's annotations, the same on every worker and rank."""
+        if self._shuffled.get(number, (-1, None))[0] != epoch:
+            generator = np.random.default_rng([self.seed, epoch, number])
+            order = generator.permutation(len(self.parts[number].annotations)).astype(np.int32)
+            self._shuffled[number] = (epoch, order)
+        return self._shuffled[number][1]
+
+    def _stand_in(self, data_type: str | None, rng: random.Random) -> int:
+        """A random sample of a data type. Returns: its index."""
+        alike = [i for i, part in enumerate(self.parts) if part.view.data_type == data_type]
+        (number,) = rng.choices(alike, weights=[len(self.parts[i]) for i in alike])
+        return int(self._ends[number]) - 1 - rng.randrange(len(self.parts[number]))
 
     def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
         sample = view.sample(anno, rng)
@@ -180,39 +163,7 @@ class Mixture(Dataset):
 
     def statistics(self) -> str:
         """Tables of what was loaded, what was dropped and why, and how long videos and moments are."""
-        total = max(len(self.entries), 1)
-        table = [
-            [
-                row["name"],
-                row["split"],
-                len(row["kept"]) + sum(row["dropped"].values()),
-                len(row["kept"]),
-                f"{len(row['kept']) / total:.1%}",
-                ", ".join(f"{reason}: {count}" for reason, count in sorted(row["dropped"].items())) or "-",
-            ]
-            for row in self.rows
-        ]
-        head = tabulate(table, headers=["data set", "split", "raw", "kept", "share", "dropped, and why"])
-        durations = [a.duration for _, a in self.entries if a.duration is not None]
-        spans = [end - start for _, a in self.entries for start, end in a.span or ()]
-        parts = [head, histogram("video length (s)", durations), histogram("moment length (s)", spans)]
-        return "\n\n".join(part for part in parts if part)
-
-
-def histogram(title: str, values: Sequence[float], num_bins: int = 10) -> str:
-    """A text histogram, or '' without values. Args: values; num_bins of equal width."""
-    if not values:
-        return ""
-    data = torch.tensor(values, dtype=torch.float64)
-    low, high = data.min().item(), data.max().item()
-    counts = torch.histc(data, bins=num_bins, min=low, max=high if high > low else low + 1)
-    width = (high - low) / num_bins if high > low else 1 / num_bins
-    most = counts.max().item()
-    rows = [
-        [f"{low + i * width:.1f} - {low + (i + 1) * width:.1f}", int(n), "#" * round(30 * n.item() / most)]
-        for i, n in enumerate(counts)
-    ]
-    return f"{title}: mean {data.mean().item():.2f}\n" + tabulate(rows, tablefmt="plain")
+        return statistics(self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,11 @@
-"""Annotation files to rows, whatever their format, and the clean-up of their text.
+"""Annotation files to rows, whatever their format.
 
-Every reader yields rows lazily and names the file and the line in its errors.
+Every reader names the file, and the line where there are lines, in its errors.
 """
 
+import csv
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ from videomind.files import read_json
 def read_rows(path: str | Path) -> Iterator[Any]:
     """Rows of a file by its extension.
 
-    .jsonl yields one value per line, .txt one line without its end, .json the items of a list or the
-    (key, value) pairs of a mapping in their order.
+    .jsonl yields one value per line, .txt one line without its end, .csv and .parquet one mapping per
+    row, .json and .pkl the items of a list or the (key, value) pairs of a mapping in their order.
 
     Raises: ValueError that names the file, the line, and what is allowed.
     """
@@ -30,7 +32,8 @@ def read_rows(path: str | Path) -> Iterator[Any]:
     return _READERS[path.suffix](path)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers. Raises: ValueError."""
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -43,33 +46,119 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_txt(path: Path) -> Iterator[str]:
-    for _, line in _lines(path):
+    for _, line in read_lines(path):
         yield line
 
 
-def _read_jsonl(path: Path) -> Iterator[Any]:
-    for number, line in _lines(path):
+def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a .jsonl file with their line numbers. Raises: ValueError."""
+    for number, line in read_lines(path):
         try:
-            yield json.loads(line)
+            yield number, json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from None
 
 
+def _read_jsonl(path: Path) -> Iterator[Any]:
+    return (value for _, value in read_numbered_jsonl(path))
+
+
 def _read_json_rows(path: Path) -> Iterator[Any]:
-    value = read_json(path)
+    yield from _items(read_json(path), path)
+
+
+def _items(value: Any, path: Path) -> Iterator[Any]:
     if not isinstance(value, list | dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected a list or a mapping")
     yield from value.items() if isinstance(value, dict) else value
 
 
-_READERS = {".json": _read_json_rows, ".jsonl": _read_jsonl, ".txt": _read_txt}
+def _read_csv(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            for row in rows:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {rows.line_num}, does not have the columns of the header")
+                yield row
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}, after line {rows.line_num}, is not valid CSV: {error}") from None
 
 
-def clean_question(text: str) -> str:
-    """Collapse white space and trim."""
-    return " ".join(text.split())
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path} is not a Parquet file: {error}") from None
 
 
-def clean_query(text: str) -> str:
-    """Collapse white space, trim, and strip dots from both ends."""
-    return clean_question(text).strip(".").strip()
+# What a pickle of plain containers, strings, numbers and numpy arrays refers to.
+_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_ALLOWED_GLOBALS = {
+    ("collections", "OrderedDict"),
+    *(
+        (module, name)
+        for module in ("builtins", "__builtin__")  # the second in old protocols
+        for name in ("set", "frozenset", "bytearray", "complex")
+    ),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((module, name) for module in _ARRAY_MODULES for name in ("_reconstruct", "scalar")),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds plain data only: a pickle can name any function, and running them is how one does harm."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See pickle.Unpickler."""
+        if (module, name) == ("_codecs", "encode"):  # bytes of arrays in old protocols
+            return _latin1
+        if (module, name) not in _ALLOWED_GLOBALS:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Unpickle plain containers, strings, numbers and numpy arrays; nothing else is built or run.
+
+    Raises: ValueError that names the file and what it refers to.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _PlainUnpickler(file).load()
+    except FileNotFoundError:
+        raise ValueError(f"No such file: {path}") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{path} is refused: {error}. A pickle may hold lists, tuples, mappings, strings, numbers and "
+            "numpy arrays only."
+        ) from None
+
+
+def _read_pickle_rows(path: Path) -> Iterator[Any]:
+    yield from _items(read_pickle(path), path)
+
+
+_READERS = {
+    ".json": _read_json_rows,
+    ".jsonl": _read_jsonl,
+    ".txt": _read_txt,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".pkl": _read_pickle_rows,
+}

@@ -14,6 +14,8 @@ from videomind.spans import fit, widen
 
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
 VERIFY_MIN_S = 2.0
+ROUTES = (1, 2, 3, 4)
+ROUTES_WITH_QUERY = (1, 3)
 
 
 class View(ABC):
@@ -34,9 +36,18 @@ class View(ABC):
     def text(self, anno: Annotation) -> str:
         """The text whose words the length filters count."""
 
-    def missing(self, anno: Annotation) -> list[str]:
-        """Fields that training needs and the annotation lacks."""
-        return [name for name in self.required if getattr(anno, name) in (None, [], "")]
+    def num_words(self, anno: Annotation) -> int:
+        """What the length filters count: pieces between single spaces."""
+        return len(self.text(anno).split(" "))
+
+    def problem(self, anno: Annotation) -> str | None:
+        """Why an annotation cannot train, or None."""
+        lacking = [name for name in self.required if getattr(anno, name) in (None, [], "")]
+        return f"no {', '.join(lacking)}" if lacking else None
+
+    def is_outside(self, anno: Annotation) -> bool:
+        """Whether a moment that is to be learned lies wholly outside its video."""
+        return False
 
     def _sample(self, anno: Annotation, text: str, response: str, **fields: object) -> Sample:
         role = get_role(self.role)
@@ -62,6 +73,10 @@ class Grounding(View):
     def text(self, anno: Annotation) -> str:
         """The query."""
         return anno.query
+
+    def is_outside(self, anno: Annotation) -> bool:
+        """See View."""
+        return any(max(span) <= 0 or min(span) >= anno.duration for span in anno.span)
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
         """See View."""
@@ -144,10 +159,13 @@ class Planning(View):
         """Question and query."""
         return f"{anno.question or ''} {anno.query or ''}"
 
-    def missing(self, anno: Annotation) -> list[str]:
+    def problem(self, anno: Annotation) -> str | None:
         """See View; routes 1 and 3 need a query."""
-        lacking = super().missing(anno)
-        return lacking + ["query"] if anno.route in (1, 3) and not anno.query else lacking
+        if problem := super().problem(anno):
+            return problem
+        if anno.route not in ROUTES:
+            return f"unknown route {anno.route!r}"
+        return "no query" if anno.route in ROUTES_WITH_QUERY and not anno.query else None
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
         """See View."""
@@ -168,5 +186,5 @@ def plan_response(anno: Annotation) -> str:
         4: [answerer],
     }
     if anno.route not in plans:
-        raise ValueError(f"Unknown planning route {anno.route!r} of {anno.video_path}. Allowed: 1, 2, 3, 4.")
+        raise ValueError(f"Unknown planning route {anno.route!r} of {anno.video_path}. Allowed: {ROUTES}.")
     return json.dumps(plans[anno.route], ensure_ascii=False)

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from videomind.dataset.base import get_source
 from videomind.dataset.encoding import BadSampleError, Encoder
-from videomind.dataset.readers import clean_query
+from videomind.dataset.parts import open_source
+from videomind.dataset.phrases import clean_query
 from videomind.dataset.schema import Annotation
 from videomind.dataset.video import BadVideoError, video_duration
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of inference."""
     parser = argparse.ArgumentParser(prog="videomind infer", description=__doc__)
     what = parser.add_argument_group("what to run on (a data set, or one video)")
-    what.add_argument("--dataset", help="registered name")
+    what.add_argument("--dataset", help="registered name, or a .jsonl file of your own")
     what.add_argument("--split", help="default: the one that the data set is evaluated on")
     what.add_argument("--data_root", default="data", help="folder of all data sets")
     what.add_argument("--video", help="one video file instead of a data set")
@@ -116,9 +116,12 @@ def submission_row(record: dict) -> dict:
 
 def run_dataset(args: argparse.Namespace) -> int:
     """Predict a whole split. Returns: how many samples failed."""
-    source = get_source(args.dataset, args.data_root)
-    split = args.split or source.eval_split
-    annotations = source.load(split).annotations
+    source = open_source(args.dataset, args.data_root)
+    split = source.resolve_split(args.split or source.eval_split)
+    loaded = source.load(split)
+    annotations = loaded.annotations
+    for reason, count in loaded.dropped.items():
+        log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
     source.check_videos()
     start_processes()
     kept = ("dataset", "model_gnd_path", "min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps")

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from videomind.dataset.encoding import Encoded, Encoder
-from videomind.dataset.readers import clean_query
+from videomind.dataset.phrases import clean_query
 from videomind.dataset.schema import Annotation, Sample, VideoClip
 from videomind.dataset.video import read_clip
 from videomind.model.adapters import adapter, bare

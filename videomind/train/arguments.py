@@ -8,8 +8,7 @@ import torch
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as HfTrainingArguments
 
-from videomind.dataset.base import get_source, parse_names
-from videomind.dataset.mixture import Filters
+from videomind.dataset.parts import Filters, open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.losses import LossWeights
@@ -38,7 +37,7 @@ class ModelArguments:
 class DataArguments:
     """Which samples train and how finely they are seen."""
 
-    datasets: str = field(metadata={"help": "comma-separated registered names"})
+    datasets: str = field(metadata={"help": "comma-separated NAME[@SPLIT][:WEIGHT], or .jsonl files"})
     data_root: str = field(default="data", metadata={"help": "folder of all data sets"})
     min_video_len: float = field(default=-1, metadata={"help": "seconds, -1 is off"})
     max_video_len: float = field(default=-1, metadata={"help": "seconds, -1 is off"})
@@ -163,5 +162,5 @@ def _check(args: Arguments) -> None:
     ):
         if value not in allowed:
             raise ValueError(f"Unknown --{name} {value!r}. {nearest(value, filter(None, allowed))}")
-    for name in parse_names(args.data.datasets):
-        get_source(name, args.data.data_root)
+    for entry in parse_entries(args.data.datasets):
+        open_source(entry.name, args.data.data_root).resolve_split(entry.split)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -11,25 +12,29 @@ from videomind.dataset.mixture import Draw
 log = logging.getLogger(__name__)
 
 
-def group_order(data_types: Sequence[str], group_size: int, seed: int, epoch: int) -> list[int]:
+def group_order(data_types: Sequence[str] | np.ndarray, group_size: int, seed: int, epoch: int) -> np.ndarray:
     """Indices in groups of one type.
 
     The indices of each type are permuted and cut into full groups (the rest is left out this epoch), then
     the groups are permuted; the generator is seeded with seed + epoch.
 
     Args: data_types, one per sample; group_size, samples of a global micro-batch.
+    Returns: (N,), indices.
     """
     generator = torch.Generator().manual_seed(seed + epoch)
-    by_type: dict[str, list[int]] = {}
-    for index, kind in enumerate(data_types):
-        by_type.setdefault(kind, []).append(index)
-    groups: list[list[int]] = []
-    for indices in by_type.values():
-        order = torch.randperm(len(indices), generator=generator).tolist()
+    groups: list[np.ndarray] = []
+    for indices in _by_type(data_types).values():
+        order = torch.randperm(len(indices), generator=generator).numpy()
         full = len(indices) // group_size * group_size
-        shuffled = [indices[i] for i in order[:full]]
-        groups += [shuffled[i : i + group_size] for i in range(0, full, group_size)]
-    return [i for g in torch.randperm(len(groups), generator=generator).tolist() for i in groups[g]]
+        groups.append(indices[order[:full]].reshape(-1, group_size))
+    every = np.concatenate(groups) if groups else np.zeros((0, group_size), dtype=np.int64)
+    return every[torch.randperm(len(every), generator=generator).numpy()].ravel()
+
+
+def _by_type(data_types: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
+    """Indices of each type, the types in the order in which they occur first."""
+    kinds, first, codes = np.unique(np.asarray(data_types), return_index=True, return_inverse=True)
+    return {str(kinds[i]): np.flatnonzero(codes == i) for i in np.argsort(first)}
 
 
 class GroupSampler(Sampler[Draw]):
@@ -39,9 +44,9 @@ class GroupSampler(Sampler[Draw]):
     Raises: ValueError when no type fills a group.
     """
 
-    def __init__(self, data_types: Sequence[str], *, group_size: int, seed: int):
+    def __init__(self, data_types: Sequence[str] | np.ndarray, *, group_size: int, seed: int):
         self.data_types, self.group_size, self.seed, self.epoch = data_types, group_size, seed, 0
-        counts = {kind: data_types.count(kind) for kind in dict.fromkeys(data_types)}
+        counts = {kind: len(indices) for kind, indices in _by_type(data_types).items()}
         for kind, count in counts.items():
             if count < group_size:
                 log.warning(
@@ -63,4 +68,4 @@ class GroupSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         order = group_order(self.data_types, self.group_size, self.seed, self.epoch)
-        return iter([Draw(index, self.epoch) for index in order])
+        return (Draw(int(index), self.epoch) for index in order)

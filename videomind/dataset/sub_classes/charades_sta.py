@@ -4,7 +4,6 @@ A row: `AB1CD 2.0 7.5##child waves.`
 """
 
 from videomind.dataset.base import Source
-from videomind.dataset.readers import clean_query
 from videomind.dataset.schema import Annotation
 from videomind.dataset.views import Grounding
 
@@ -25,11 +24,4 @@ class CharadesSTA(Source):
         """See Source."""
         info, query = row.split("##")
         vid, start, end = info.split()
-        return Annotation(
-            source=self.name,
-            data_type="grounding",
-            video_path=self.video_path(vid),
-            duration=self.duration(vid),
-            query=clean_query(query),
-            span=[[float(start), float(end)]],
-        )
+        return self.moment(vid, query, [[float(start), float(end)]])

@@ -1,0 +1,212 @@
+"""Entries of `--datasets`, filters, the cache of annotations, weights, statistics."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields
+
+import pytest
+from runs import REPO, environment
+
+from videomind.dataset.base import Source, get_source
+from videomind.dataset.mixture import Mixture
+from videomind.dataset.parts import Entry, Filters, cache_folder, load_part, parse_entries
+from videomind.dataset.schema import Annotation
+from videomind.dataset.statistics import statistics
+from videomind.dataset.table import BATCH_ROWS, AnnotationTable, write_table
+from videomind.dataset.views import Grounding
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        (" a, b ,", [Entry(name="a"), Entry(name="b")]),
+        ("a@valid:0.5", [Entry(name="a", split="valid", weight=0.5)]),
+        ("a:2,my/annos@1.jsonl:3", [Entry(name="a", weight=2), Entry(name="my/annos@1.jsonl", weight=3)]),
+    ],
+)
+def test_entries(text, entries):
+    assert parse_entries(text) == entries
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(" , ", "No data set given"), ("a:0", "weight of 'a:0'.*'0'"), ("a:x", "'x'"), ("a:nan", "'nan'")],
+)
+def test_entries_that_cannot_be_read(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_entries(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "filters", "reason"),
+    [
+        ({"duration": 4.9}, {"min_video_len": 5}, "video length"),
+        ({"duration": 5.0}, {"min_video_len": 5, "max_video_len": 5}, None),
+        ({"duration": 501}, {"max_video_len": 500}, "video length"),
+        ({"query": "a b c"}, {"max_num_words": 2}, "number of words"),
+        ({"query": "a b c"}, {"min_num_words": 3, "max_num_words": 3}, None),
+        ({"span": None}, {}, "no span"),
+        ({"span": []}, {}, "no span"),
+    ],
+)
+def test_filters_say_why(fields, filters, reason):
+    base = {"video_path": "v.mp4", "duration": 10.0, "query": "a", "span": [[1, 2]]}
+    anno = Annotation(**{**base, **fields})
+    assert Filters(**filters).reason(anno, Grounding()) == reason
+
+
+@pytest.fixture
+def charades(tmp_path):
+    """A small Charades-STA of six queries; returns its data root."""
+    folder = tmp_path / "data/charades_sta"
+    (folder / "videos_3fps_480_noaudio").mkdir(parents=True)
+    (folder / "durations.json").write_text(json.dumps({f"v{i}": 10.0 for i in range(6)}))
+    write(tmp_path / "data", "".join(f"v{i} 1 {i + 2}##find {i}.\n" for i in range(6)))
+    return tmp_path / "data"
+
+
+def write(root, text):
+    (root / "charades_sta/charades_sta_train.txt").write_text(text)
+
+
+def queries(part):
+    return [anno.query for anno in part.annotations]
+
+
+def test_annotations_come_from_the_cache(charades, monkeypatch):
+    entry = Entry(name="charades_sta")
+    first = load_part(entry, data_root=charades)
+    assert list(first.annotations) == get_source("charades_sta", charades).load().annotations
+
+    def must_not_read(self, split, report):
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "read", must_not_read)
+        again = load_part(entry, data_root=charades)
+        assert list(again.annotations) == list(first.annotations) and again.report == first.report
+        for other in ({"filters": Filters(max_num_words=1)}, {"seed": 1}):
+            with pytest.raises(AssertionError, match="read again"):
+                load_part(entry, data_root=charades, **other)
+    write(charades, "v0 1 2##new.\n")
+    assert queries(load_part(entry, data_root=charades)) == ["new"]
+    (charades / "charades_sta/durations.json").write_text(json.dumps({"v1": 9.0}))
+    changed = load_part(entry, data_root=charades)
+    assert queries(changed) == [] and changed.report.dropped == {"no entry in the durations file": 1}
+
+
+def test_a_cache_that_was_not_finished_is_written_again(charades):
+    entry = Entry(name="charades_sta")
+    part = load_part(entry, data_root=charades)
+    path, whole = part.annotations.path, queries(part)
+    del part
+    path.with_suffix(".json").unlink()
+    path.write_bytes(b"half")
+    assert queries(load_part(entry, data_root=charades)) == whole
+
+
+def test_old_states_leave_the_cache(charades):
+    for i in range(3):
+        write(charades, f"v0 1 2##query {i}.\n")
+        part = load_part(Entry(name="charades_sta"), data_root=charades)
+    assert len(list(part.annotations.path.parent.glob("*.arrow"))) == 1
+
+
+def test_a_cache_that_cannot_be_written_says_so(charades, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VIDEOMIND_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="Cannot write the cache.*VIDEOMIND_CACHE"):
+        load_part(Entry(name="charades_sta"), data_root=charades)
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.delenv("VIDEOMIND_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert str(cache_folder()) == "/x/videomind/annotations"
+
+
+def test_a_table_keeps_every_field(tmp_path):
+    """Also across batches, and after it was sent to another process."""
+    full = Annotation(
+        **dict.fromkeys(("source", "data_type", "query", "question", "answer", "ans", "uid"), "é"),
+        **dict.fromkeys(("vid", "subtitle_path", "domain", "level", "time_reference"), "é"),
+        **{"video_path": ["a.jpg", "b.jpg"], "options": ["x", "y"], "task": ["t", "u"]},
+        **{"span": [[0.0, 1.0], [1.0, 1.5]], "pred": [0.0, 1.0], "duration": 1.5},
+        **{"no_aug": True, "positive": False, "route": 3, "qid": 7, "question_category": 2},
+    )
+    assert None not in full.to_dict().values() and len(full.to_dict()) == len(fields(Annotation))
+    rows = [full, Annotation(), *(Annotation(query=f"é {i}") for i in range(BATCH_ROWS + 5))]
+    write_table(tmp_path / "t.arrow", ((anno, i) for i, anno in enumerate(rows)))
+    table = pickle.loads(pickle.dumps(AnnotationTable(tmp_path / "t.arrow")))
+    assert list(table) == rows and len(table) == len(rows)
+    assert table.numbers("span").tolist() == [0, 1, 1, 1.5]
+    assert table.numbers("num_words").sum() == sum(range(len(rows)))
+    with pytest.raises(IndexError, match="No annotation -1 among"):
+        table[-1]
+
+
+def test_weights(charades):
+    """2.5 holds everything twice, and half of it a third time: another half in every epoch."""
+    mixture = Mixture("charades_sta:2.5,charades_sta", encoder=None, data_root=charades)
+    assert len(mixture) == 15 + 6
+    assert [len(part) for part in mixture.parts] == [15, 6]
+    seen = []
+    for epoch in range(20):
+        drawn = [mixture.annotation(i, epoch)[1].query for i in range(21)]
+        counts = Counter(drawn[:15])
+        assert sorted(counts.values()) == [2, 2, 2, 3, 3, 3]
+        assert Counter(drawn[15:]) == Counter(f"find {i}" for i in range(6))
+        seen.append(tuple(sorted(query for query, count in counts.items() if count == 3)))
+    assert len(set(seen)) > 3
+    again = Mixture("charades_sta:2.5,charades_sta", encoder=None, data_root=charades)
+    assert [again.annotation(i, 7)[1] for i in range(21)] == [mixture.annotation(i, 7)[1] for i in range(21)]
+
+
+def test_a_small_weight_still_counts(charades):
+    assert len(Mixture("charades_sta:0.01", encoder=None, data_root=charades)) == 1
+
+
+def test_moments_outside_the_video_do_not_train(charades):
+    write(charades, "v0 1 2##in.\nv0 9 12##over the end.\nv0 10 12##out.\nv0 -3 0##before.\n")
+    part = load_part(Entry(name="charades_sta"), data_root=charades)
+    assert queries(part) == ["in", "over the end"]
+    assert part.report.dropped == {"moment outside the video": 2}
+    assert part.report.noted == {"moment reaches beyond the video's end": 1}
+
+
+def test_didemo_keeps_them(tmp_path):
+    folder = tmp_path / "didemo"
+    folder.mkdir()
+    (folder / "train_data.json").write_text('[{"video": "v.avi", "times": [[5, 5]], "description": "x"}]')
+    (folder / "durations.json").write_text('{"v": 24.5}')
+    assert queries(load_part(Entry(name="didemo"), data_root=tmp_path)) == ["x"]
+
+
+def test_statistics(charades):
+    filters = Filters(max_num_words=2)
+    odd = "v0 5 4##one two three.\nw 1 2##x\nv0 5 5##never\n"
+    write(charades, "".join(f"v{i} 1 {i + 2}##find {i}.\n" for i in range(4)) + odd)
+    text = statistics([load_part(Entry(name="charades_sta"), data_root=charades, filters=filters)])
+    rows = [line.split() for line in text.splitlines()]
+    assert ["charades_sta", "train", "grounding", "7", "7", "5", "1", "100.0%"] in rows
+    assert ["charades_sta", "number", "of", "words", "1"] in rows
+    assert ["charades_sta", "no", "entry", "in", "the", "durations", "file", "1"] in rows
+    assert ["charades_sta", "moment", "ends", "before", "it", "starts,", "or", "at", "once", "1"] in rows
+    assert "video length (s): mean 10.00, shortest 10.00, longest 10.00" in text
+    assert "moment length (s): mean 2.00, shortest 0.00, longest 4.00" in text
+    assert "words: mean 1.80" in text
+
+
+def test_the_command_prints_them(charades):
+    def run(name):
+        command = [sys.executable, "-m", "videomind.cli", "data", "stats", name, "--data_root", charades]
+        return subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
+
+    part = load_part(Entry(name="charades_sta"), data_root=charades)
+    assert run("charades_sta").stdout == statistics([part]) + "\n"
+    failed = run("charades")
+    assert failed.returncode == 2
+    assert "Did you mean 'charades_sta'" in failed.stderr and "Traceback" not in failed.stderr

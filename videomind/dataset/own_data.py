@@ -1,0 +1,155 @@
+"""Data sets without code: a .jsonl file of rows in the schema of docs/CUSTOM_DATASET.md.
+
+`--datasets path/to/annos.jsonl` reads it. One file holds one kind of row.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from videomind.dataset.base import VIDEO_MISSING, DroppedRow, Source
+from videomind.dataset.phrases import clean_query, clean_question, letter
+from videomind.dataset.readers import read_numbered_jsonl, read_rows
+from videomind.dataset.schema import Annotation
+from videomind.dataset.sub_classes.verifying import NUM_CANDIDATES, are_positive
+from videomind.dataset.video import video_duration
+from videomind.dataset.video_reader import BadVideoError
+from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying, View
+from videomind.roles import nearest
+
+VIEWS: dict[str, type[View]] = {
+    "grounding": Grounding,
+    "answering": Answering,
+    "answering_crop": AnsweringCrop,
+    "verifying": Verifying,
+    "planning": Planning,
+}
+_FIELDS = {
+    "video": str | list,
+    "video_path": str | list,
+    "view": str,
+    "duration": int | float,
+    "query": str,
+    "question": str,
+    "options": list,
+    "answer": str,
+    "span": list,
+    "pred": list,
+    "positive": bool,
+    "route": int,
+    "task": str,
+    "conf": list,  # what the grounder writes beside its predictions; not used
+}
+
+
+class OwnData(Source):
+    """A file of your own. Args: path, of a .jsonl file, or a .json file with a list."""
+
+    splits = {"train": "the file itself"}
+
+    def __init__(self, path: str, data_root: str | Path = "data", *, seed: int = 42):
+        self.name, self.data_root, self.seed = path, Path(data_root), seed
+        self.path = Path(path)
+        first = next(iter(self.numbered_rows(self.path, "train")), None)
+        if first is None:
+            raise ValueError(f"{path} holds no row")
+        place, row = first
+        self.kind = _kind(row, f"{path}, {place},")
+        self.view = VIEWS[self.kind]()
+
+    def files(self, split: str) -> list[Path]:
+        """See Source."""
+        return [self.path]
+
+    def numbered_rows(self, path: Path, split: str) -> Iterator[tuple[str, Any]]:
+        """See Source; lines are counted with the blank ones."""
+        if path.suffix == ".jsonl":
+            if not path.is_file():
+                raise ValueError(f"No annotation file {path} (--datasets)")
+            return ((f"line {number}", row) for number, row in read_numbered_jsonl(path))
+        return ((f"item {number}", row) for number, row in enumerate(read_rows(path), 1))
+
+    def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
+        """See Source."""
+        _check_fields(row)
+        if (kind := _kind(row, "this row")) != self.kind:
+            raise ValueError(f"it is a row for {kind}, the first one is for {self.kind}: use one file each")
+        path = self._video(row)
+        question = row.get("question")
+        query = row.get("query", question)
+        fields = {
+            "source": self.path.stem,
+            "data_type": self.view.data_type,
+            "video_path": path,
+            "duration": row["duration"] if "duration" in row else _probe(path),
+            "query": None if query is None else clean_query(query),
+            "question": None if question is None else clean_question(question),
+            "span": row.get("span"),
+            "task": row.get("task"),
+            "route": row.get("route"),
+            **_options(row),
+        }
+        candidates = row.get("pred", [])[:NUM_CANDIDATES]
+        if self.kind != "verifying":
+            yield Annotation(**fields)
+        elif "positive" not in row and not row.get("span"):
+            raise ValueError("a candidate needs 'positive' (true or false), or 'span' to tell by")
+        else:
+            given = row.get("positive")
+            right = are_positive(candidates, row["span"]) if given is None else [given] * len(candidates)
+            for pred, positive in zip(candidates, right, strict=True):
+                yield Annotation(**fields, pred=pred, positive=positive)
+
+    def _video(self, row: dict[str, Any]) -> str | list[str]:
+        """The video's path: `video` is relative to the file, `video_path` to where the command runs."""
+        given = row.get("video", row.get("video_path"))
+        if not given:
+            raise ValueError("no field 'video'")
+        base = self.path.parent if "video" in row else Path()
+        paths = [str(base / name) for name in (given if isinstance(given, list) else [given])]
+        if not all(Path(path).is_file() for path in paths):
+            raise DroppedRow(VIDEO_MISSING)
+        return paths if isinstance(given, list) else paths[0]
+
+
+def _kind(row: Any, place: str) -> str:
+    """Which view a row is for: its field `view`, or what its other fields make of it."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{place} holds {row!r}, expected a JSON object")
+    if "view" in row:
+        if row["view"] not in VIEWS:
+            raise ValueError(f"{place} has the view {row['view']!r}. {nearest(str(row['view']), VIEWS)}")
+        return row["view"]
+    for field, kind in (("route", "planning"), ("pred", "verifying"), ("question", "answering")):
+        if field in row:
+            return kind
+    if "query" not in row:
+        raise ValueError(f"{place} has neither 'query' nor 'question'")
+    return "grounding"
+
+
+def _check_fields(row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        if name not in _FIELDS:
+            raise ValueError(f"unknown field {name!r}. {nearest(name, _FIELDS)}")
+        kind = _FIELDS[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            allowed = " or ".join(t.__name__ for t in getattr(kind, "__args__", (kind,)))
+            raise TypeError(f"{name} is {value!r}, expected {allowed}")
+
+
+def _options(row: dict[str, Any]) -> dict[str, Any]:
+    """Options, answer and its letter. Raises: ValueError when the answer is none of the options."""
+    options, answer = row.get("options"), row.get("answer")
+    if options is None or answer is None:
+        return {"options": options, "answer": answer}
+    if answer not in options:
+        raise ValueError(f"the answer {answer!r} is not among the options {options}")
+    return {"options": options, "answer": answer, "ans": letter(options.index(answer))}
+
+
+def _probe(path: str | list[str]) -> float:
+    try:
+        return video_duration(path)
+    except BadVideoError as error:
+        raise DroppedRow("video cannot be read") from error

@@ -1,0 +1,57 @@
+"""Candidates of a trained grounder, for the verifier: train.
+
+Written by scripts/data/make_verifying.sh; a file, or a folder of .json files. A row:
+`{"video_path": "p", "duration": 90, "query": "q", "span": [[1, 9]], "pred": [[1, 8]], "task": "t"}`
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from videomind.dataset.base import Source
+from videomind.dataset.schema import Annotation, Span
+from videomind.dataset.views import Verifying
+from videomind.spans import iou
+
+NUM_CANDIDATES = 5
+MIN_IOU = 0.5
+_SETS = ("qvhighlights", "didemo", "tacos")
+
+
+class VerifyingData(Source):
+    """The first five predictions of every row, each to be judged."""
+
+    names = {f"{name}_verify_{size}": Verifying for name in _SETS for size in ("2b", "7b")}
+    splits = {"train": "verifying"}
+
+    def files(self, split: str) -> list[Path]:
+        """See Source; every name has a file of its own."""
+        path = self.data_root / f"verifying/verifying_{self.name.replace('_verify', '')}.json"
+        return sorted(path.glob("*.json")) if path.is_dir() else [path]
+
+    def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
+        """See Source."""
+        candidates = row["pred"][:NUM_CANDIDATES]
+        for pred, positive in zip(candidates, are_positive(candidates, row["span"]), strict=True):
+            yield Annotation(
+                source=self.name,
+                data_type="multimodal",
+                video_path=row["video_path"],
+                duration=row["duration"],
+                query=row["query"],
+                span=row["span"],
+                pred=pred,
+                positive=positive,
+                task=row.get("task", "unknown"),
+            )
+
+
+def are_positive(candidates: list[Span], span: list[Span]) -> list[bool]:
+    """Whether candidates count as right: an IoU of at least 0.5 with a true moment, 0/0 being 0."""
+    if not candidates or not span:
+        return [False] * len(candidates)
+    overlap = iou(torch.tensor(candidates, dtype=torch.float32), torch.tensor(span, dtype=torch.float32))
+    overlap = overlap.nan_to_num(nan=0, posinf=0, neginf=0)
+    return (overlap.max(dim=1).values >= MIN_IOU).tolist()
