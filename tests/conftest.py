@@ -11,6 +11,8 @@ import pytest
 from goldens import Golden, golden_root
 from runs import REPO, environment
 
+from videomind.dataset import base
+
 # One process per test worker uses few threads, so that parallel runs don't fight for cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -58,3 +60,10 @@ def workshop(tmp_path_factory) -> Path:
             [sys.executable, "-m", "videomind.synthetic", *step], cwd=REPO, env=environment(), check=True
         )
     return root
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What a test registers is gone after it."""
+    base.source_names()
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))

@@ -203,13 +203,15 @@ class Source:
     def files(self, split: str) -> list[Path]:
         """The annotation files of a split. Raises: ValueError when a folder holds none."""
         names = self.splits[split]
-        found: list[Path] = []
-        for path in (self.data_root / name for name in ([names] if isinstance(names, str) else names)):
-            inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
-            if not inside:
-                raise ValueError(f"The folder {path} of {self.name} holds no .json file")
-            found += inside
-        return found
+        return [p for name in ([names] if isinstance(names, str) else names) for p in self.json_files(name)]
+
+    def json_files(self, name: str) -> list[Path]:
+        """A file below the data root, or all .json files of a folder. Raises: ValueError for an empty one."""
+        path = self.data_root / name
+        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"The folder {path} of {self.name} holds no .json file")
+        return inside
 
     def inputs(self, split: str) -> list[Path]:
         """All that the annotations of a split depend on: when none of it changed, neither did they."""

@@ -71,9 +71,9 @@ class OwnData(Source):
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
         """See Source."""
-        _check_fields(row)
         if (kind := _kind(row, "this row")) != self.kind:
             raise ValueError(f"it is a row for {kind}, the first one is for {self.kind}: use one file each")
+        _check_fields(row)
         path = self._video(row)
         question = row.get("question")
         query = row.get("query", question)

@@ -28,8 +28,7 @@ class VerifyingData(Source):
 
     def files(self, split: str) -> list[Path]:
         """See Source; every name has a file of its own."""
-        path = self.data_root / f"verifying/verifying_{self.name.replace('_verify', '')}.json"
-        return sorted(path.glob("*.json")) if path.is_dir() else [path]
+        return self.json_files(f"verifying/verifying_{self.name.replace('_verify', '')}.json")
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
         """See Source."""

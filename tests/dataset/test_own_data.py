@@ -1,0 +1,170 @@
+"""Data sets without code, and what docs/CUSTOM_DATASET.md says of them."""
+
+import importlib.util
+import json
+import random
+import re
+import shutil
+import sys
+
+import pytest
+from runs import REPO
+
+from videomind.dataset.encoding import Encoder
+from videomind.dataset.mixture import Mixture
+from videomind.dataset.parts import Entry, load_part, open_source
+from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
+from videomind.processing import load_processor
+
+GUIDE = (REPO / "docs/CUSTOM_DATASET.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```jsonl\n(.*?)```", GUIDE, re.DOTALL)
+VIEWS = [Grounding, Answering, Verifying, Planning]
+
+
+@pytest.fixture
+def home(tmp_path, workshop):
+    """A folder with videos/kitchen.mp4."""
+    (tmp_path / "videos").mkdir()
+    video = next((workshop / "data/charades_sta/videos_3fps_480_noaudio").glob("*.mp4"))
+    shutil.copy(video, tmp_path / "videos/kitchen.mp4")
+    return tmp_path
+
+
+@pytest.fixture
+def write(home):
+    """Write rows to annos.jsonl; returns its path."""
+
+    def write(*rows) -> str:
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        (home / "annos.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        return str(home / "annos.jsonl")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("block", "view"), list(zip(BLOCKS, VIEWS, strict=True)), ids=[v.__name__ for v in VIEWS]
+)
+def test_the_rows_of_the_guide_run(write, workshop, block, view):
+    path = write(*block.splitlines())
+    mixture = Mixture(path, encoder=Encoder(load_processor(workshop / "base")))
+    (part,) = mixture.parts
+    assert isinstance(part.view, view) and not part.report.dropped
+    assert len(mixture) == {Verifying: 3}.get(view, 2)
+    items = [mixture[i] for i in range(len(mixture))]
+    assert not any(item.bad for item in items)
+    assert all((item.encoded.timestamps is not None) == (view is Grounding) for item in items)
+
+
+def test_what_rows_become(write):
+    path = write(
+        {
+            "video": "videos/kitchen.mp4",
+            "question": " what  boils ",
+            "options": ["oil", "tea"],
+            "answer": "tea",
+        }
+    )
+    (anno,) = load_part(Entry(name=path)).annotations
+    assert (anno.question, anno.query, anno.ans, anno.source) == ("what boils", "what boils", "B", "annos")
+    assert anno.video_path.endswith("/videos/kitchen.mp4") and anno.duration > 1
+
+
+def test_verifying_rows_are_judged_by_their_span(write):
+    row = {"video": "videos/kitchen.mp4", "query": "x", "span": [[2, 4]], "pred": [[2, 4], [3, 5], [2, 3]]}
+    found = load_part(Entry(name=write({**row, "duration": 9}))).annotations
+    assert [(a.pred, a.positive) for a in found] == [([2, 4], True), ([3, 5], False), ([2, 3], True)]
+
+
+def test_a_view_of_ones_own_choice(write):
+    base = {"video": "videos/kitchen.mp4", "question": "q", "answer": "a", "span": [[1, 2]], "duration": 60}
+    crop = load_part(Entry(name=write({**base, "view": "answering_crop"})))
+    sample = crop.view.sample(crop.annotations[0], random.Random(0))
+    assert isinstance(crop.view, AnsweringCrop) and sample.clip.end_s < 60
+    ground = load_part(Entry(name=write({**base, "view": "grounding"})))
+    assert isinstance(ground.view, Grounding) and ground.annotations[0].query == "q"
+
+
+GOOD = {"video": "videos/kitchen.mp4", "query": "x", "span": [[1, 2]], "duration": 9}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**GOOD, "spam": [[1, 2]]}, "line 3, .*unknown field 'spam'. .* Did you mean 'span'"),
+        ({**GOOD, "query": 3}, "line 3, .*query is 3, expected str"),
+        ({**GOOD, "duration": True}, "line 3, .*duration is True, expected int or float"),
+        ({**GOOD, "span": [[1]]}, r"line 3, .*the moment \[1\] is not a \[start, end\] pair"),
+        ({**GOOD, "pred": [[1, 2]]}, "line 3, .*it is a row for verifying, the first one is for grounding"),
+        ({**GOOD, "view": "ground"}, "line 3, .*the view 'ground'. Allowed: .* Did you mean 'grounding'"),
+        ({"video": "videos/kitchen.mp4"}, "line 3, .*neither 'query' nor 'question'"),
+        ({"query": "x", "span": [[1, 2]]}, "line 3, .*no field 'video'"),
+        ("[]", r"line 3, .*holds \[\], expected a JSON object"),
+        ("{", "line 3, is not valid JSON"),
+    ],
+)
+def test_a_wrong_row_names_its_line(write, row, message):
+    path = write(GOOD, "", row)
+    with pytest.raises(ValueError, match=message):
+        load_part(Entry(name=path))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "q", "options": ["a"], "answer": "b"}, "the answer 'b' is not among the options"),
+        ({"query": "x", "pred": [[1, 2]]}, "a candidate needs 'positive' .* or 'span'"),
+    ],
+)
+def test_a_wrong_first_row(write, row, message):
+    with pytest.raises(ValueError, match=f"line 1, .*{message}"):
+        load_part(Entry(name=write({"video": "videos/kitchen.mp4", **row})))
+
+
+def test_rows_that_cannot_train_are_counted(write, home):
+    (home / "videos/broken.mp4").write_bytes(b"no video")
+    rows = [
+        GOOD,
+        {**GOOD, "video": "videos/gone.mp4"},
+        {"video": "videos/broken.mp4", "query": "x", "span": [[1, 2]]},
+        {**GOOD, "query": " . "},
+        {**GOOD, "span": [[9, 12]]},
+        {**GOOD, "span": []},
+    ]
+    part = load_part(Entry(name=write(*rows)))
+    assert len(part.annotations) == 1
+    assert part.report.dropped == {
+        "video file not found": 1,
+        "video cannot be read": 1,
+        "empty query": 1,
+        "moment outside the video": 1,
+        "no span": 1,
+    }
+    # A video that arrives later counts, though the file of annotations is the same.
+    shutil.copy(home / "videos/kitchen.mp4", home / "videos/gone.mp4")
+    assert len(load_part(Entry(name=write(*rows))).annotations) == 2
+
+
+def test_missing_and_empty_files(tmp_path):
+    with pytest.raises(ValueError, match="No annotation file .*none.jsonl"):
+        open_source(str(tmp_path / "none.jsonl"))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="empty.jsonl holds no row"):
+        open_source(str(tmp_path / "empty.jsonl"))
+
+
+def test_the_source_of_the_guide_works(tmp_path, monkeypatch, own_registry):
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "kitchens.py").write_text(code)
+    spec = importlib.util.spec_from_file_location("kitchens", tmp_path / "kitchens.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "kitchens", module)
+    spec.loader.exec_module(module)
+    (tmp_path / "kitchens").mkdir()
+    (tmp_path / "kitchens/train.csv").write_text(
+        "id,question,a,b,answer,start,end\nv,What boils?,oil,tea,tea,1,2\n"
+    )
+    (tmp_path / "kitchens/durations.json").write_text('{"v": 20}')
+    (anno,) = load_part(Entry(name="kitchens_crop"), data_root=tmp_path).annotations
+    assert (anno.ans, anno.span, anno.duration, anno.data_type) == ("B", [[1, 2]], 20, "multimodal")
+    assert anno.video_path == f"{tmp_path}/kitchens/videos/v.mp4"
