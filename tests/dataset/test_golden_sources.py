@@ -10,7 +10,7 @@ from goldens import close, escaped_plan_fix, golden_manifest, golden_root
 
 from videomind.dataset.base import get_source, source_names
 from videomind.dataset.conversation import to_messages
-from videomind.dataset.parts import Filters
+from videomind.dataset.filters import Filters
 from videomind.dataset.schema import Annotation
 from videomind.dataset.sub_classes.mvbench import frame_numbers
 from videomind.dataset.views import AnsweringCrop, Grounding

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from videomind.dataset.encoding import BadSampleError, Encoded
+from videomind.dataset.filters import Filters
 from videomind.dataset.mixture import Collator, Draw, Item, Mixture
-from videomind.dataset.parts import Filters
 
 
 def item(input_ids, labels) -> Item:

@@ -11,8 +11,11 @@ import pytest
 from runs import REPO, environment
 
 from videomind.dataset.base import Source, get_source
+from videomind.dataset.cache import cache_folder
+from videomind.dataset.commands import main
+from videomind.dataset.filters import Filters
 from videomind.dataset.mixture import Mixture
-from videomind.dataset.parts import Entry, Filters, cache_folder, load_part, parse_entries
+from videomind.dataset.parts import Entry, load_part, load_parts, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.table import BATCH_ROWS, AnnotationTable, write_table
@@ -210,3 +213,30 @@ def test_the_command_prints_them(charades):
     failed = run("charades")
     assert failed.returncode == 2
     assert "Did you mean 'charades_sta'" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_the_list_marks_what_is_missing(charades, capsys):
+    assert main(["list", "--data_root", str(charades)]) == 0
+    lines = {tuple(line.split()[:3]): line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    train = lines["charades_sta", "grounder", "train"]
+    assert "  charades_sta/charades_sta_train.txt" in train and "- charades_sta/videos" not in train
+    assert "- charades_sta/charades_sta_test.txt" in lines["charades_sta", "grounder", "test"]
+    assert "- qvhighlights/highlight_train_release.jsonl" in lines["qvhighlights", "grounder", "train"]
+
+
+def test_stale_parts_are_read_side_by_side(charades):
+    """In other processes; the result is that of reading one after the other."""
+    (charades / "didemo").mkdir()
+    (charades / "didemo/train_data.json").write_text(
+        '[{"video": "v", "times": [[1, 2]], "description": "x"}]'
+    )
+    (charades / "didemo/durations.json").write_text('{"v": 24.5}')
+    entries = [Entry(name="charades_sta"), Entry(name="didemo")]
+    together = load_parts(entries, data_root=charades)
+    assert [list(part.annotations) for part in together] == [
+        get_source(entry.name, charades).load().annotations for entry in entries
+    ]
+    (charades / "didemo/durations.json").write_text("[1]")
+    write(charades, "v0 1 2##x.\n")
+    with pytest.raises(ValueError, match="durations.json holds a list, expected a mapping"):
+        load_parts(entries, data_root=charades)

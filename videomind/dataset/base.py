@@ -80,6 +80,7 @@ class Source:
     min_len_s: ClassVar[float] = 32.0
     min_ratio: ClassVar[float | None] = None
     answer_budget: ClassVar[VisualBudget | None] = None
+    row_word: str = "row"  # what errors call an element of its files
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -110,9 +111,9 @@ class Source:
         """The rows of an annotation file."""
         return read_rows(path)
 
-    def numbered_rows(self, path: Path, split: str) -> Iterable[tuple[str, Any]]:
-        """The rows with what they are called in errors."""
-        return ((f"row {number}", row) for number, row in enumerate(self.rows(path, split), 1))
+    def numbered_rows(self, path: Path, split: str) -> Iterable[tuple[int, Any]]:
+        """The rows with the numbers they have in errors."""
+        return enumerate(self.rows(path, split), 1)
 
     # What `parse` uses
 
@@ -121,7 +122,7 @@ class Source:
 
         The duration comes from the durations file unless it is given.
         """
-        return self._annotation(vid, query=clean_query(query), span=span, **fields)
+        return self._annotation(vid, {**fields, "query": clean_query(query), "span": span})
 
     def asked(
         self,
@@ -139,14 +140,14 @@ class Source:
         """
         if "ans" not in fields and options is not None and answer in options:
             fields["ans"] = letter(options.index(answer))
-        texts = {"query": clean_query(question), "question": clean_question(question)}
-        return self._annotation(vid, **texts, options=options, answer=answer, **fields)
+        fields |= {"query": clean_query(question), "question": clean_question(question)}
+        return self._annotation(vid, {**fields, "options": options, "answer": answer})
 
-    def _annotation(self, vid: str, /, **fields: Any) -> Annotation:
-        if "duration" not in fields and self.durations is not None:
+    def _annotation(self, vid: str, fields: dict[str, Any]) -> Annotation:
+        if self.durations is not None and "duration" not in fields:
             fields["duration"] = self.duration(vid)
-        fields = {"source": self.name, "data_type": self.view.data_type, **fields}
-        return Annotation(video_path=self.video_path(vid), **fields)
+        path, kind = self.video_path(vid), self.view.data_type
+        return Annotation(source=self.name, data_type=kind, video_path=path, **fields)
 
     def video_path(self, vid: str) -> str:
         """Path of a video by its id. Raises: DroppedRow when only those that are there count."""
@@ -178,13 +179,22 @@ class Source:
     def read(self, split: str, report: Report) -> Iterator[Annotation]:
         """Annotations of a split one by one; in the end `report` says what was left out."""
         for path in self.files(split):
-            for place, row in self.numbered_rows(path, split):
+            for number, row in self.numbered_rows(path, split):
                 report.num_rows += 1
-                for anno in self._parsed(row, split, f"{path}, {place},", report):
-                    if reason := _unusable(anno):
-                        report.dropped[reason] += 1
-                    else:
-                        yield anno
+                try:
+                    parsed = self.parse(row, split)
+                    for anno in (parsed,) if isinstance(parsed, Annotation) else parsed:
+                        if reason := check(anno):
+                            report.dropped[reason] += 1
+                        else:
+                            yield anno
+                except DroppedRow as reason:
+                    report.dropped[str(reason)] += 1
+                except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+                    what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+                    raise ValueError(
+                        f"{path}, {self.row_word} {number}, does not fit {self.name}: {what}"
+                    ) from error
 
     def resolve_split(self, split: str | None) -> str:
         """A declared split by its name; None is the training split. Raises: ValueError that lists them."""
@@ -213,10 +223,14 @@ class Source:
             raise ValueError(f"The folder {path} of {self.name} holds no .json file")
         return inside
 
+    def annotation_files(self, split: str) -> list[Path]:
+        """All files that are read for a split: rows, durations and whatever else."""
+        more = [self.data_root / name for name in (self.durations, *self.extra_files) if name is not None]
+        return [*self.files(split), *more]
+
     def inputs(self, split: str) -> list[Path]:
         """All that the annotations of a split depend on: when none of it changed, neither did they."""
-        more = [self.data_root / name for name in (self.durations, *self.extra_files) if name is not None]
-        return [*self.files(split), *more, *(self.video_folders() if self.only_present else ())]
+        return [*self.annotation_files(split), *(self.video_folders() if self.only_present else ())]
 
     def video_folders(self) -> list[Path]:
         """Where the videos are; empty when the rows say it."""
@@ -230,18 +244,6 @@ class Source:
                     f"No video folder {folder} for {self.name}. Put the videos there (data/README.md), "
                     "or name another data root with --data_root."
                 )
-
-    def _parsed(self, row: Any, split: str, place: str, report: Report) -> Iterator[Annotation]:
-        try:
-            parsed = self.parse(row, split)
-            for anno in [parsed] if isinstance(parsed, Annotation) else parsed:
-                _check_types(anno)
-                yield anno
-        except DroppedRow as reason:
-            report.dropped[str(reason)] += 1
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{place} does not fit {self.name}: {what}") from error
 
     @cached_property
     def _folder(self) -> str:
@@ -267,48 +269,40 @@ class Source:
         return value
 
 
-def _check_types(anno: Annotation) -> None:
-    """Raise TypeError or ValueError that names the value whose type is not the schema's."""
-    for name in ("query", "question", "answer", "ans"):
-        value = getattr(anno, name)
+def check(anno: Annotation) -> str | None:
+    """Why no role could use an annotation, or None.
+
+    Raises: TypeError or ValueError that names a value whose type is not the schema's.
+    """
+    for value in (anno.query, anno.question, anno.answer, anno.ans, *(anno.options or ())):
         if value is not None and not isinstance(value, str):
-            raise TypeError(f"{name} is {value!r}, expected text")
-    for option in anno.options or ():
-        if not isinstance(option, str):
-            raise TypeError(f"option {option!r} is not text")
-    for span in (*(anno.span or ()), *([] if anno.pred is None else [anno.pred])):
+            raise TypeError(f"{value!r} stands where text is expected")
+    numbers = [] if anno.duration is None else [anno.duration]
+    for span in (*(anno.span or ()), *(() if anno.pred is None else (anno.pred,))):
         if not isinstance(span, list | tuple) or len(span) != 2:
             raise ValueError(f"the moment {span!r} is not a [start, end] pair")
-        for value in span:
-            _check_seconds(value)
-    if anno.duration is not None:
-        _check_seconds(anno.duration)
-
-
-def _check_seconds(value: Any) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a number of seconds")
-
-
-def _unusable(anno: Annotation) -> str | None:
-    """Why no role could use an annotation, or None."""
-    if anno.duration is not None and not (math.isfinite(anno.duration) and anno.duration > 0):
+        numbers += span
+    for value in numbers:
+        if type(value) not in (float, int):
+            raise TypeError(f"{value!r} is not a number of seconds")
+    if anno.duration is not None and not 0 < anno.duration < math.inf:
         return "duration is not a positive number"
-    if not all(math.isfinite(t) for span in (*(anno.span or ()), anno.pred or ()) for t in span):
+    if not all(map(math.isfinite, numbers)):
         return "span is not a number"
-    if anno.query == "" and not anno.question:
-        return "empty query"
-    return None
+    return "empty query" if anno.query == "" and not anno.question else None
 
 
-def oddities(anno: Annotation) -> Iterator[str]:
+def oddities(anno: Annotation) -> list[str]:
     """What is strange about an annotation that is kept."""
-    if any(end <= start for start, end in anno.span or ()):
-        yield "moment ends before it starts, or at once"
-    if anno.duration is not None and any(max(span) > anno.duration for span in anno.span or ()):
-        yield "moment reaches beyond the video's end"
+    found = []
+    for start, end in anno.span or ():
+        if end <= start:
+            found.append("moment ends before it starts, or at once")
+        if anno.duration is not None and (end > anno.duration or start > anno.duration):
+            found.append("moment reaches beyond the video's end")
     if anno.options is not None and anno.answer is not None and anno.ans is None:
-        yield "answer is not among the options"
+        found.append("answer is not among the options")
+    return list(dict.fromkeys(found)) if found else found
 
 
 def _import_sources() -> None:

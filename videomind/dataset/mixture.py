@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from videomind.dataset.encoding import IGNORE_INDEX, BadSampleError, Encoded, Encoder
-from videomind.dataset.parts import ALL, Filters, Part, load_part, open_source, parse_entries
+from videomind.dataset.filters import ALL, Filters
+from videomind.dataset.parts import Part, load_parts, open_source, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.video import BadVideoError, read_clip
@@ -87,10 +88,7 @@ class Mixture(Dataset):
         budget: VisualBudget | None = None,
     ):
         self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget
-        self.parts = [
-            load_part(entry, data_root=data_root, filters=filters, seed=seed)
-            for entry in parse_entries(datasets)
-        ]
+        self.parts = load_parts(parse_entries(datasets), data_root=data_root, filters=filters, seed=seed)
         for part in self.parts:
             open_source(part.entry.name, data_root).check_videos()
         self._ends = np.cumsum([len(part) for part in self.parts])

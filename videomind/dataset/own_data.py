@@ -3,13 +3,13 @@
 `--datasets path/to/annos.jsonl` reads it. One file holds one kind of row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from videomind.dataset.base import VIDEO_MISSING, DroppedRow, Source
 from videomind.dataset.phrases import clean_query, clean_question, letter
-from videomind.dataset.readers import read_numbered_jsonl, read_rows
+from videomind.dataset.readers import read_numbered_jsonl
 from videomind.dataset.schema import Annotation
 from videomind.dataset.sub_classes.verifying import NUM_CANDIDATES, are_positive
 from videomind.dataset.video import video_duration
@@ -50,24 +50,25 @@ class OwnData(Source):
     def __init__(self, path: str, data_root: str | Path = "data", *, seed: int = 42):
         self.name, self.data_root, self.seed = path, Path(data_root), seed
         self.path = Path(path)
+        self.row_word = "line" if self.path.suffix == ".jsonl" else "item"
         first = next(iter(self.numbered_rows(self.path, "train")), None)
         if first is None:
             raise ValueError(f"{path} holds no row")
-        place, row = first
-        self.kind = _kind(row, f"{path}, {place},")
+        number, row = first
+        self.kind = _kind(row, f"{path}, {self.row_word} {number},")
         self.view = VIEWS[self.kind]()
 
     def files(self, split: str) -> list[Path]:
         """See Source."""
         return [self.path]
 
-    def numbered_rows(self, path: Path, split: str) -> Iterator[tuple[str, Any]]:
+    def numbered_rows(self, path: Path, split: str) -> Iterable[tuple[int, Any]]:
         """See Source; lines are counted with the blank ones."""
-        if path.suffix == ".jsonl":
-            if not path.is_file():
-                raise ValueError(f"No annotation file {path} (--datasets)")
-            return ((f"line {number}", row) for number, row in read_numbered_jsonl(path))
-        return ((f"item {number}", row) for number, row in enumerate(read_rows(path), 1))
+        if path.suffix != ".jsonl":
+            return super().numbered_rows(path, split)
+        if not path.is_file():
+            raise ValueError(f"No annotation file {path} (--datasets)")
+        return read_numbered_jsonl(path)
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
         """See Source."""

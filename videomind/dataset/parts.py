@@ -1,33 +1,25 @@
-"""The parts of a training set: which annotations of which data set, filtered, cached on disk.
+"""The parts of a training set: which annotations of which data set, and how often they count.
 
 `--datasets` is a list of `NAME[@SPLIT][:WEIGHT]`, a name being a registered data set or the path of a file
 of your own.
 """
 
-import hashlib
-import inspect
-import json
-import logging
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
 from tqdm import tqdm
 
-from videomind.dataset.base import VIDEO_MISSING, Report, Source, get_source, oddities
+from videomind.dataset.base import Report, Source, get_source
+from videomind.dataset.cache import Cache
+from videomind.dataset.filters import ALL, Filters
 from videomind.dataset.own_data import OwnData
 from videomind.dataset.schema import Annotation
-from videomind.dataset.table import AnnotationTable, write_table
 from videomind.dataset.views import View
-from videomind.files import read_json, write_json
-
-log = logging.getLogger(__name__)
-CACHE_VARIABLE = "VIDEOMIND_CACHE"
+from videomind.logger import rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,36 +30,6 @@ class Entry:
     name: str
     split: str | None = None
     weight: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Which annotations train; bounds are inclusive, -1 is off.
-
-    Attributes: video length in s (annotations without a duration pass), words of the view's text.
-    """
-
-    min_video_len: float = -1
-    max_video_len: float = -1
-    min_num_words: int = -1
-    max_num_words: int = -1
-
-    def reason(self, anno: Annotation, view: View) -> str | None:
-        """Why an annotation does not train, or None."""
-        if problem := view.problem(anno):
-            return problem
-        if anno.duration is not None and not _within(anno.duration, self.min_video_len, self.max_video_len):
-            return "video length"
-        if not _within(view.num_words(anno), self.min_num_words, self.max_num_words):
-            return "number of words"
-        return None
-
-
-ALL = Filters()
-
-
-def _within(value: float, low: float, high: float) -> bool:
-    return (low < 0 or value >= low) and (high < 0 or value <= high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,95 +90,29 @@ def load_part(
     Args: seed, of what sources draw at random.
     Raises: ValueError.
     """
-    source = open_source(entry.name, data_root, seed=seed)
-    split = source.resolve_split(entry.split)
-    slot, state = _fingerprints(source, split, filters)
-    folder = cache_folder() / slot
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"Cannot write the cache of annotations to {folder}: {error.strerror}. Name another folder with "
-            f"the environment variable {CACHE_VARIABLE}."
-        ) from error
-    table = folder / f"{state}.arrow"
-    with FileLock(folder / "lock"):
-        if not _is_fresh(table, source):
-            _build(source, split, filters, table)
-        annotations = AnnotationTable(table)
-        report = _read_report(table)
-    return Part(entry=entry, split=split, view=source.view, annotations=annotations, report=report)
-
-
-def cache_folder() -> Path:
-    """Where read annotations are kept: `$VIDEOMIND_CACHE`, else `~/.cache/videomind`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "videomind") / "annotations"
-
-
-def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, str]:
-    """What the annotations are (a folder's name), and the state of all they are made of."""
-    where = [str(source.data_root), str(source.data_root.resolve()), source.seed, asdict(filters)]
-    label = "".join(c if c.isalnum() else "_" for c in f"{Path(source.name).stem}-{split}")
-    slot = f"{label}-{_digest([source.name, split, *where])}"
-    files = [[str(path), *_stat(path)] for path in source.inputs(split)]
-    code = [inspect.getsourcefile(cls) or "" for cls in type(source).__mro__[:-1]]
-    return slot, _digest([files, [_file_digest(path) for path in dict.fromkeys(code)], _package_digest()])
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _file_digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-
-
-@cache
-def _package_digest() -> str:
-    return _digest([_file_digest(str(path)) for path in sorted(Path(__file__).parent.glob("*.py"))])
-
-
-def _is_fresh(table: Path, source: Source) -> bool:
-    marker = table.with_suffix(".json")
-    if not marker.is_file():
-        return False
-    # The state of a video folder is part of the name; that of single files is not.
-    return source.only_present or not read_json(marker)["dropped"].get(VIDEO_MISSING)
-
-
-def _read_report(table: Path) -> Report:
-    report = read_json(table.with_suffix(".json"))
-    return Report(
-        num_rows=report["num_rows"], dropped=Counter(report["dropped"]), noted=Counter(report["noted"])
+    cache = _cache(entry, data_root, filters, seed)
+    annotations, report = cache.load()
+    return Part(
+        entry=entry, split=cache.split, view=cache.source.view, annotations=annotations, report=report
     )
 
 
-def _build(source: Source, split: str, filters: Filters, table: Path) -> None:
-    """Read, filter and write; the report beside the table says that it is whole."""
-    for old in (*table.parent.glob("*.json"), *table.parent.glob("*.arrow")):
-        old.unlink()
-    report = Report()
-    write_table(table, _kept(source, split, filters, report))
-    write_json(table.with_suffix(".json"), vars(report))
+def load_parts(
+    entries: Sequence[Entry], *, data_root: str | Path = "data", filters: Filters = ALL, seed: int = 42
+) -> list[Part]:
+    """Load several entries; those that are not in the cache are read side by side. Raises: ValueError."""
+    caches = [_cache(entry, data_root, filters, seed) for entry in entries]
+    stale = [cache for cache in caches if not cache.is_fresh()]
+    workers = min(len(stale), os.cpu_count() or 1)
+    if workers > 1 and rank() == 0:  # other ranks wait for these at the files' locks
+        stale.sort(key=Cache.size, reverse=True)
+        with ProcessPoolExecutor(workers) as pool:
+            done = pool.map(Cache.prepare, stale)
+            for _ in tqdm(done, total=len(stale), desc="reading annotations", unit=" data sets", delay=2):
+                pass
+    return [load_part(entry, data_root=data_root, filters=filters, seed=seed) for entry in entries]
 
 
-def _kept(source: Source, split: str, filters: Filters, report: Report) -> Iterator[tuple[Annotation, int]]:
-    rows = tqdm(source.read(split, report), desc=source.name, unit=" annotations", delay=2)
-    for anno in rows:
-        reason = filters.reason(anno, source.view)
-        if reason is None and source.drop_outside and source.view.is_outside(anno):
-            reason = "moment outside the video"
-        if reason is None:
-            report.noted.update(oddities(anno))
-            yield anno, source.view.num_words(anno)
-        else:
-            report.dropped[reason] += 1
+def _cache(entry: Entry, data_root: str | Path, filters: Filters, seed: int) -> Cache:
+    source = open_source(entry.name, data_root, seed=seed)
+    return Cache(source, source.resolve_split(entry.split), filters)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _TEXTS = (
     "source",
     "data_type",
     "video_path",
+    "task",
     "query",
     "question",
     "answer",
@@ -41,7 +43,8 @@ _COLUMNS = {
     "positive": pa.bool_(),
     "route": pa.int64(),
 }
-# Fields of several types, and lists of image files, as one JSON object.
+_LISTS_TOO = ("video_path", "task")  # text as a rule; their lists go to the rest
+# Fields of several types as one JSON object.
 _REST = "rest"
 _REST_FIELDS = tuple(f.name for f in fields(Annotation) if f.name not in _COLUMNS)
 NUM_WORDS = "num_words"
@@ -94,15 +97,18 @@ def write_table(path: str | Path, rows: Iterable[tuple[Annotation, int]]) -> Non
 
 
 def _record_batch(rows: Sequence[tuple[Annotation, int]]) -> pa.RecordBatch:
-    annotations = [anno for anno, _ in rows]
-    columns = {name: [getattr(anno, name) for anno in annotations] for name in _COLUMNS}
+    typed, untyped = attrgetter(*_COLUMNS), attrgetter(*_REST_FIELDS)
+    columns = dict(
+        zip(_COLUMNS, map(list, zip(*(typed(anno) for anno, _ in rows), strict=True)), strict=True)
+    )
     rest: list[dict[str, Any]] = [
-        {name: value for name in _REST_FIELDS if (value := getattr(anno, name)) is not None}
-        for anno in annotations
+        {name: value for name, value in zip(_REST_FIELDS, untyped(anno), strict=True) if value is not None}
+        for anno, _ in rows
     ]
-    for i, video_path in enumerate(columns["video_path"]):
-        if isinstance(video_path, list):
-            columns["video_path"][i], rest[i]["video_path"] = None, video_path
+    for name in _LISTS_TOO:
+        for i, value in enumerate(columns[name]):
+            if isinstance(value, list):
+                columns[name][i], rest[i][name] = None, value
     columns[_REST] = [json.dumps(values) if values else None for values in rest]
     columns[NUM_WORDS] = [words for _, words in rows]
     return pa.RecordBatch.from_pydict(columns, schema=_SCHEMA)

@@ -8,7 +8,8 @@ import torch
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as HfTrainingArguments
 
-from videomind.dataset.parts import Filters, open_source, parse_entries
+from videomind.dataset.filters import Filters
+from videomind.dataset.parts import open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.losses import LossWeights

@@ -4,7 +4,6 @@ A row: `{"video": "u_1.avi", "times": [[1, 2], [1, 1]], "description": "bird lan
 first and last 5-second chunk that each annotator chose.
 """
 
-from statistics import fmean
 from typing import Any
 
 from videomind.dataset.base import Source
@@ -32,7 +31,7 @@ class DiDeMo(Source):
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
         """See Source."""
-        first, last = (fmean(chunks) for chunks in zip(*row["times"], strict=True))
+        first, last = (sum(chunks) / len(chunks) for chunks in zip(*row["times"], strict=True))
         shift = 0
         if split == "train":
             shift = self.rng(row["video"], row["description"]).randint(-MAX_SHIFT_S, MAX_SHIFT_S)

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from videomind.dataset.base import Source
 from videomind.dataset.schema import Annotation, Span
 from videomind.dataset.views import Verifying
-from videomind.spans import iou
+from videomind.spans import best_iou
 
 NUM_CANDIDATES = 5
 MIN_IOU = 0.5
@@ -49,8 +47,4 @@ class VerifyingData(Source):
 
 def are_positive(candidates: list[Span], span: list[Span]) -> list[bool]:
     """Whether candidates count as right: an IoU of at least 0.5 with a true moment, 0/0 being 0."""
-    if not candidates or not span:
-        return [False] * len(candidates)
-    overlap = iou(torch.tensor(candidates, dtype=torch.float32), torch.tensor(span, dtype=torch.float32))
-    overlap = overlap.nan_to_num(nan=0, posinf=0, neginf=0)
-    return (overlap.max(dim=1).values >= MIN_IOU).tolist()
+    return (best_iou(candidates, span) >= MIN_IOU).tolist()

@@ -1,0 +1,21 @@
+"""The benchmarks run, and what they claim holds at a smaller size."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from runs import REPO, environment
+
+
+@pytest.mark.slow
+def test_annotations():
+    """A large set costs no more per item, nor memory per worker, than a small one."""
+    command = [sys.executable, "benchmarks/annotations.py", "--scale", "0.1"]
+    done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True, check=True)
+    rows = [re.split(" +", line.strip().replace(",", "")) for line in done.stdout.splitlines()[-2:]]
+    small, large = ([float(number) for number in row] for row in rows)
+    assert (small[0], large[0]) == (989, 48_100)
+    assert large[3] < 2 * small[3]
+    assert large[4] < 60 and large[4] < small[4] + 20
+    assert large[2] < large[1] / 4  # from the cache
