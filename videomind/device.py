@@ -9,6 +9,9 @@ import sys
 from dataclasses import dataclass
 
 import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from accelerate.utils import get_balanced_memory
+from torch import nn
 
 HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
 
@@ -95,6 +98,16 @@ def attention(name: str, kind: str, dtype: torch.dtype) -> str:
         return name
     has_flash = kind == "npu" or (kind == "cuda" and importlib.util.find_spec("flash_attn") is not None)
     return "flash_attention_2" if has_flash and dtype in (torch.float16, torch.bfloat16) else "sdpa"
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """Put a model on all visible devices, layer after layer, for one that is too large for a single one."""
+    if detect().count < 2:
+        return model.to(torch_device())
+    whole = [*getattr(model, "_no_split_modules", ()), "GroundingHead"]
+    memory = get_balanced_memory(model, no_split_module_classes=whole)
+    places = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
+    return dispatch_model(model, places)
 
 
 def peak_memory_gib() -> float:

@@ -72,6 +72,7 @@ _GROUNDER = VisualBudget(min_tokens=36, max_tokens=64, max_frames=150, fps=1.0)
 _VERIFIER = VisualBudget(min_tokens=36, max_tokens=64, max_frames=64, fps=2.0)
 _ANSWERER = VisualBudget(min_tokens=128, max_tokens=256, max_frames=32, fps=2.0)
 
+ALL_IN_ONE = "all_in_one"
 ROLES: dict[str, Role] = {
     role.name: role
     for role in (
@@ -80,7 +81,7 @@ ROLES: dict[str, Role] = {
         Role(name="verifier", budget=_VERIFIER, trains_tables=True, has_head=False),
         Role(name="answerer", budget=_ANSWERER, trains_tables=False, has_head=False),
         # Trains on samples of every view, each with its own role's prompt and budget.
-        Role(name="all_in_one", budget=_ANSWERER, trains_tables=True, has_head=True),
+        Role(name=ALL_IN_ONE, budget=_ANSWERER, trains_tables=True, has_head=True),
     )
 }
 
@@ -104,19 +105,19 @@ def get_role(name: str) -> Role:
 
 
 def budget_override(
-    role: Role,
+    budget: VisualBudget,
     *,
     min_tokens: int | None = None,
     max_tokens: int | None = None,
     max_frames: int | None = None,
     fps: float | None = None,
 ) -> VisualBudget | None:
-    """The role's budget with some numbers replaced; None when nothing is. Raises: ValueError."""
+    """A budget with some numbers replaced; None when nothing is. Raises: ValueError."""
     given = {"min_tokens": min_tokens, "max_tokens": max_tokens, "max_frames": max_frames, "fps": fps}
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
         return None
-    budget = VisualBudget(**{**vars(role.budget), **given})
+    budget = VisualBudget(**{**vars(budget), **given})
     if not 0 < budget.min_tokens <= budget.max_tokens:
         raise ValueError(
             f"The visual budget needs 0 < min <= max tokens per frame, not {budget.min_tokens} and "

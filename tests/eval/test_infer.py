@@ -112,7 +112,7 @@ def test_one_video(workshop, grounder, tmp_path):
             "qvhighlights has no split 'vaild'. Allowed: test, train, valid. Did you mean 'valid'",
         ),
         (["--data_root", "nowhere"], "No annotation file nowhere/qvhighlights/highlight_val_release.jsonl"),
-        (["--model_gnd_path", "model_zoo/none"], "No model in"),
+        (["--model_gnd_path", "model_zoo/none"], "No checkpoint of the grounder in"),
         (["--video", "x.mp4"], "Give either --dataset or --video"),
     ],
 )

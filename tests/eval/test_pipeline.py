@@ -8,10 +8,11 @@ import torch
 from goldens import golden_manifest
 
 from videomind.dataset.encoding import Encoder
-from videomind.dataset.phrases import clean_query
 from videomind.dataset.schema import Annotation
 from videomind.dataset.video import video_duration
-from videomind.eval.pipeline import Pipeline, grounder_sample, grounding_query, prepare
+from videomind.eval.infer import submission_row
+from videomind.eval.pipeline import Grounding, Pipeline, prepare
+from videomind.eval.samples import ChainSettings, asked_text, grounder_sample
 from videomind.model.checkpoint import LoadSettings, load_model
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
@@ -69,8 +70,8 @@ def test_the_grounder_of_every_chain(golden, pipelines, case):
         record = outputs[number]
         if "grounder_response" not in record:
             continue
-        query = clean_query(queries[number]) if number in queries else grounding_query(Annotation(**anno))
-        prepared = prepare(grounder_sample(anno["video_path"], query), encoder)
+        query = queries.get(number, asked_text(Annotation(**anno), ChainSettings()))
+        prepared = prepare(grounder_sample(anno["video_path"], query, ChainSettings()), encoder)
         result = pipeline.ground(prepared)
         generated = pipeline.generate(prepared.encoded)
         # The recording labels the answerer's calls with the adapter that was last set: tell them by grid.
@@ -116,8 +117,6 @@ def compare_windows(result, anno: dict, record: dict, unit_s: float) -> None:
 @pytest.mark.golden
 @pytest.mark.parametrize("case", [c for c in CASES if c["id"].startswith("infer_qvh")], ids=lambda c: c["id"])
 def test_qvhighlights_submission(golden, pipelines, case):
-    from videomind.eval.infer import submission_row
-
     pipeline = pipelines(case["inputs"]["checkpoint"])
     stored = (golden.root / "model" / case["outputs"]).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in stored.splitlines()]
@@ -126,7 +125,7 @@ def test_qvhighlights_submission(golden, pipelines, case):
     assert len(annos) == len(rows)
     for anno, row in zip(annos, rows, strict=True):
         result = pipeline.ground(
-            prepare(grounder_sample(anno["video_path"], clean_query(anno["query"])), encoder)
+            prepare(grounder_sample(anno["video_path"], anno["query"], ChainSettings()), encoder)
         )
         windows, scores = result.windows(anno["duration"], UNITS["i_q"])
         record = {**anno, "pred": windows, "conf": scores, "grounder_success": result.success}
@@ -145,7 +144,7 @@ def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines, case)
     pipeline = pipelines(case["inputs"]["checkpoint"])
     encoder = Encoder(pipeline.processor)
     for anno in annotations(golden, case)[:3]:
-        prepared = prepare(grounder_sample(anno["video_path"], clean_query(anno["query"])), encoder)
+        prepared = prepare(grounder_sample(anno["video_path"], anno["query"], ChainSettings()), encoder)
         with torch.inference_mode():
             slow = pipeline.generate(prepared.encoded)
             for draft in (slow.ids, slow.ids[:-1] + [slow.ids[-1] + 1], pipeline._grounder_draft):
@@ -156,7 +155,5 @@ def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines, case)
 
 
 def test_no_moment_gives_the_whole_video():
-    from videomind.eval.pipeline import Grounding
-
     result = Grounding(response="?", success=False, boundaries=torch.empty(0, 3))
     assert result.windows(12.0, 0.1) == ([[0.0, 12.0]], [0.0])

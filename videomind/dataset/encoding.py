@@ -6,7 +6,7 @@ Shapes: L tokens, N patches, T temporal steps of the video grid (T, H, W), Q `<|
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,6 +84,11 @@ class Encoder:
             raise BadSampleError("nothing is supervised: the response is empty")
         targets = {} if sample.grounding is None else self._targets(sample.grounding, int(grid[0]), rng)
         return Encoded(input_ids=ids, labels=labels, pixel_values=pixels, grid=grid, **targets)
+
+    def with_text(self, sample: Sample, encoded: Encoded) -> Encoded:
+        """The frames of `encoded` under the text of `sample`, for inference."""
+        ids, labels = self._tokens(sample, encoded.grid)
+        return replace(encoded, input_ids=ids, labels=labels)
 
     def patches(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised patches. Args: frames (F, 3, h, w), uint8. Returns: (N, 1176), grid (3,)."""

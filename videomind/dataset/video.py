@@ -195,18 +195,30 @@ def read_clip(clip: VideoClip, *, reader: str | None = None) -> ClipFrames:
     Args: clip; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
     Raises: BadVideoError when the video is unusable, ValueError when the reader is.
     """
-    if isinstance(clip.path, list | tuple):
-        return _read_images(clip)
+    return read_clips([clip], reader=reader)[0]
+
+
+def read_clips(clips: Sequence[VideoClip], *, reader: str | None = None) -> list[ClipFrames]:
+    """Decode several clips of one video in one pass; each result is that of `read_clip` alone.
+
+    Args: clips of the same path and of the same pixels per frame and, for a .gif, fps.
+    Raises: as `read_clip`.
+    """
+    first = clips[0]
+    if isinstance(first.path, list | tuple):
+        return [_read_images(clip) for clip in clips]
 
     def resize(frame: Tensor) -> Tensor:  # (H, W, 3) -> (3, h, w)
-        return resize_frames(frame[None], size=_clip_size(*frame.shape[:2], clip))[0]
+        return resize_frames(frame[None], size=_clip_size(*frame.shape[:2], first))[0]
 
-    with open_reader(clip.path, reader, gif_fps=clip.budget.fps) as video:
-        indices = plan_frames(total_frames=video.total_frames, fps=video.fps, clip=clip)
-        frames, problems = video.get_frames(indices, transform=resize)
-        return ClipFrames(
-            frames=frames, indices=indices, fps=video.fps, total_frames=video.total_frames, problems=problems
-        )
+    with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
+        plans = [plan_frames(total_frames=video.total_frames, fps=video.fps, clip=clip) for clip in clips]
+        of_video = {"fps": video.fps, "total_frames": video.total_frames}
+        found = zip(plans, video.get_many(plans, transform=resize), strict=True)
+        return [
+            ClipFrames(frames=frames, indices=indices, problems=problems, **of_video)
+            for indices, (frames, problems) in found
+        ]
 
 
 def _read_images(clip: VideoClip) -> ClipFrames:

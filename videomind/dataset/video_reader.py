@@ -94,20 +94,40 @@ class VideoReader(ABC):
         Returns: uint8 (T, H, W, 3), or the transformed frames stacked; one line per problem met.
         Raises: ValueError for a number outside the video, BadVideoError when too much is undecodable.
         """
-        wanted = sorted(set(indices))
-        if not wanted or wanted[0] < 0 or wanted[-1] >= self.total_frames:
-            raise ValueError(f"{self.path}: frames {wanted} are not within its {self.total_frames} frames")
+        return self.get_many([indices], transform=transform)[0]
 
-        def read(numbers: Sequence[int]) -> dict[int, Tensor]:
-            frames = ((i, torch.from_numpy(frame)) for i, frame in self.decode(numbers))
+    def get_many(
+        self, lists: Sequence[Sequence[int]], *, transform: Callable[[Tensor], Tensor] | None = None
+    ) -> list[tuple[Tensor, list[str]]]:
+        """Read several lists of frames in one pass; each result is that of `get_frames` alone."""
+        wanted = [sorted(set(indices)) for indices in lists]
+        for numbers in wanted:
+            if not numbers or numbers[0] < 0 or numbers[-1] >= self.total_frames:
+                raise ValueError(
+                    f"{self.path}: frames {numbers} are not within its {self.total_frames} frames"
+                )
+
+        def read(numbers: set[int]) -> dict[int, Tensor]:
+            frames = ((i, torch.from_numpy(frame)) for i, frame in self.decode(sorted(numbers)))
             return {i: transform(frame) if transform else frame for i, frame in frames}
 
-        pool = read(wanted)
+        every = set().union(*wanted)
+        pool = read(every)
+        around = [self._around(numbers, pool) for numbers in wanted]
+        pool |= read(set().union(*around) - every)
+        results = []
+        for indices, numbers, neighbours in zip(lists, wanted, around, strict=True):
+            own = {i: pool[i] for i in (*numbers, *sorted(neighbours)) if i in pool}
+            problems = self.problems + replace_missing(numbers, own, self.path)
+            if concealed := sorted(self.concealed & set(numbers)):
+                problems.append(f"{self.path}: damaged frames, painted over by the decoder: {concealed}")
+            results.append((torch.stack([own[i] for i in indices]), problems))
+        return results
+
+    def _around(self, wanted: Sequence[int], pool: dict[int, Tensor]) -> set[int]:
+        """Neighbours of the wanted frames that could not be decoded, when they are few."""
         missing = [i for i in wanted if i not in pool]
-        if 0 < len(missing) <= MAX_MISSING * len(wanted):
-            around = {j for i in missing for j in range(i - REPLACEMENT_RADIUS, i + REPLACEMENT_RADIUS + 1)}
-            pool |= read(sorted(j for j in around - set(wanted) if 0 <= j < self.total_frames))
-        problems = self.problems + replace_missing(wanted, pool, self.path)
-        if concealed := sorted(self.concealed & set(wanted)):
-            problems.append(f"{self.path}: damaged frames, painted over by the decoder: {concealed}")
-        return torch.stack([pool[i] for i in indices]), problems
+        if not 0 < len(missing) <= MAX_MISSING * len(wanted):
+            return set()
+        around = {j for i in missing for j in range(i - REPLACEMENT_RADIUS, i + REPLACEMENT_RADIUS + 1)}
+        return {j for j in around - set(wanted) if 0 <= j < self.total_frames}

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from videomind.dataset.schema import Annotation, GroundingTarget, Sample, VideoClip
-from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, get_role
+from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, VisualBudget, get_role
 from videomind.spans import fit, widen
 
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
@@ -135,17 +135,18 @@ class Verifying(View):
 
 
 def verifying_clip(
-    path: str | list[str], candidate: list[float], duration_s: float
+    path: str | list[str], candidate: list[float], duration_s: float, budget: VisualBudget | None = None
 ) -> tuple[VideoClip, tuple[float, float]]:
     """What the verifier sees: the candidate, at least 2 s long, widened by half its length on both sides.
 
-    Args: candidate [start, end], s.
+    Args: candidate [start, end], s; budget instead of the role's.
     Returns: the clip, and the candidate's place within it as fractions (start, end).
     """
     start, end = fit(candidate, duration_s, VERIFY_MIN_S)
     clip_start, clip_end = widen((start, end), duration_s)
     length = clip_end - clip_start
-    clip = VideoClip(path=path, budget=get_role("verifier").budget, start_s=clip_start, end_s=clip_end)
+    budget = budget or get_role("verifier").budget
+    clip = VideoClip(path=path, budget=budget, start_s=clip_start, end_s=clip_end)
     return clip, ((start - clip_start) / length, (end - clip_start) / length)
 
 

@@ -1,7 +1,7 @@
-"""Runs a model over a data set, or over one video, and writes predictions.
+"""Runs the chain of roles over a data set, or over one video, and writes predictions.
 
-`python -m videomind.eval.infer --dataset charades_sta --model_gnd_path PATH --pred_path OUT`, alone or
-under torchrun. A rerun continues where the last one ended.
+`python -m videomind.eval.infer --dataset nextgqa --model_gnd_path PATH --pred_path OUT`, alone or under
+torchrun. A rerun continues where the last one ended.
 """
 
 import argparse
@@ -9,35 +9,41 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from videomind.dataset.encoding import BadSampleError, Encoder
+from videomind.dataset.base import Source
+from videomind.dataset.encoding import BadSampleError
 from videomind.dataset.parts import open_source
-from videomind.dataset.phrases import clean_query
+from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
-from videomind.dataset.video import BadVideoError, video_duration
-from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
-from videomind.eval.pipeline import (
-    MAX_NEW_TOKENS,
-    Pipeline,
-    Prepared,
-    grounder_sample,
-    grounding_query,
-    prepare,
-)
-from videomind.eval.workers import RESULT, ResultFile, prepared_ahead, shared_order, start_processes
+from videomind.dataset.video import BadVideoError
+from videomind.eval.agent import VideoMind
+from videomind.eval.chain import Chain, drive
+from videomind.eval.pipeline import MAX_NEW_TOKENS, prepare_all
+from videomind.eval.samples import STYLES, ChainSettings
+from videomind.eval.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
-from videomind.model.checkpoint import LoadSettings, load_model
-from videomind.roles import VisualBudget, budget_override, get_role
 
 log = logging.getLogger(__name__)
 
 SUBMISSION = "hl_{split}_submission.jsonl"
+ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
+BUDGET_FLAGS = {
+    "min_tokens": "min_tokens_per_frame",
+    "max_tokens": "max_tokens_per_frame",
+    "max_frames": "max_frames",
+    "fps": "fps",
+}
+VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
+# What ends one sample, with a record of the reason, and not the run.
+FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,14 +55,25 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--data_root", default="data", help="folder of all data sets")
     what.add_argument("--video", help="one video file instead of a data set")
     what.add_argument("--query", help="what to find in it")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model_gnd_path", required=True, help="role checkpoint with a grounder")
-    model.add_argument("--base_model_path", help="base model, instead of the one the checkpoint names")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ...")
+    what.add_argument("--question", help="what to answer about it")
+    what.add_argument("--options", nargs="+", help="what the answer is chosen from")
+    model = parser.add_argument_group(
+        "model: role checkpoints, folders or hub ids; the same one may hold several"
+    )
+    for role, short in ROLE_FLAGS.items():
+        model.add_argument(f"--model_{short}_path", help=f"the {role}'s")
+    model.add_argument("--base_model_path", help="base model, instead of the one the checkpoints name")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ..., or all to spread it")
     model.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     model.add_argument("--attn_implementation", default="auto")
     model.add_argument("--max_new_tokens", type=int, default=MAX_NEW_TOKENS)
-    seen = parser.add_argument_group("how finely videos are seen (default: the role's budget)")
+    how = parser.add_argument_group("the chain")
+    how.add_argument("--style", default="mcq", choices=STYLES, help="how options are asked for")
+    how.add_argument("--use_subtitle", action="store_true", help="the answerer reads the clip's subtitles")
+    how.add_argument("--auto_rephrasing", action="store_true", help="ground the planner's query")
+    how.add_argument("--auto_planning", action="store_true", help="a plan may skip grounding")
+    how.add_argument("--verify_query", action="store_true", help="judge by the query, not the question")
+    seen = parser.add_argument_group("how finely videos are seen (default: the roles' budgets)")
     seen.add_argument("--min_tokens_per_frame", type=int)
     seen.add_argument("--max_tokens_per_frame", type=int)
     seen.add_argument("--max_frames", type=int)
@@ -64,47 +81,40 @@ def build_parser() -> argparse.ArgumentParser:
     out = parser.add_argument_group("output")
     out.add_argument("--pred_path", required=True, help="folder for the predictions")
     out.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")
+    out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
+    out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
     return parser
 
 
-def load_pipeline(args: argparse.Namespace) -> Pipeline:
-    """The model of the command line, ready to ground."""
-    device = torch_device(args.device)
-    dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
-    settings = LoadSettings(
-        dtype=dtype,
-        attn_implementation=attention(args.attn_implementation, device.type, dtype),
+def load_agent(args: argparse.Namespace) -> VideoMind:
+    """The model of the command line."""
+    given = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
+    return VideoMind.from_pretrained(
+        roles={role: path for role, path in given.items() if path},
         base_path=args.base_model_path,
-    )
-    loaded = load_model(args.model_gnd_path, settings, roles=["grounder"])
-    return Pipeline(loaded.model.to(device), loaded.processor, max_new_tokens=args.max_new_tokens)
-
-
-def visual_budget(args: argparse.Namespace) -> VisualBudget | None:
-    """The grounder's budget with the command line's changes; None without any."""
-    return budget_override(
-        get_role("grounder"),
-        min_tokens=args.min_tokens_per_frame,
-        max_tokens=args.max_tokens_per_frame,
-        max_frames=args.max_frames,
-        fps=args.fps,
+        device=args.device,
+        dtype=args.dtype,
+        attn_implementation=args.attn_implementation,
+        max_new_tokens=args.max_new_tokens,
     )
 
 
-def ground_record(pipeline: Pipeline, anno: Annotation, prepared: Prepared, unit_s: float) -> dict:
-    """Run the grounder on one sample: the annotation's fields and what was found."""
-    duration = anno.duration or video_duration(anno.video_path)
-    result = pipeline.ground(prepared)
-    windows, scores = result.windows(duration, unit_s)
-    return {
-        **anno.to_dict(),
-        "duration": duration,
-        "agents": ["grounder"],
-        "grounder_response": result.response,
-        "grounder_success": result.success,
-        "pred": windows,
-        "conf": scores,
-    }
+def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
+    """How the chain runs on a source, or on a single video."""
+    of_source = {"unit_s": VIDEO_UNIT_S}
+    if source is not None:
+        of_source = {
+            name: getattr(source, name) for name in ("unit_s", "min_len_s", "min_ratio", "answer_budget")
+        }
+    return ChainSettings(
+        style=args.style,
+        planning=args.auto_planning,
+        rephrasing=args.auto_rephrasing,
+        use_subtitle=args.use_subtitle,
+        verify_query=args.verify_query,
+        budget={name: getattr(args, flag) for name, flag in BUDGET_FLAGS.items()},
+        **of_source,
+    )
 
 
 def submission_row(record: dict) -> dict:
@@ -123,39 +133,62 @@ def run_dataset(args: argparse.Namespace) -> int:
     for reason, count in loaded.dropped.items():
         log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
     source.check_videos()
+    settings = chain_settings(args, source)
     start_processes()
-    kept = ("dataset", "model_gnd_path", "min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps")
-    settings = {name: getattr(args, name) for name in kept} | {"split": split, "samples": len(annotations)}
-    results = ResultFile(args.pred_path, settings)
+    apart = ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads")
+    kept = {name: value for name, value in vars(args).items() if name not in (*apart, "chunk", "index")}
+    kept |= {"split": split, "samples": len(annotations)}
+    results = ResultFile(args.pred_path, kept, part=args.index)
     done = results.done()
-    pending = [i for i in range(len(annotations)) if i not in done]
+    pending = [i for i in range(args.index, len(annotations), args.chunk) if i not in done]
     if dist.is_initialized():
         dist.barrier()  # every process has read what is done before one writes more
     log.info("%s %s: %d samples, %d of them done", args.dataset, split, len(annotations), len(done))
     if pending:
-        pipeline, budget = load_pipeline(args), visual_budget(args)
-        encoder = Encoder(pipeline.processor)
-
-        def make(position: int) -> Prepared:
-            anno = annotations[pending[position]]
-            return prepare(grounder_sample(anno.video_path, grounding_query(anno), budget), encoder)
-
-        order = prepared_ahead(shared_order(len(pending)), make, args.num_threads)
-        for position, get in tqdm(order, total=len(pending), disable=rank() != 0, desc=args.dataset):
-            anno = annotations[pending[position]]
-            try:
-                record = ground_record(pipeline, anno, get(), source.unit_s)
-            except (BadVideoError, BadSampleError) as error:
-                log.warning("%s: %s", anno.video_path, error)
-                record = {**anno.to_dict(), "error": str(error), "grounder_success": False}
-            results.append(pending[position], record)
+        predict(load_agent(args), annotations, pending, settings, results, args)
     if dist.is_initialized():
         dist.barrier()
     return finish(results, len(annotations), split) if rank() == 0 else 0
 
 
+def predict(
+    agent: VideoMind,
+    annotations: Sequence[Annotation],
+    pending: Sequence[int],
+    settings: ChainSettings,
+    results: ResultFile,
+    args: argparse.Namespace,
+) -> None:
+    """Run the chain on this process's share of what is pending, and write each sample as it is done."""
+
+    def start(position: int) -> Chain:
+        return agent.chain(annotations[pending[position]], settings)
+
+    ended = in_flight(
+        shared_order(len(pending)),
+        start,
+        partial(prepare_all, encoder=agent.encoder),
+        num_threads=args.num_threads,
+        failures=FAILURES,
+    )
+    for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):
+        anno = annotations[pending[position]]
+        if isinstance(outcome, Exception):
+            log.warning("%s: %s", anno.video_path, outcome)
+            record = {**anno.to_dict(), "error": str(outcome), "grounder_success": False}
+        else:
+            record = outcome.to_record(anno)
+        results.append(pending[position], record)
+
+
 def finish(results: ResultFile, count: int, split: str) -> int:
-    """Merge the parts, write a QVHighlights submission where there are its keys, report failures."""
+    """Merge the parts, write a QVHighlights submission where there are its keys, report failures.
+
+    With several runs by hand (`--chunk`) the last one to end does so.
+    """
+    if missing := count - len(results.done()):
+        log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
+        return 0
     path = results.merge(count)
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     failed = [record for record in records if "error" in record]
@@ -169,17 +202,27 @@ def finish(results: ResultFile, count: int, split: str) -> int:
 
 
 def run_video(args: argparse.Namespace) -> int:
-    """Find one query in one video. Raises: ValueError when the video cannot be read."""
-    if not args.query:
-        raise ValueError("--video needs --query, what to find in it")
-    pipeline = load_pipeline(args)
-    anno = Annotation(source="video", video_path=args.video, query=clean_query(args.query))
-    sample = grounder_sample(args.video, anno.query, visual_budget(args))
-    record = ground_record(pipeline, anno, prepare(sample, Encoder(pipeline.processor)), unit_s=0.1)
-    write_text(Path(args.pred_path) / RESULT, json.dumps(record, ensure_ascii=False) + "\n")
-    best = zip(record["pred"][:3], record["conf"][:3], strict=True)
-    found = ", ".join(f"{start:.1f}-{end:.1f} s ({score:.2f})" for (start, end), score in best)
-    log.info("%s: %s. Wrote %s", args.query, found, Path(args.pred_path) / RESULT)
+    """Answer a question about one video, or find a query in it. Raises: ValueError for a bad video."""
+    if not (args.query or args.question):
+        raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
+    agent = load_agent(args)
+    settings = replace(chain_settings(args), open_ended=True)
+    anno = Annotation(
+        source="video",
+        video_path=args.video,
+        query=clean_query(args.query or args.question),
+        question=clean_question(args.question) if args.question else None,
+        options=args.options,
+    )
+    result = drive(agent.chain(anno, settings), partial(prepare_all, encoder=agent.encoder))
+    line = json.dumps(result.to_record(anno), ensure_ascii=False)
+    write_text(Path(args.pred_path) / RESULT, line + "\n")
+    if result.candidates:
+        best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
+        log.info("%s: %s", result.query, best)
+    if result.answer is not None:
+        log.info("%s %s", anno.question, result.answer)
+    log.info("Wrote %s", Path(args.pred_path) / RESULT)
     return 0
 
 
@@ -192,7 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Predict what the command line names. Raises: ValueError for arguments or data that cannot be used."""
-    prepare_process(detect())
+    if not 0 <= args.index < args.chunk:
+        raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
     if bool(args.dataset) == bool(args.video):
         raise ValueError("Give either --dataset or --video")
     (run_dataset if args.dataset else run_video)(args)

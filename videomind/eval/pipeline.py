@@ -1,24 +1,28 @@
-"""The steps of the agent at inference: prepared samples in, typed results out.
+"""The steps of the agent at inference: prepared samples in, results out. One method per step.
 
-Shapes: L prompt tokens, S generated tokens, D hidden size, N candidates.
+Shapes: B batch, L prompt tokens, S generated tokens, D hidden size, N candidates.
 """
 
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from videomind.dataset.encoding import Encoded, Encoder
-from videomind.dataset.phrases import clean_query
-from videomind.dataset.schema import Annotation, Sample, VideoClip
-from videomind.dataset.video import read_clip
+from videomind.dataset.schema import Sample
+from videomind.dataset.video import ClipFrames, read_clips, video_duration
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
 from videomind.model.qwen2_vl import AgentQwen2VL, clip_states, record_states
 from videomind.processing import Processor
-from videomind.roles import GROUNDER_RESPONSE, VisualBudget, get_role
+from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 
 MAX_NEW_TOKENS = 256
@@ -27,10 +31,15 @@ _END = "<|im_end|>"
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A sample ready for the model: decoded and encoded. Attributes: sample, encoded."""
+    """A sample ready for the model.
+
+    Attributes: sample; encoded; duration_s, of the whole video; seconds that decoding and encoding took.
+    """
 
     sample: Sample
     encoded: Encoded
+    duration_s: float
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,47 +66,72 @@ class Grounding:
     def windows(self, duration_s: float, unit_s: float) -> tuple[list[list[float]], list[float]]:
         """Candidates in seconds and their scores; the whole video with score 0 without success."""
         if not self.success:
-            return [[0.0, duration_s]], [0.0]
+            return [[0, duration_s]], [0]
         spans = to_seconds(self.boundaries[:, :2], duration_s=duration_s, unit_s=unit_s)
         return spans.tolist(), self.boundaries[:, 2].tolist()
 
 
-def grounding_query(anno: Annotation) -> str:
-    """What the grounder is asked: the question where one is to be answered, else the query."""
-    asked = anno.question if anno.question and anno.options else anno.query
-    return clean_query(asked or "")
-
-
-def grounder_sample(path: str | list[str], query: str, budget: VisualBudget | None = None) -> Sample:
-    """The grounder's input. Args: path of the video; query, cleaned; budget instead of the role's."""
-    role = get_role("grounder")
-    clip = VideoClip(path=path, budget=budget or role.budget)
-    return Sample(role=role.name, clip=clip, prompt=role.prompt(query))
-
-
 def prepare(sample: Sample, encoder: Encoder) -> Prepared:
-    """Decode and encode a sample; runs ahead of the model, in threads or workers. Raises: BadVideoError."""
-    frames = read_clip(sample.clip).frames
-    return Prepared(sample=sample, encoded=encoder(sample, frames))
+    """Decode and encode a sample. Raises: BadVideoError."""
+    return prepare_all([sample], encoder)[0]
 
 
-def model_inputs(encoded: Encoded, model: AgentQwen2VL | PeftModel) -> dict[str, Tensor]:
-    """A batch of one on the model's device."""
+def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
+    """Decode and encode samples of one video; runs ahead of the model, in threads.
+
+    Neighbours of the same pixels per frame are decoded in one pass. Raises: BadVideoError.
+    """
+    prepared: list[Prepared] = []
+    for _, alike in groupby(samples, key=_decoded_alike):
+        group, start = list(alike), time.perf_counter()
+        clips = read_clips([sample.clip for sample in group])
+        encoded = [encoder(sample, clip.frames) for sample, clip in zip(group, clips, strict=True)]
+        duration, seconds = _duration(group[0], clips[0]), time.perf_counter() - start
+        prepared += [
+            Prepared(sample=sample, encoded=e, duration_s=duration, seconds=seconds / len(group))
+            for sample, e in zip(group, encoded, strict=True)
+        ]
+    return prepared
+
+
+def _duration(sample: Sample, frames: ClipFrames) -> float:
+    """Length of the sample's video, s. A .gif's own rate is that of the budget which read it."""
+    path = sample.clip.path
+    if isinstance(path, str) and path.endswith(".gif"):
+        return video_duration(path)
+    return frames.total_frames / frames.fps
+
+
+def _decoded_alike(sample: Sample) -> tuple:
+    clip, budget = sample.clip, sample.clip.budget
+    return clip.path, budget.min_tokens, budget.max_tokens, budget.fps
+
+
+def model_inputs(encoded: Sequence[Encoded], model: AgentQwen2VL | PeftModel) -> dict[str, Tensor]:
+    """A batch on the model's device, padded on the right.
+
+    Returns: input_ids, attention_mask, mm_token_type_ids (B, L); pixel_values_videos (patches, 1176);
+    video_grid_thw (B, 3).
+    """
     inner = bare(model)
-    ids = encoded.input_ids[None].to(inner.device)
+    ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
+    mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
+    ids, mask = ids.to(inner.device), mask.to(inner.device)
     return {
         "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
+        "attention_mask": mask,
         "mm_token_type_ids": (ids == inner.config.video_token_id).int() * 2,
-        "pixel_values_videos": encoded.pixel_values.to(inner.device),
-        "video_grid_thw": encoded.grid[None].to(inner.device),
+        "pixel_values_videos": torch.cat([e.pixel_values for e in encoded]).to(inner.device),
+        "video_grid_thw": torch.stack([e.grid for e in encoded]).to(inner.device),
     }
 
 
 class Pipeline:
-    """Runs the roles of one model.
+    """Runs the steps of one model, each under its role's adapter.
 
-    Args: model with the adapters of its roles; processor; max_new_tokens.
+    Args: model with the adapters of its roles; processor; roles that it was trained for (a merged model
+    has no adapter to tell), by default those that have an adapter; max_new_tokens.
+    Without an answerer's adapter the base model answers.
     """
 
     def __init__(
@@ -105,9 +139,12 @@ class Pipeline:
         model: AgentQwen2VL | PeftModel,
         processor: Processor,
         *,
+        roles: Sequence[str] | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ):
         self.model, self.processor, self.max_new_tokens = model.eval(), processor, max_new_tokens
+        self._adapters = tuple(model.peft_config) if isinstance(model, PeftModel) else ()
+        self.roles = self._adapters if roles is None else tuple(roles)
         tokenizer = processor.tokenizer
         ends = {processor.token_id(_END), tokenizer.pad_token_id}
         self._generation = GenerationConfig(
@@ -121,21 +158,65 @@ class Pipeline:
     def _tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
 
+    def _as(self, role: str) -> AbstractContextManager:
+        """A block under a role's adapter; an all-in-one adapter plays every role."""
+        if role not in self._adapters and ALL_IN_ONE in self._adapters:
+            role = ALL_IN_ONE
+        return adapter(self.model, role if role in self._adapters else None)
+
+    def has(self, role: str) -> bool:
+        """Whether the model was trained for a role."""
+        return role in self.roles or ALL_IN_ONE in self.roles
+
+    @torch.inference_mode()
+    def plan(self, prepared: Prepared) -> str:
+        """Say which roles are needed. Returns: the response, see `parse_plan`."""
+        with self._as("planner"):
+            return self.generate(prepared.encoded).text
+
+    @torch.inference_mode()
+    def verify(self, prepared: Sequence[Prepared]) -> list[float]:
+        """Judge candidates, all in one batch.
+
+        Returns: sigmoid(p(Yes) - p(No)) of the next-token probabilities of each, as published scores
+        were made; it lies within (0.27, 0.73).
+        """
+        inputs = model_inputs([p.encoded for p in prepared], self.model)
+        inner = bare(self.model)
+        positions, _ = inner.model.get_rope_index(
+            inputs["input_ids"],
+            video_grid_thw=inputs["video_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+        )
+        inputs.pop("mm_token_type_ids")
+        with self._as("verifier"):
+            hidden = inner.model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+            last = inputs["attention_mask"].sum(dim=1) - 1  # (B,)
+            logits = inner.lm_head(hidden[torch.arange(len(last), device=last.device), last])
+        yes, no = logits.float().softmax(dim=-1)[:, list(self.processor.verdict_ids)].unbind(dim=1)
+        return (yes - no).sigmoid().tolist()
+
+    @torch.inference_mode()
+    def answer(self, prepared: Prepared) -> str:
+        """Answer a question about a clip, with the answerer's adapter or the base model."""
+        with self._as("answerer"):
+            return self.generate(prepared.encoded).text
+
     @torch.inference_mode()
     def ground(self, prepared: Prepared) -> Grounding:
         """Find the moments of a query. Args: prepared, from a `grounder_sample`."""
         encoded = prepared.encoded
-        with adapter(self.model, "grounder"):
+        with self._as("grounder"):
             out = self.generate(encoded, draft=self._grounder_draft)
         inner = bare(self.model)
         reg = inner.config.reg_token_id
         if reg not in out.ids or inner.head is None:
             return Grounding(response=out.text, success=False, boundaries=torch.empty(0, 3))
-        length = len(encoded.input_ids)
+        length, place = len(encoded.input_ids), next(inner.head.parameters()).device
         query = out.states[length - 1 + out.ids.index(reg)]  # the state that predicts the token
         is_video = encoded.input_ids.to(query.device) == inner.config.video_token_id
         clips = clip_states(out.states[:length], is_video, encoded.grid.tolist())
-        boundaries = decode(inner.head(clips, query[None]), clips.size(0))[0]
+        boundaries = decode(inner.head(clips.to(place), query[None].to(place)), clips.size(0))[0]
         return Grounding(response=out.text, success=True, boundaries=boundaries)
 
     def generate(self, encoded: Encoded, draft: list[int] | None = None) -> Generated:
@@ -145,7 +226,7 @@ class Pipeline:
             draft: ids the model is expected to say. They are checked in the same forward pass that reads
                 the prompt; if greedy decoding gives exactly them, nothing has to be decoded step by step.
         """
-        inputs = model_inputs(encoded, self.model)
+        inputs = model_inputs([encoded], self.model)
         if draft and (checked := self._check_draft(inputs, draft)):
             return checked
         with record_states(self.model) as states:

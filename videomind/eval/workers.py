@@ -7,8 +7,8 @@ samples are done.
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 
 RESULT = "output.jsonl"
 SETTINGS = "settings.json"
-T = TypeVar("T")
+W = TypeVar("W")  # what a generator wants
+P = TypeVar("P")  # the same, prepared
+R = TypeVar("R")  # what it returns in the end
 
 
 def start_processes() -> None:
@@ -47,32 +49,60 @@ def shared_order(count: int) -> Iterator[int]:
         yield index
 
 
-def prepared_ahead(
-    indices: Iterator[int], make: Callable[[int], T], num_threads: int
-) -> Iterator[tuple[int, Any]]:
-    """Make inputs in threads while the model works on earlier ones (decoding releases the GIL).
+def in_flight(
+    indices: Iterator[int],
+    start: Callable[[int], Generator[W, P, R]],
+    prepare: Callable[[W], P],
+    *,
+    num_threads: int,
+    failures: tuple[type[Exception], ...],
+) -> Iterator[tuple[int, R | Exception]]:
+    """Drive several generators at once: what one asks for is prepared in threads while another one works.
 
-    Yields: index and a function that returns what `make` made, or raises what it raised.
+    The generators themselves run here, one at a time, the oldest that is ready first.
+
+    Args:
+        indices: what is to be done. start: makes the generator of an index, which yields what it wants
+            prepared. prepare: prepares it (decoding releases the GIL). failures: errors that end one
+            generator only.
+    Yields: index and the generator's return value, or the failure that ended it.
     """
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
-        waiting: list[tuple[int, Any]] = []
-        for index in indices:
-            waiting.append((index, pool.submit(make, index)))
-            if len(waiting) > num_threads:
-                ready, future = waiting.pop(0)
-                yield ready, future.result
-        for ready, future in waiting:
-            yield ready, future.result
+        waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
+
+        def advance(index: int, steps: Generator[W, P, R], get: Callable[[], P | None]) -> Any:
+            """Run a generator to its next wish. Returns: its end, or None."""
+            try:
+                waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
+            except StopIteration as end:
+                return end.value
+            except failures as error:
+                return error
+            return None
+
+        more = True
+        while more or waiting:
+            while more and len(waiting) <= num_threads:
+                index = next(indices, None)
+                more = index is not None
+                if more and (ended := advance(index, start(index), lambda: None)) is not None:
+                    yield index, ended
+            if waiting:
+                wait(waiting, return_when=FIRST_COMPLETED)
+                ready = next(future for future in waiting if future.done())
+                index, steps = waiting.pop(ready)
+                if (ended := advance(index, steps, ready.result)) is not None:
+                    yield index, ended
 
 
 class ResultFile:
     """Predictions of one data set split below one folder.
 
-    Args: folder; settings that identify the run. Raises: ValueError when the folder holds the results of
-    other settings.
+    Args: folder; settings that identify the run; part, which part of several runs that share the folder
+    this one is. Raises: ValueError when the folder holds the results of other settings.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any]):
+    def __init__(self, folder: str | Path, settings: dict[str, Any], part: int = 0):
         self.folder = Path(folder)
         stored = self.folder / SETTINGS
         if stored.is_file() and (found := read_json(stored)) != settings:
@@ -83,7 +113,7 @@ class ResultFile:
             )
         if rank() == 0:
             write_json(stored, settings)
-        self._part = self.folder / "parts" / f"part_{rank()}.jsonl"
+        self._part = self.folder / "parts" / f"part_{part * world_size() + rank()}.jsonl"
 
     def done(self) -> dict[int, dict]:
         """Records of all parts by index; a line that a kill cut short is left out."""

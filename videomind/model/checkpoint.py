@@ -7,7 +7,7 @@ embedding tables and the vision merger.
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,8 +225,14 @@ def _read_adapter_config(path: Path) -> LoraConfig:
     return LoraConfig(**fields)
 
 
-def load_extra(model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str]) -> None:
-    """Load the head and whatever else trained outside the adapters."""
+def load_extra(
+    model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str], *, keep: bool = False
+) -> None:
+    """Load the head and whatever else trained outside the adapters.
+
+    Args: keep, refuse tensors that would change what another checkpoint brought or the base holds, as
+    the roles share it.
+    """
     path = folder / EXTRA_FILE
     needs_head = any(get_role(role).has_head for role in roles)
     if not path.is_file():
@@ -235,14 +241,30 @@ def load_extra(model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str]) 
         return
     inner = bare(model)
     state = {full_name(from_disk(k)): v for k, v in read_tensors(path).items()}
-    if inner.head is None and any(k.startswith("head.") for k in state):
+    new_head = inner.head is None and any(k.startswith("head.") for k in state)
+    if new_head:
         inner.add_head()
     own = {_plain(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
     with torch.no_grad(), gathered(expected.values(), modify=True):
         refuse(compare(expected, state), path)
+        if keep and (changed := _changed(own, state, new_head)):
+            raise ValueError(
+                f"{path} changes {', '.join(changed[:4])}, which the roles of other checkpoints share. "
+                "Use roles that were trained together, or adapters alone."
+            )
         for name, value in state.items():
             own[name].copy_(value)
+
+
+def _changed(own: Mapping[str, Tensor], state: Mapping[str, Tensor], new_head: bool) -> list[str]:
+    """Names of tensors whose saved values are not those in the model."""
+    return [
+        name
+        for name, value in state.items()
+        if not (new_head and name.startswith("head."))
+        and not torch.equal(own[name].cpu(), value.to(own[name].dtype).cpu())
+    ]
 
 
 def _plain(name: str) -> str:

@@ -44,16 +44,31 @@ def rope_index(
         token's index to get its position in decoding.
     """
     merge = config.vision_config.spatial_merge_size
-    queues = {token: iter(grid.tolist()) for token, grid in grids.items() if grid is not None}
+    starts = (input_ids == config.vision_start_token_id).sum(dim=1).tolist()
+    queues = _row_queues({token: grid for token, grid in grids.items() if grid is not None}, starts)
     positions = torch.ones(3, *input_ids.shape, dtype=torch.long)
     deltas = []
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     for row, (ids, keep) in enumerate(zip(input_ids.cpu(), mask.bool().cpu(), strict=True)):
-        placed = _row_positions(ids[keep].tolist(), config.vision_start_token_id, queues, merge)
+        placed = _row_positions(ids[keep].tolist(), config.vision_start_token_id, queues[row], merge)
         positions[:, row, keep] = placed
         deltas.append(int(placed.max()) + 1 - placed.size(1))
     delta = torch.tensor(deltas, device=input_ids.device)[:, None]
     return positions.to(input_ids.device), delta
+
+
+def _row_queues(grids: dict[int, Tensor], starts: list[int]) -> list[dict[int, Iterator]]:
+    """Each row's grids: a block that became plain text uses none, and must not leave it to the next row.
+
+    Args: grids (N, 3) by pad token; starts, vision blocks of each row. With images and videos together, where
+    the kind of a block is not known beforehand, the rows draw from one queue.
+    """
+    if len(grids) != 1:
+        shared = {token: iter(grid.tolist()) for token, grid in grids.items()}
+        return [shared] * len(starts)
+    ((token, grid),) = grids.items()
+    ends = [sum(starts[: row + 1]) for row in range(len(starts))]
+    return [{token: iter(grid[end - n : end].tolist())} for n, end in zip(starts, ends, strict=True)]
 
 
 def _row_positions(ids: list[int], start_token: int, queues: dict[int, Iterator], merge: int) -> Tensor:

@@ -100,7 +100,7 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
         seed=args.training.seed,
         max_retries=data.max_retries,
         budget=budget_override(
-            get_role(args.model.role),
+            get_role(args.model.role).budget,
             min_tokens=data.min_tokens_per_frame,
             max_tokens=data.max_tokens_per_frame,
             max_frames=data.max_frames,
