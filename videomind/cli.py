@@ -10,11 +10,12 @@ from videomind.roles import nearest
 # sub-command -> (module with `main(argv) -> exit code`, what it does)
 COMMANDS = {
     "train": ("videomind.train.train", "train a role on this process (scripts/ start several)"),
-    "infer": ("videomind.eval.infer", "run a model over a data set or one video"),
+    "infer": ("videomind.eval.infer", "run the agent over a data set or one video"),
+    "combine": ("videomind.model.assembly", "several role checkpoints as one folder"),
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),
     "picture": ("videomind.eval.picture", "film strips with true and found moments"),
-    "data": ("videomind.dataset.commands", "what data sets hold"),
+    "data": ("videomind.dataset.commands", "what data sets hold, and data for verifier and planner"),
     "synthetic": ("videomind.synthetic.__main__", "render data and make a tiny model"),
 }
 

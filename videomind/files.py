@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,3 +53,11 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"No such file: {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
+    """Split LABEL=PATH arguments. Raises: ValueError for one of another form."""
+    pairs = [run.partition("=") for run in runs]
+    if wrong := [label for label, sign, _ in pairs if not sign]:
+        raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
+    return {label: Path(path) for label, _, path in pairs}

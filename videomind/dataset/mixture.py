@@ -4,6 +4,7 @@ Shapes: B batch, L tokens, N patches.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -21,7 +22,7 @@ from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.video import BadVideoError, read_clip
 from videomind.dataset.views import View
-from videomind.roles import VisualBudget
+from videomind.roles import budget_override
 
 
 class Draw(NamedTuple):
@@ -73,7 +74,7 @@ class Mixture(Dataset):
         filters: which annotations train.
         seed: of all random choices (crops, positive clips, stand-ins, parts of data sets).
         max_retries: how many stand-ins a bad sample gets before it is an error.
-        budget: how finely videos are seen, instead of the roles' own.
+        budget: numbers that replace those of every role's budget, see `budget_override`.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class Mixture(Dataset):
         filters: Filters = ALL,
         seed: int = 42,
         max_retries: int = 10,
-        budget: VisualBudget | None = None,
+        budget: Mapping[str, float | None] | None = None,
     ):
-        self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget
+        self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget or {}
         self.parts = load_parts(parse_entries(datasets), data_root=data_root, filters=filters, seed=seed)
         for part in self.parts:
             open_source(part.entry.name, data_root).check_videos()
@@ -156,7 +157,8 @@ class Mixture(Dataset):
 
     def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
         sample = view.sample(anno, rng)
-        clip = sample.clip if self.budget is None else replace(sample.clip, budget=self.budget)
+        changed = budget_override(sample.clip.budget, **self.budget)
+        clip = sample.clip if changed is None else replace(sample.clip, budget=changed)
         return self.encoder(sample, read_clip(clip).frames, rng)
 
     def statistics(self) -> str:

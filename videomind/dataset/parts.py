@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from tqdm import tqdm
 
@@ -44,6 +45,13 @@ class Part:
     view: View
     annotations: Sequence[Annotation]
     report: Report
+
+    def chosen(self, seed: int) -> list[Annotation]:
+        """What a weight below 1 takes of the annotations, at random; all of them otherwise."""
+        if self.entry.weight >= 1:
+            return list(self.annotations)
+        places = sorted(Random(seed).sample(range(len(self.annotations)), len(self)))
+        return [self.annotations[i] for i in places]
 
     def __len__(self) -> int:
         """Samples per epoch."""

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from videomind.eval.evaluate import read_records
 from videomind.eval.metrics import grounding_metrics
 from videomind.eval.workers import RESULT
-from videomind.files import write_json
+from videomind.files import labelled_paths, write_json
 from videomind.logger import setup_logging
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,6 @@ def predictions(folder: Path) -> dict[str, list[dict]]:
         rows = read_records(path).rows
         records.setdefault(rows[0]["source"] if rows else path.parent.name, []).extend(rows)
     return records
-
-
-def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
-    """Split LABEL=PATH arguments. Raises: ValueError for one of another form."""
-    pairs = [run.partition("=") for run in runs]
-    if wrong := [label for label, sign, _ in pairs if not sign]:
-        raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
-    return {label: Path(path) for label, _, path in pairs}
 
 
 def compare(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:

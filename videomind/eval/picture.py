@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 
 from videomind.dataset.schema import VideoClip
 from videomind.dataset.video import read_clip
-from videomind.eval.compare import labelled_paths, predictions
+from videomind.eval.compare import predictions
+from videomind.files import labelled_paths
 from videomind.logger import setup_logging
 from videomind.roles import VisualBudget
 

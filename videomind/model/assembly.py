@@ -1,11 +1,17 @@
-"""Several role checkpoints as one model: a base with the adapters of all roles, and one grounding head."""
+"""Several role checkpoints as one: in memory (`load_roles`), and as one folder on disk (`combine`)."""
 
-from collections.abc import Mapping
+import argparse
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videomind.files import read_json
+from videomind.files import labelled_paths, read_json
+from videomind.logger import run_reporting, setup_logging
 from videomind.model.checkpoint import (
+    EXTRA_FILE,
     LoadedModel,
     LoadSettings,
     is_role_checkpoint,
@@ -16,6 +22,11 @@ from videomind.model.checkpoint import (
     saved_roles,
 )
 from videomind.roles import ALL_IN_ONE
+
+log = logging.getLogger(__name__)
+
+SHARED_SUFFIXES = (".json", ".txt", ".safetensors")
+TRAINING_FILES = ("trainer_state.json", "training_args.json")
 
 
 def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> LoadedModel:
@@ -56,3 +67,51 @@ def _check_same_base(first: Path, other: Path) -> None:
         raise ValueError(
             f"{first} stands on the base {bases[0]}, {other} on {bases[1]}: use roles of one base"
         )
+
+
+def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
+    """Write one folder that holds several roles, in the published layout.
+
+    Config, tokenizer and grounding head come from the grounder's folder (else the first one's).
+
+    Args: folders, role to the folder that holds it; out, a new or empty folder.
+    Raises: ValueError when a role is missing, a base differs, or a checkpoint holds more than adapters and
+    head, which the roles would then share.
+    """
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty")
+    mend = "Give another path."
+    places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
+    home = places.get("grounder", next(iter(places.values())))
+    for role, folder in places.items():
+        _check_same_base(home, folder)
+        if role not in saved_roles(folder):
+            held = ", ".join(saved_roles(folder)) or "none"
+            raise ValueError(f"{folder} has no adapter for the {role}. It holds: {held}.")
+        extra = folder / EXTRA_FILE
+        if folder != home and extra.is_file():
+            raise ValueError(
+                f"{extra} holds tensors beside the {role}'s adapter; only {home}'s can be shared"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    for file in home.iterdir():
+        if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:
+            shutil.copy2(file, out / file.name)
+    for role, folder in places.items():
+        shutil.copytree(folder / role, out / role)
+    log.info("Wrote %s with %s", out, ", ".join(places))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`videomind combine OUT grounder=DIR verifier=DIR ...`. Returns the exit code."""
+    setup_logging()
+    parser = argparse.ArgumentParser(prog="videomind combine", description=combine.__doc__.splitlines()[0])
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("roles", nargs="+", metavar="ROLE=DIR", help="e.g. grounder=work_dirs/grounder")
+    args = parser.parse_args(argv)
+    return run_reporting(log, lambda: combine(labelled_paths(args.roles), args.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

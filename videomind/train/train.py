@@ -32,7 +32,7 @@ from videomind.model.checkpoint import (
 from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
 from videomind.processing import Processor
-from videomind.roles import budget_override, get_role
+from videomind.roles import get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.trainer import COMPLETE, RoleTrainer, complete_checkpoints, remove_folder
@@ -99,13 +99,7 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
         filters=data.filters(),
         seed=args.training.seed,
         max_retries=data.max_retries,
-        budget=budget_override(
-            get_role(args.model.role).budget,
-            min_tokens=data.min_tokens_per_frame,
-            max_tokens=data.max_tokens_per_frame,
-            max_frames=data.max_frames,
-            fps=data.fps,
-        ),
+        budget=data.budget(),
     )
     log.info("Training set:\n%s", mixture.statistics())
     return mixture

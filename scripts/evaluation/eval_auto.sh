@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Runs the agent on a benchmark and prints its metrics; eval_auto_2b.sh, eval_auto_7b.sh and eval_dist_auto_*.sh end
+# here.
+#
+#   bash scripts/evaluation/eval_auto.sh SIZE DATASET [SPLIT] [ARGUMENTS...]
+#
+# SPLIT defaults to the one that the data set is evaluated on; arguments go to videomind.eval.infer. Environment:
+#   MODEL      folder or hub id of the agent (default model_zoo/VideoMind-SIZE, else yeliudev/VideoMind-SIZE)
+#   ROLES      which of its roles run (default "gnd ver", as published; "gnd ver pla" with --auto_planning)
+#   OUT        folder of the outputs (default outputs_SIZE/DATASET_SPLIT)
+#   DATA_ROOT  folder of all data sets (default data)
+set -euo pipefail
+if (($# < 2)); then
+    echo "Usage: bash $0 SIZE DATASET [SPLIT] [ARGUMENTS...]" >&2
+    exit 2
+fi
+size=$1 dataset=$2
+shift 2
+split=()
+if (($# > 0)) && [[ $1 != --* ]]; then
+    split=(--split "$1")
+    shift
+fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$here/../.."
+model=${MODEL:-model_zoo/VideoMind-${size^^}}
+[[ -n ${MODEL:-} || -d $model ]] || model=yeliudev/VideoMind-${size^^}
+name=$(basename "${dataset%.*}")
+out=${OUT:-outputs_$size/${name}_${split[1]:-default}}
+roles=()
+for role in ${ROLES:-gnd ver}; do
+    roles+=("--model_${role}_path" "$model")
+done
+bash "$here/infer.sh" --dataset "$dataset" "${split[@]}" --data_root "${DATA_ROOT:-data}" \
+    "${roles[@]}" --pred_path "$out" "$@"
+metrics=()
+[[ $name == cgbench ]] && metrics=(--dataset cgbench)
+[[ -n ${CONF_THR:-} ]] && metrics+=(--conf_thr "$CONF_THR")
+exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" "${metrics[@]}"

@@ -1,0 +1,72 @@
+"""Training data of verifier and planner, made from what is there.
+
+Verifier: a grounder's predictions on a training split. Planner: questions and queries of other data sets,
+each with the route that answers it, by rules; a language model may rephrase questions into queries.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from videomind.dataset.phrases import clean_query
+from videomind.dataset.schema import Annotation
+
+VERIFYING_FIELDS = ("video_path", "duration", "query", "span", "pred", "conf", "task")
+GROUND_REPHRASED, GROUND_QUESTION, GROUND_ONLY, ANSWER = 1, 2, 3, 4
+# NExT-QA's descriptive questions (count, location, other) are about the whole video.
+DESCRIPTIVE = re.compile(r"D[CLO]")
+OVERVIEW = re.compile(
+    r"\b(this video|the video|whole|overall|main(ly)?|in total|relationship|how many|the (topic|theme))\b",
+    re.IGNORECASE,
+)
+CLAUSE = re.compile(r"\b(?:before|after|when|while|as soon as|once)\s+(.+?)\??$", re.IGNORECASE)
+REPHRASE = (
+    "Rewrite this question about a video as a short statement of the event that has to be found to answer "
+    "it. Give the statement only.\nQuestion: {}"
+)
+
+
+def verifying_rows(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of a verifying file from a grounder's records; those without moment or prediction are left out."""
+    for record in records:
+        if record.get("pred") and record.get("span") and record.get("grounder_success", True):
+            yield {name: record[name] for name in VERIFYING_FIELDS if name in record}
+
+
+def planning_row(anno: Annotation, rephrase: Callable[[str], str] | None = None) -> dict[str, Any] | None:
+    """A planning row from an annotation, or None when it says too little.
+
+    A query alone is grounded (route 3). A question about the video as a whole is answered at once (4). One
+    that names another event ("... after he sits down") is grounded by that event (1); any other by itself
+    (2), or, with `rephrase`, by what that makes of it (1).
+    """
+    row = {"source": anno.source, "data_type": "multimodal", "video_path": anno.video_path}
+    if anno.duration is not None:
+        row["duration"] = anno.duration
+    if not anno.question:
+        if not anno.query:
+            return None
+        return row | {
+            "route": GROUND_ONLY,
+            "question": f"When does this happen: {anno.query}?",
+            "query": anno.query,
+        }
+    row["question"] = anno.question
+    if _is_overview(anno):
+        return row | {"route": ANSWER}
+    if rephrase is not None:
+        return row | {"route": GROUND_REPHRASED, "query": clean_query(rephrase(anno.question))}
+    if clause := CLAUSE.search(anno.question):
+        return row | {"route": GROUND_REPHRASED, "query": clean_query(clause[1])}
+    return row | {"route": GROUND_QUESTION}
+
+
+def _is_overview(anno: Annotation) -> bool:
+    tasks = anno.task if isinstance(anno.task, list) else [anno.task or ""]
+    return any(DESCRIPTIVE.fullmatch(task) for task in tasks) or bool(OVERVIEW.search(anno.question))
+
+
+def rephrase_prompt(question: str) -> str:
+    """What a language model is asked."""
+    return REPHRASE.format(json.dumps(question, ensure_ascii=False))
