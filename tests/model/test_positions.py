@@ -63,3 +63,15 @@ def test_every_row_takes_its_own_grid():
     out, _ = rope_index(ids, config=CONFIG, grids=grids)
     assert out[0].tolist() == [[0, 1, 2, 3, 4], [0, 1, 1, 3, 4]]
     assert out[1].tolist() == [[0, 1, 1, 1, 4], [0, 1, 2, 3, 4]]
+
+
+def test_a_block_that_became_text_leaves_no_grid_to_the_next_row():
+    """As in a batch of candidates, the first of which starts with the video."""
+    rows = [[START, SEG, VIDEO, VIDEO, VIDEO, END], [START, VIDEO, VIDEO, VIDEO, VIDEO, END]]
+    grids = torch.tensor([[3, 2, 2], [1, 4, 4]])
+    together, _ = rope_index(torch.tensor(rows), config=CONFIG, grids={VIDEO: grids, IMAGE: None})
+    for i, row in enumerate(rows):
+        alone, _ = rope_index(
+            torch.tensor([row]), config=CONFIG, grids={VIDEO: grids[i : i + 1], IMAGE: None}
+        )
+        assert together[:, i].tolist() == alone[:, 0].tolist()

@@ -107,7 +107,10 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Age
 
 
 def grow_tables(model: AgentQwen2VL, num_tokens: int) -> bool:
-    """Make room for every token; new rows start as the mean of the old ones, in both tables.
+    """Make room for every token; in both tables the special ones start as the mean of all rows before them.
+
+    They are the last tokens. A spare row of the base that one of them falls on is overwritten, as in
+    published training.
 
     Args: num_tokens, the tokenizer's size. Returns: whether the tables were too short.
     """
@@ -115,9 +118,10 @@ def grow_tables(model: AgentQwen2VL, num_tokens: int) -> bool:
     if num_tokens <= old:
         return False
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    first = num_tokens - len(SPECIAL_TOKENS)
     for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
         with torch.no_grad(), gathered([table], modify=True):
-            table[old:] = table[:old].float().mean(dim=0).to(table.dtype)
+            table[first:] = table[:first].float().mean(dim=0).to(table.dtype)
     log.info("Grew the embedding tables from %d to %d rows for the new tokens", old, num_tokens)
     return True
 

@@ -1,0 +1,99 @@
+"""eval_auto as a user runs it: chain and metrics by one command, and kills at any moment."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from runs import REPO, SMALL, arguments, environment
+
+from videomind.train.train import main as train
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def agent(workshop, tmp_path_factory) -> Path:
+    """A grounder that is also asked to answer, untrained."""
+    out = tmp_path_factory.mktemp("agent")
+    assert train(arguments(workshop, out, "--num_train_epochs", "0")) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def questions(workshop, tmp_path_factory) -> Path:
+    """A dozen questions with options and moments about the workshop's videos."""
+    videos = sorted((workshop / "data/charades_sta/videos_3fps_480_noaudio").glob("*.mp4"))
+    rows = [
+        {"video": str(videos[i % len(videos)]), "duration": 20, "question": f"what is number {i}"}
+        | {"options": ["red", "blue"], "answer": "red", "span": [[i % 9, i % 9 + 4]], "task": "ab"[i % 2]}
+        for i in range(12)
+    ]
+    path = tmp_path_factory.mktemp("questions") / "qa.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def command(questions, *extra: str) -> list[str]:
+    script = str(REPO / "scripts/evaluation/eval_auto_2b.sh")
+    return ["bash", script, str(questions), *extra, *SMALL[:4], "--max_new_tokens", "3"]
+
+
+def variables(agent, out, **extra: str) -> dict[str, str]:
+    port = str(21000 + os.getpid() % 20000)
+    return environment(MODEL=str(agent), ROLES="gnd", OUT=str(out), MASTER_PORT=port, **extra)
+
+
+def test_one_command_predicts_and_scores(agent, questions, tmp_path):
+    run = subprocess.run(command(questions), env=variables(agent, tmp_path), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    for words in ("Grounding (IoU)", "Grounding (IoP)", "QA:", "| a ", "| b "):
+        assert words in run.stdout
+    assert (tmp_path / "metrics.log").is_file() and (tmp_path / "metrics.json").is_file()
+    assert len((tmp_path / "output.jsonl").read_text().splitlines()) == 12
+
+
+def test_usage_and_errors(agent, questions, tmp_path):
+    script = str(REPO / "scripts/evaluation/eval_auto.sh")
+    assert subprocess.run(["bash", script, "2b"], capture_output=True).returncode == 2
+    wrong = subprocess.run(
+        command("charades"), env=variables(agent, tmp_path), capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "Did you mean 'charades_sta'" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(agent, questions, tmp_path):
+    """SIGKILL of the whole process group at random moments; the last run goes on to its end."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    start = time.monotonic()
+    two = {"NPROC_PER_NODE": "2"}
+    subprocess.run(command(questions), env=variables(agent, whole, **two), check=True, capture_output=True)
+    length = time.monotonic() - start
+    rng = random.Random(0)
+    for _ in range(KILLS):
+        run = subprocess.Popen(
+            command(questions),
+            env=variables(agent, cut, **two),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            run.wait(rng.uniform(0.3, 1.0) * length)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+    subprocess.run(command(questions), env=variables(agent, cut, **two), check=True, capture_output=True)
+    assert (cut / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
+    rows = [
+        json.loads(line)["index"]
+        for part in (cut / "parts").glob("*.jsonl")
+        for line in part.read_text().splitlines()
+        if line.endswith("}}")
+    ]
+    assert sorted(rows) == list(range(12))  # nothing was done twice, nothing lost
