@@ -4,17 +4,21 @@
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
+from videomind.processes import LAUNCHER
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun. Returns: 0, or the exit code of the first process that failed."""
     # Its own report of a failure is a screen long and says less than the process did.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         torchrun(list(sys.argv[1:] if argv is None else argv))
     except ChildFailedError as error:

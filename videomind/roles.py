@@ -6,7 +6,7 @@ Budgets are those the published checkpoints were trained with.
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -87,6 +87,19 @@ ROLES: dict[str, Role] = {
 
 GROUNDER_RESPONSE: str = PROMPTS["grounder_response"]
 VERIFIER_YES, VERIFIER_NO = PROMPTS["verifier_responses"]
+
+
+MCQ_PREFIX: str = PROMPTS["answerer_mcq"]["generation_prefix_mcq"]
+
+
+def multiple_choice(question: str, options: Sequence[str]) -> str:
+    """The answerer's text for a question with options. Args: options without letters."""
+    parts = PROMPTS["answerer_mcq"]
+    listed = (
+        parts["option"].format(letter=chr(ord("A") + i), Option=option[:1].upper() + option[1:])
+        for i, option in enumerate(options)
+    )
+    return parts["prefix"].format(question=question) + "".join(listed) + parts["suffix"]
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from runs import SMALL, arguments
 
 from videomind import VideoMind
 from videomind.dataset.commands import main as data
+from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
 from videomind.eval.infer import main as infer
 from videomind.eval.samples import ChainSettings
@@ -165,6 +166,9 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
     assert all(r["agents"][-1] == "answerer" for r in records if "error" not in r)
     assert evaluate([str(tmp_path / "whole")]) == 0
     assert "QA:" in capsys.readouterr().out
+    assert compare(["--questions", f"chain={tmp_path / 'whole'}"]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("qa all")]
+    assert row[2] == "chain" and float(row[-2]) == pytest.approx(100 * 4 / 7, abs=0.1) and row[-1] == "7"
 
 
 def test_data_for_the_verifier(folders, workshop, tmp_path):

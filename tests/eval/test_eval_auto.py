@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from runs import REPO, SMALL, arguments, environment
 
@@ -66,6 +67,23 @@ def test_usage_and_errors(agent, questions, tmp_path):
     assert wrong.returncode == 2 and "Did you mean 'charades_sta'" in wrong.stderr
 
 
+def left_behind(out: Path) -> list[psutil.Process]:
+    """Processes of a run that go on after their launcher was killed; they get a moment to notice."""
+    deadline = time.monotonic() + 5
+    while found := [p for p in psutil.process_iter() if works_on(p, out)]:
+        if time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+    return []
+
+
+def works_on(process: psutil.Process, out: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and str(out) in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.slow
 def test_ten_kills_change_nothing(agent, questions, tmp_path):
     """SIGKILL of the whole process group at random moments; the last run goes on to its end."""
@@ -88,6 +106,7 @@ def test_ten_kills_change_nothing(agent, questions, tmp_path):
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
+            assert not left_behind(cut)
     subprocess.run(command(questions), env=variables(agent, cut, **two), check=True, capture_output=True)
     assert (cut / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
     rows = [

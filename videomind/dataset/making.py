@@ -17,7 +17,7 @@ GROUND_REPHRASED, GROUND_QUESTION, GROUND_ONLY, ANSWER = 1, 2, 3, 4
 # NExT-QA's descriptive questions (count, location, other) are about the whole video.
 DESCRIPTIVE = re.compile(r"D[CLO]")
 OVERVIEW = re.compile(
-    r"\b(this video|the video|whole|overall|main(ly)?|in total|relationship|how many|the (topic|theme))\b",
+    r"\b(this video|video about|whole|overall|main(ly)?|in total|relationship|how many|the (topic|theme))\b",
     re.IGNORECASE,
 )
 CLAUSE = re.compile(r"\b(?:before|after|when|while|as soon as|once)\s+(.+?)\??$", re.IGNORECASE)

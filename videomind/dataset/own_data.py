@@ -38,7 +38,10 @@ _FIELDS = {
     "positive": bool,
     "route": int,
     "task": str,
-    "conf": list,  # what the grounder writes beside its predictions; not used
+    # What our own files hold beside; not used.
+    "conf": list,
+    "source": str,
+    "data_type": str,
 }
 
 
@@ -82,7 +85,7 @@ class OwnData(Source):
             "source": self.path.stem,
             "data_type": self.view.data_type,
             "video_path": path,
-            "duration": row["duration"] if "duration" in row else _probe(path),
+            "duration": row["duration"] if "duration" in row else self._probe(path),
             "query": None if query is None else clean_query(query),
             "question": None if question is None else clean_question(question),
             "span": row.get("span"),
@@ -100,6 +103,15 @@ class OwnData(Source):
             right = are_positive(candidates, row["span"]) if given is None else [given] * len(candidates)
             for pred, positive in zip(candidates, right, strict=True):
                 yield Annotation(**fields, pred=pred, positive=positive)
+
+    def _probe(self, path: str | list[str]) -> float | None:
+        """Length of a video, s, where the role needs it. Raises: DroppedRow when it cannot be read."""
+        if "duration" not in self.view.required:
+            return None
+        try:
+            return video_duration(path)
+        except BadVideoError as error:
+            raise DroppedRow("video cannot be read") from error
 
     def _video(self, row: dict[str, Any]) -> str | list[str]:
         """The video's path: `video` is relative to the file, `video_path` to where the command runs."""
@@ -147,10 +159,3 @@ def _options(row: dict[str, Any]) -> dict[str, Any]:
     if answer not in options:
         raise ValueError(f"the answer {answer!r} is not among the options {options}")
     return {"options": options, "answer": answer, "ans": letter(options.index(answer))}
-
-
-def _probe(path: str | list[str]) -> float:
-    try:
-        return video_duration(path)
-    except BadVideoError as error:
-        raise DroppedRow("video cannot be read") from error

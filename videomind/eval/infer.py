@@ -30,6 +30,7 @@ from videomind.eval.samples import STYLES, ChainSettings
 from videomind.eval.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
+from videomind.processes import die_with_launcher
 
 log = logging.getLogger(__name__)
 
@@ -228,6 +229,7 @@ def run_video(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    die_with_launcher()
     args = build_parser().parse_args(argv)
     setup_logging(Path(args.pred_path) / "infer.log")
     return run_reporting(log, lambda: run(args))

@@ -291,7 +291,8 @@ def _answer_scores(rows: Tensor, *, marks: Marks, mode: Mode) -> Scores:
     return Scores(samples=len(correct), failed=int(marks.unparsable[rows].sum()), values=values)
 
 
-def _tasks(record: Mapping) -> tuple[str, ...]:
+def tasks_of(record: Mapping) -> tuple[str, ...]:
+    """The names of all tasks that a record counts in."""
     task = record.get("task") or NO_TASK
     return tuple(str(t) for t in task) if isinstance(task, list) else (str(task),)
 
@@ -300,7 +301,7 @@ def _table(records: Sequence[Mapping], score: Callable[[Tensor], Scores]) -> Tab
     """Apply `score` to the rows, (R,) bool, of each task and to all of them."""
     members: dict[str, list[int]] = {}
     for row, record in enumerate(records):
-        for task in _tasks(record):
+        for task in tasks_of(record):
             members.setdefault(task, []).append(row)
     tasks = {}
     for task in sorted(members):

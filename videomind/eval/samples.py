@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from videomind.dataset.base import Source
-from videomind.dataset.phrases import capitalize, clean_query, letter
+from videomind.dataset.phrases import clean_query
 from videomind.dataset.schema import Annotation, Sample, Span, VideoClip
 from videomind.dataset.views import verifying_clip
-from videomind.roles import PROMPTS, VisualBudget, budget_override, get_role, nearest
+from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, multiple_choice, nearest
 from videomind.spans import fit
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 STYLES = ("mcq", "options", "direct")
 NUM_VERIFIED = 5
 MAX_SUBTITLES = 100
-_MCQ = PROMPTS["answerer_mcq"]
 _TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 
 
@@ -110,7 +109,7 @@ def answerer_sample(anno: Annotation, span: Span | None, settings: ChainSettings
     if settings.use_subtitle and anno.subtitle_path and anno.duration:
         whole = span or [0.0, anno.duration]
         prompt = subtitle_text(read_subtitles(anno.subtitle_path), whole) + prompt
-    prefix = _MCQ["generation_prefix_mcq"] if settings.style == "mcq" and anno.options else None
+    prefix = MCQ_PREFIX if settings.style == "mcq" and anno.options else None
     return Sample(role="answerer", clip=clip, prompt=prompt, response_prefix=prefix)
 
 
@@ -118,11 +117,7 @@ def question_text(anno: Annotation, style: str) -> str:
     """The question, with its options unless the style is direct."""
     if style == "direct" or not anno.options:
         return anno.question
-    options = (
-        _MCQ["option"].format(letter=letter(i), Option=capitalize(option))
-        for i, option in enumerate(anno.options)
-    )
-    return _MCQ["prefix"].format(question=anno.question) + "".join(options) + _MCQ["suffix"]
+    return multiple_choice(anno.question, anno.options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--num_train", type=int, default=240, help="videos per data set")
     data.add_argument("--num_valid", type=int, default=12)
     data.add_argument("--num_test", type=int, default=60)
+    data.add_argument("--num_question_train", type=int, default=0, help="videos of NExT-QA; 0: none")
+    data.add_argument("--num_question_test", type=int, default=0, help="videos of NExT-GQA")
     data.add_argument("--seed", type=int, default=0)
     data.add_argument("--workers", type=int, default=None, help="processes; default: one per core, at most 8")
     base = commands.add_parser("base", help="make a tiny Qwen2-VL with random weights")
@@ -51,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "data":
             counts = {name: getattr(args, name) for name in ("num_train", "num_valid", "num_test")}
-            make_data(args.root, **counts, seed=args.seed, workers=args.workers)
+            questioned = (args.num_question_train, args.num_question_test)
+            make_data(args.root, **counts, num_questioned=questioned, seed=args.seed, workers=args.workers)
         elif args.command == "base":
             from videomind.synthetic.tiny_model import make_tiny_base  # loads torch
 

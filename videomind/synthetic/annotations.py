@@ -4,6 +4,7 @@
     <root>/qvhighlights/highlight_{train,val,test}_release.jsonl
     <root>/qvhighlights/truth/highlight_test_release.jsonl    # what the real release keeps to itself
     <root>/*/videos_3fps_480_noaudio/{vid}.mp4
+    <root>/nextqa, nextgqa                                    # see questions.py
 
 The splits differ in videos and in phrasing. A data set's folder appears whole or not at all.
 """
@@ -17,8 +18,16 @@ from typing import Any
 
 from videomind.files import read_json, write_json
 from videomind.synthetic.phrases import sentence
+from videomind.synthetic.questions import write_nextgqa, write_nextqa
 from videomind.synthetic.render import render_all
-from videomind.synthetic.scenes import QVH_GRID_S, Event, Scene, charades_scene, qvhighlights_scene
+from videomind.synthetic.scenes import (
+    QVH_GRID_S,
+    Event,
+    Scene,
+    charades_scene,
+    question_scene,
+    qvhighlights_scene,
+)
 
 VIDEO_FOLDER = "videos_3fps_480_noaudio"
 MARKER = "synthetic.json"  # holds the settings a folder was made with; also tells it from real data
@@ -112,16 +121,31 @@ def _finished(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def _make(
-    folder: Path, settings: dict[str, Any], splits: Splits, write: Callable, workers: int | None
+    folder: Path,
+    settings: dict[str, Any],
+    splits: Splits,
+    write: Callable,
+    workers: int | None,
+    video_folders: dict[str, str] | None = None,
 ) -> None:
-    """Render and annotate one data set beside its place, then rename it."""
+    """Render and annotate one data set beside its place, then rename it.
+
+    Args: video_folders, split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that
+    is not there has its videos elsewhere.
+    """
     if _finished(folder, settings):
         return
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / VIDEO_FOLDER).mkdir(parents=True)
-    scenes = [scene for split in splits.values() for scene in split]
-    render_all(scenes, partial / VIDEO_FOLDER, workers=workers, name=folder.name)
+    partial.mkdir(parents=True)
+    places: dict[str, list[Scene]] = {}
+    for split, scenes in splits.items():
+        if video_folders is None or split in video_folders:
+            name = VIDEO_FOLDER if video_folders is None else video_folders[split]
+            places.setdefault(name, []).extend(scenes)
+    for name, scenes in places.items():
+        (partial / name).mkdir()
+        render_all(scenes, partial / name, workers=workers, name=folder.name)
     write(partial, splits, f"{folder.name}/{settings['seed']}")
     write_json(partial / MARKER, settings)
     partial.rename(folder)
@@ -133,14 +157,16 @@ def make_data(
     num_train: int,
     num_valid: int,
     num_test: int,
+    num_questioned: tuple[int, int] = (0, 0),
     seed: int = 0,
     workers: int | None = None,
 ) -> None:
-    """Make both data sets; what is finished stays as it is. The same seed gives the same data.
+    """Make the data sets; what is finished stays as it is. The same seed gives the same data.
 
     Args:
         root: the data root, as in `videomind`'s other data.
         num_train, num_valid, num_test: videos per data set (Charades-STA has no valid split).
+        num_questioned: videos with questions, for training (NExT-QA) and test (NExT-GQA); 0, 0: none.
         seed: of everything drawn.
         workers: rendering processes; None: one per core, at most 8.
     Raises: ValueError if a folder to write holds other data.
@@ -154,3 +180,15 @@ def make_data(
         ("qvhighlights", qvhighlights_scene, counts, _write_qvhighlights),
     ):
         _make(root / name, settings, _plan(make, numbers, f"{name}/{seed}"), write, workers)
+    if any(num_questioned):
+        _make_questions(root, num_questioned, seed, workers)
+
+
+def _make_questions(root: Path, counts: tuple[int, int], seed: int, workers: int | None) -> None:
+    """Both data sets with questions; the videos of NExT-GQA lie in NExT-QA's folder."""
+    train, test = counts
+    settings = {"version": _VERSION, "train": train, "test": test, "seed": seed}
+    splits = _plan(question_scene, {"train": train, "test": test}, f"nextqa/{seed}")
+    folders = {"train": "NExTVideo", "test": "videos"}
+    _make(root / "nextqa", settings, splits, write_nextqa, workers, folders)
+    _make(root / "nextgqa", settings, splits, write_nextgqa, workers, {})

@@ -71,3 +71,50 @@ def corpus(split: str) -> list[str]:
         for shape in SHAPES
         for third_person, gerund in ACTIONS.values()
     ]
+
+
+PLACES: dict[str, tuple[float, float]] = {  # name -> x, y in -1..1
+    "top left": (-1, -1),
+    "top right": (1, -1),
+    "bottom left": (-1, 1),
+    "bottom right": (1, 1),
+    "middle": (0, 0),
+}
+EVER = ("yes", "no", "only at night", "in every scene", "nobody knows")
+# Questions: about one event's place, and about whether a colour is ever seen.
+WHERE: dict[str, tuple[str, ...]] = {
+    "train": (
+        "where is the {c} {s}",
+        "where is something {c} {g}",
+        "where does the screen show a {c} {s}",
+        "in the video where is the {c} {s} {g}",
+        "where is the {s} that is {c}",
+    ),
+    "test": ("where do we see the {c} {s}", "where is the {c} object", "where is the {s} in {c} {g}"),
+}
+WHOLE: dict[str, tuple[str, ...]] = {
+    "train": (
+        "is something {c} ever shown in this video",
+        "is there a {c} object in this video",
+        "does something {c} appear in this video",
+        "is a {c} {s} ever shown in this video",
+    ),
+    "test": ("is there something {c} in this video", "does a {c} object ever appear in this video"),
+}
+
+
+def question(rng: random.Random, *, kind: str, split: str, colour: str, shape: str, action: str) -> str:
+    """One question of a split, lower case and without its mark. Args: kind, `where` or `whole`."""
+    templates = {"where": WHERE, "whole": WHOLE}[kind][split]
+    return rng.choice(templates).format(c=colour, s=shape, g=ACTIONS[action][1])
+
+
+def question_corpus() -> list[str]:
+    """Words of training questions and of all options."""
+    asked = [
+        t.format(c=c, s=s, g="sliding")
+        for t in (*WHERE["train"], *WHOLE["train"])
+        for c in COLOURS
+        for s in SHAPES
+    ]
+    return [*asked, *PLACES, *EVER]

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from videomind.synthetic.phrases import COLOURS
+from videomind.synthetic.phrases import COLOURS, PLACES
 from videomind.synthetic.scenes import Event, Scene
 
 _KEYFRAME_EVERY_S = 10  # lets a reader seek
@@ -114,7 +114,11 @@ class _Painter:
         if visible := self._event_at(time_s):
             i, event = visible
             pose = _pose(event.action, time_s, self.phases[i])
-            self._draw(frame, event.shape, pose, radius=self.radii[i], rgb=self.tints[i])
+            radius = self.radii[i]
+            if event.place is not None:
+                x, y = PLACES[event.place]
+                pose, radius = (0.8 * x + 0.1 * pose[0], 0.8 * y + 0.1 * pose[1], *pose[2:]), 0.7 * radius
+            self._draw(frame, event.shape, pose, radius=radius, rgb=self.tints[i])
         return frame
 
 

@@ -9,7 +9,7 @@ import string
 from dataclasses import dataclass
 from fractions import Fraction
 
-from videomind.synthetic.phrases import ACTIONS, COLOURS, SHAPES
+from videomind.synthetic.phrases import ACTIONS, COLOURS, PLACES, SHAPES
 
 NTSC = Fraction(30000, 1001)
 # Most videos are cheap to decode; every split of three or more holds all three rates.
@@ -23,13 +23,15 @@ QVH_GRID_S = 2
 class Event:
     """One thing that can be asked for.
 
-    Attributes: windows, the [start, end] pairs in s when it is visible; colour, shape, action, its names.
+    Attributes: windows, the [start, end] pairs in s when it is visible; colour, shape, action, its names;
+    place, where it stays, by its name; None moves about the whole picture.
     """
 
     windows: tuple[tuple[float, float], ...]
     colour: str
     shape: str
     action: str
+    place: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +125,33 @@ def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
         vid=f"{youtube_id}_0.0_{duration_s}.0",
         rate=rate,
         num_frames=round(duration_s * rate),
+        width=width,
+        height=height,
+        seed=rng.getrandbits(32),
+        events=events,
+    )
+
+
+def question_scene(rng: random.Random, index: int) -> Scene:
+    """Plan a video of 100-125 s for questions: 3 events of distinct colours in distinct places.
+
+    The pauses between them are so long that a clip of 32 s around one shows no other.
+
+    Args: rng; index within its split, which is not used.
+    """
+    lengths = [rng.randint(9, 14) for _ in range(3)]  # s
+    total, margin = rng.randint(100, 125), 10
+    starts = [margin + start for start in _place(rng, lengths, total - 2 * margin, 14)]
+    names = zip(rng.sample(list(COLOURS), 3), rng.sample(list(PLACES), 3), strict=True)
+    events = tuple(
+        Event(windows=((start, start + length),), place=place, **_name(rng, colour))
+        for start, length, (colour, place) in zip(starts, lengths, names, strict=True)
+    )
+    width, height = rng.choice(_SIZES)
+    return Scene(
+        vid="".join(rng.choices(string.digits, k=10)),
+        rate=Fraction(2),
+        num_frames=2 * total,
         width=width,
         height=height,
         seed=rng.getrandbits(32),

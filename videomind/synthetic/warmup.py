@@ -21,10 +21,11 @@ from videomind.files import read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk
 from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.processes import die_with_parent
 from videomind.processing import load_processor
 from videomind.synthetic.annotations import MARKER as DATA_MARKER
 from videomind.synthetic.tiny_model import MARKER, write_shards
-from videomind.synthetic.warmup_data import DATASETS, Tasks, load_videos
+from videomind.synthetic.warmup_data import DATASETS, Tasks, load_question_videos, load_videos
 from videomind.synthetic.warmup_loop import WarmupSettings, train
 
 LOSSES = "warmup_losses.json"
@@ -54,7 +55,9 @@ def _run(rank: int, base: Path, data_root: Path, partial: Path, settings: Warmup
         seed=settings.seed,
         share=(rank, settings.processes),
     )
-    tasks = Tasks(videos, random.Random(f"{settings.seed}/{rank}"))
+    share = (rank, settings.processes)
+    questioned = load_question_videos(data_root, Encoder(processor), budget=settings.budget, share=share)
+    tasks = Tasks(videos, random.Random(f"{settings.seed}/{rank}"), questioned)
     losses = train(model, tasks, processor, settings, quiet=rank > 0)
     if rank == 0:
         _save(model, base, partial)
@@ -63,6 +66,7 @@ def _run(rank: int, base: Path, data_root: Path, partial: Path, settings: Warmup
 
 def _worker(rank: int, rendezvous: str, *args) -> None:
     """Entry of a process. Args: rank; rendezvous, a file that does not exist yet; args of `_run`."""
+    die_with_parent()
     settings: WarmupSettings = args[-1]
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -90,7 +94,8 @@ def warm_up(
     """
     base, data_root, output = Path(base), Path(data_root), Path(output).absolute()
     settings = settings or WarmupSettings()
-    data = {name: read_json(data_root / name / DATA_MARKER) for name in DATASETS}
+    markers = {name: data_root / name / DATA_MARKER for name in (*DATASETS, "nextqa")}
+    data = {name: read_json(path) for name, path in markers.items() if name in DATASETS or path.is_file()}
     made_with = {**read_json(base / MARKER), "data": data, "warm_up": asdict(settings)}
     if output.exists():
         marker = output / MARKER

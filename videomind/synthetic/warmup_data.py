@@ -4,8 +4,8 @@ Only training rows and training phrasings are used; test videos, phrasings and a
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -13,10 +13,13 @@ from tqdm import tqdm
 
 from videomind.dataset.base import get_source
 from videomind.dataset.encoding import Encoder
+from videomind.dataset.phrases import capitalize, letter
 from videomind.dataset.schema import Annotation, VideoClip
-from videomind.dataset.video import read_clip
-from videomind.roles import VisualBudget, get_role
-from videomind.synthetic.phrases import ACTIONS, COLOURS, SHAPES, sentence
+from videomind.dataset.video import read_clip, video_duration
+from videomind.files import read_json
+from videomind.roles import MCQ_PREFIX, VisualBudget, get_role, multiple_choice
+from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, PLACES, SHAPES, question, sentence
+from videomind.synthetic.questions import TRUTH
 
 DATASETS = ("charades_sta", "qvhighlights")
 NOTHING = "nothing"
@@ -29,12 +32,14 @@ class WarmupVideo:
     """A training video in memory.
 
     Attributes: patches (T, H*W, 1176), of the grid (H, W); colours, per temporal step the colour seen all
-    through it, NOTHING between events, or None where an event starts or ends.
+    through it, NOTHING between events, or None where an event starts or ends; places, where each colour of
+    a video with questions stays.
     """
 
     patches: Tensor
     grid: tuple[int, int]
     colours: list[str | None]
+    places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +106,36 @@ def load_videos(
     return videos
 
 
-class Tasks:
-    """Draws tasks. Args: videos; rng."""
+def load_question_videos(
+    root: str | Path, encoder: Encoder, *, budget: VisualBudget, share: tuple[int, int] = (0, 1)
+) -> list[WarmupVideo]:
+    """Read the training videos with questions; none when the data root has none."""
+    folder = Path(root) / "nextqa"
+    if not folder.is_dir():
+        return []
+    truth = read_json(folder / TRUTH)
+    rank, processes = share
+    videos = []
+    for vid in tqdm(sorted(truth)[rank::processes], desc="question videos", unit="video", disable=rank > 0):
+        path = str(folder / f"NExTVideo/{vid}.mp4")
+        patches, grid = encoder.patches(read_clip(VideoClip(path=path, budget=budget)).frames)
+        steps, height, width = grid.tolist()
+        patches = patches.unflatten(0, (steps, height * width)).half()
+        seen = [
+            Annotation(duration=video_duration(path), query=event["colour"], span=[event["window"]])
+            for event in truth[vid]
+        ]
+        places = {event["colour"]: event["place"] for event in truth[vid]}
+        colours = _step_colours(seen, steps)
+        videos.append(WarmupVideo(patches=patches, grid=(height, width), colours=colours, places=places))
+    return videos
 
-    def __init__(self, videos: list[WarmupVideo], rng: random.Random):
-        self.videos, self.rng = videos, rng
+
+class Tasks:
+    """Draws tasks. Args: videos; rng; questioned, videos with questions."""
+
+    def __init__(self, videos: list[WarmupVideo], rng: random.Random, questioned: Sequence[WarmupVideo] = ()):
+        self.videos, self.rng, self.questioned = videos, rng, questioned
         self.steps: dict[str, list[tuple[WarmupVideo, int]]] = {}  # colour -> where it is seen
         for video in videos:
             for i, colour in enumerate(video.colours):
@@ -137,6 +167,46 @@ class Tasks:
             prompt=get_role("grounder").prompt(self._phrase(asked)),
             reply=f"The relevant moment happens in  {asked}. {verdict}.",
         )
+
+    def questions(self, count: int) -> list[Task]:
+        """Questions with options as the answerer gets them; none without videos for them."""
+        return [self.question() for _ in range(count)] if self.questioned else []
+
+    def question(self) -> Task:
+        """A question about a clip or a whole video."""
+        video = self.rng.choice(self.questioned)
+        return self._where(video) if self.rng.random() < 0.6 else self._whole(video)
+
+    def _where(self, video: WarmupVideo) -> Task:
+        """Where is it? Seen in a clip about one event, of a step or up to 16."""
+        colour = self.rng.choice(sorted(video.places))
+        inside = [i for i, seen in enumerate(video.colours) if seen == colour]
+        others = {i for i, seen in enumerate(video.colours) if seen not in (colour, None, NOTHING)}
+        start = end = self.rng.choice(inside)
+        wanted = self.rng.choice((1, 2, 6, 16))
+        while end - start + 1 < wanted:
+            grown = [i for i in (start - 1, end + 1) if 0 <= i < len(video.colours) and i not in others]
+            if not grown:
+                break
+            added = self.rng.choice(grown)
+            start, end = min(start, added), max(end, added)
+        return self._asked(video, slice(start, end + 1), "where", colour, tuple(PLACES), video.places[colour])
+
+    def _whole(self, video: WarmupVideo) -> Task:
+        """Is it ever seen? Over the whole video, as sparsely as the answerer sees it."""
+        shown = self.rng.random() < 0.5
+        colour = self.rng.choice([c for c in COLOURS if (c in video.places) == shown])
+        sparse = slice(self.rng.randrange(4), None, max(len(video.colours) // 16, 1))
+        return self._asked(video, sparse, "whole", colour, EVER, EVER[0] if shown else EVER[1])
+
+    def _asked(
+        self, video: WarmupVideo, steps: slice, kind: str, colour: str, options: tuple[str, ...], answer: str
+    ) -> Task:
+        about = {"colour": colour, "shape": self.rng.choice(SHAPES), "action": self.rng.choice(list(ACTIONS))}
+        text = question(self.rng, kind=kind, split="train", **about)
+        prompt = multiple_choice(f"{capitalize(text)}?", options)
+        reply = f"{MCQ_PREFIX}{letter(options.index(answer))})"
+        return Task(patches=video.patches[steps], grid=video.grid, prompt=prompt, reply=reply)
 
     def _agreeing(self, possible: bool, seen: list[str]) -> str:
         """One of the colours seen, half of the time if that is possible, else any."""

@@ -25,14 +25,16 @@ class WarmupSettings:
     """How the warm-up trains.
 
     Attributes: short_steps, long_steps, optimizer steps of the two stages; short_batch, long_batch, tasks
-    per step over all processes; lr, the peak learning rate; num_videos, training videos used; seed;
-    processes, of one thread each, which share batches and videos; budget of the frames.
+    per step over all processes; question_batch, those with questions beside them, where there are any; lr,
+    the peak learning rate; num_videos, training videos used; seed; processes, of one thread each, which
+    share batches and videos; budget of the frames.
     """
 
     short_steps: int = 200
     long_steps: int = 400
     short_batch: int = 64
     long_batch: int = 16
+    question_batch: int = 8
     lr: float = 3e-3
     num_videos: int = 120
     seed: int = 0
@@ -103,13 +105,16 @@ def _average_gradients(params: list[nn.Parameter]) -> None:
         param.grad = grad.view_as(param)
 
 
-def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[Task]:
-    """This process's share of a batch."""
+def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[list[Task]]:
+    """This process's share of a batch, in groups of about the same length."""
+    questions = tasks.questions(settings.question_batch // settings.processes)
     if first_stage:
-        return [tasks.short() for _ in range(settings.short_batch // settings.processes)]
+        short = [tasks.short() for _ in range(settings.short_batch // settings.processes)]
+        return [group for group in (short, questions) if group]
     others = range(settings.long_batch // settings.processes - 1)
     review = [tasks.rng.random() < _REVIEW for _ in others]
-    return [tasks.long(), *(tasks.short() if short else tasks.long() for short in review)]
+    mixed = [tasks.long(), *(tasks.short() if short else tasks.long() for short in review)]
+    return [group for group in (mixed, questions) if group]
 
 
 def train(
@@ -129,13 +134,16 @@ def train(
         optimizer.zero_grad()
         first_stage = step < settings.short_steps
         model.model.visual.requires_grad_(first_stage)
-        loss = _loss(model, _draw(tasks, settings, first_stage=first_stage), processor)
-        loss.backward()
+        parts = []
+        for group in (groups := _draw(tasks, settings, first_stage=first_stage)):
+            part = _loss(model, group, processor) / len(groups)
+            part.backward()
+            parts.append(part.item())
         trained = [p for p in model.parameters() if p.requires_grad]
         _average_gradients(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         scheduler.step()
-        losses.append(loss.item())
+        losses.append(sum(parts))
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
     return losses

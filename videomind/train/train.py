@@ -31,6 +31,7 @@ from videomind.model.checkpoint import (
 )
 from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
+from videomind.processes import die_with_launcher
 from videomind.processing import Processor
 from videomind.roles import get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
@@ -162,6 +163,7 @@ def _init_communication(args: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    die_with_launcher()
     setup_logging()
 
     def run() -> None:
