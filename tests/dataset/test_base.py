@@ -206,6 +206,7 @@ def test_missing_and_broken_files(tmp_path, name, files, message):
 
 
 def test_videos_that_are_not_there_are_counted(tmp_path):
+    """By their whole names; the original compared the first eleven characters (section 6 of the facts)."""
     folder = tmp_path / "vid_morp/videos_3fps_480_noaudio"
     folder.mkdir(parents=True)
     (folder / "here.mp4").touch()

@@ -5,13 +5,17 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 
+import pyarrow
 import pytest
 from goldens import close, escaped_plan_fix, golden_manifest, golden_root
+from pyarrow import parquet
 
 from videomind.dataset.base import get_source, source_names
 from videomind.dataset.conversation import to_messages
 from videomind.dataset.filters import Filters
+from videomind.dataset.parts import Entry, load_part
 from videomind.dataset.schema import Annotation
+from videomind.dataset.statistics import statistics
 from videomind.dataset.sub_classes.mvbench import frame_numbers
 from videomind.dataset.views import AnsweringCrop, Grounding
 from videomind.files import read_json
@@ -247,3 +251,30 @@ def test_hirest_steps_need_not_touch(tmp_path):
         ("The moment before pour", [[4, 20]]),
         ("The moment after boil", [[25, 30]]),
     ]
+
+
+def test_videomme_has_subtitles_where_they_are(tmp_path):
+    """Section 6: the original never set their path."""
+    row = {
+        "question": "Who?",
+        "options": ["A. p", "B. q", "C. r", "D. s"],
+        "answer": "B",
+        "duration": "short",
+    }
+    (tmp_path / "videomme/subtitle").mkdir(parents=True)
+    (tmp_path / "videomme/subtitle/x1.srt").touch()
+    table = pyarrow.Table.from_pylist([{**row, "videoID": vid} for vid in ("x1", "x2")])
+    parquet.write_table(table, tmp_path / "videomme/test-00000-of-00001.parquet")
+    found = get_source("videomme", tmp_path).load("test").annotations
+    assert [a.subtitle_path for a in found] == [f"{tmp_path}/videomme/subtitle/x1.srt", None]
+    assert (found[0].options, found[0].answer, found[0].task) == (["p", "q", "r", "s"], "q", "short")
+
+
+def test_candidates_without_a_right_one(tmp_path):
+    """Defect 22: the statistics divided by the number of right ones; 0/0 overlaps count as 0."""
+    row = {"video_path": "v", "duration": 9, "query": "q", "span": [[1, 1]], "pred": [[1, 1], [4, 5]]}
+    (tmp_path / "verifying").mkdir()
+    (tmp_path / "verifying/verifying_tacos_2b.json").write_text(json.dumps([row]))
+    part = load_part(Entry(name="tacos_verify_2b"), data_root=tmp_path)
+    assert [a.positive for a in part.annotations] == [False, False]
+    assert "tacos_verify_2b                   0                   2" in statistics([part])

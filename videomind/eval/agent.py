@@ -67,7 +67,9 @@ class VideoMind:
         )
         folders = {**_roles_in(path), **(roles or {})}
         if not folders and path is None and base_path is None:
-            raise ValueError("Give the folder of a role checkpoint or of a base model")
+            raise ValueError(
+                "Give a role checkpoint (--model_gnd_path, ...) or a base model (--base_model_path)"
+            )
         loaded = load_roles(folders, settings) if folders else load_model(path or base_path, settings)
         model = spread(loaded.model) if device == ALL_DEVICES else loaded.model.to(kind)
         return cls(Pipeline(model, loaded.processor, roles=tuple(folders), max_new_tokens=max_new_tokens))

@@ -7,7 +7,7 @@ embedding tables and the vision merger.
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from videomind.model.disk_format import (
 )
 from videomind.model.qwen2_vl import AgentQwen2VL
 from videomind.model.sharding import gathered
-from videomind.model.tensors import compare, read_tensors, refuse, save_tensors
+from videomind.model.tensors import changed, compare, read_tensors, refuse, save_tensors
 from videomind.processing import Processor, load_processor, save_processor
 from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 
@@ -252,23 +252,14 @@ def load_extra(
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
     with torch.no_grad(), gathered(expected.values(), modify=True):
         refuse(compare(expected, state), path)
-        if keep and (changed := _changed(own, state, new_head)):
+        shared = {k: v for k, v in state.items() if not (new_head and k.startswith("head."))}
+        if keep and (names := changed(own, shared)):
             raise ValueError(
-                f"{path} changes {', '.join(changed[:4])}, which the roles of other checkpoints share. "
+                f"{path} changes {', '.join(names[:4])}, which the roles of other checkpoints share. "
                 "Use roles that were trained together, or adapters alone."
             )
         for name, value in state.items():
             own[name].copy_(value)
-
-
-def _changed(own: Mapping[str, Tensor], state: Mapping[str, Tensor], new_head: bool) -> list[str]:
-    """Names of tensors whose saved values are not those in the model."""
-    return [
-        name
-        for name, value in state.items()
-        if not (new_head and name.startswith("head."))
-        and not torch.equal(own[name].cpu(), value.to(own[name].dtype).cpu())
-    ]
 
 
 def _plain(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,6 +31,15 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict
         "unexpected": sorted(found.keys() - expected.keys()),
         "mismatched": sorted(mismatched),
     }
+
+
+def changed(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors whose saved values are not those of the model."""
+    return [
+        name
+        for name, value in saved.items()
+        if not torch.equal(own[name].cpu(), value.to(own[name].dtype).cpu())
+    ]
 
 
 def refuse(problems: Mapping[str, list[str]], where: Path) -> None:
