@@ -72,7 +72,7 @@ def test_warm_up_tasks_are_answered_rightly(root, tmp_path):
     for task in tasks.questions(100):
         colour = next(word for word in re.split(r"\W+", task.prompt) if word in COLOURS)
         options = dict(re.findall(r"\(([A-E])\) (.*)", task.prompt))
-        (chosen,) = re.fullmatch(r"Best Option: \(([A-E])\)", task.reply).groups()
+        (chosen,) = re.fullmatch(r"Best Option: \(([A-E])\)", task.start + task.reply).groups()
         letters.add(chosen)
         of = [v for v in videos if v.grid == task.grid]
         if "Yes" in options.values():

@@ -44,12 +44,17 @@ class WarmupVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One turn to learn: patches (T, H*W, 1176) of the grid (H, W), or None; the user's text; the reply."""
+    """One turn to learn.
+
+    Attributes: patches (T, H*W, 1176) of the grid (H, W), or None; prompt, the user's text; reply; start of
+    the reply that is given, not learned.
+    """
 
     patches: Tensor | None
     grid: tuple[int, int]
     prompt: str
     reply: str
+    start: str = ""
 
 
 def _colour(text: str) -> str:
@@ -205,8 +210,9 @@ class Tasks:
         about = {"colour": colour, "shape": self.rng.choice(SHAPES), "action": self.rng.choice(list(ACTIONS))}
         text = question(self.rng, kind=kind, split="train", **about)
         prompt = multiple_choice(f"{capitalize(text)}?", options)
-        reply = f"{MCQ_PREFIX}{letter(options.index(answer))})"
-        return Task(patches=video.patches[steps], grid=video.grid, prompt=prompt, reply=reply)
+        reply = f"{letter(options.index(answer))})"
+        patches = video.patches[steps]
+        return Task(patches=patches, grid=video.grid, prompt=prompt, reply=reply, start=MCQ_PREFIX)
 
     def _agreeing(self, possible: bool, seen: list[str]) -> str:
         """One of the colours seen, half of the time if that is possible, else any."""

@@ -34,7 +34,7 @@ class WarmupSettings:
     long_steps: int = 400
     short_batch: int = 64
     long_batch: int = 16
-    question_batch: int = 8
+    question_batch: int = 32
     lr: float = 3e-3
     num_videos: int = 120
     seed: int = 0
@@ -50,7 +50,7 @@ _LAST_LR = 0.05  # of the peak
 def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
     """Ids and labels (L,) of a task."""
     placeholder = "" if task.patches is None else VIDEO_PLACEHOLDER
-    context = chatml([("user", placeholder + task.prompt), ("assistant", None)])
+    context = chatml([("user", placeholder + task.prompt), ("assistant", None)]) + task.start
     encode = processor.tokenizer.encode
     prompt = torch.tensor(encode(context, add_special_tokens=False))
     reply = torch.tensor(encode(f"{task.reply}<|im_end|>", add_special_tokens=False))
