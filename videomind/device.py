@@ -9,8 +9,6 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
-from accelerate.utils import get_balanced_memory
 from torch import nn
 
 HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
@@ -104,6 +102,9 @@ def spread(model: nn.Module) -> nn.Module:
     """Put a model on all visible devices, layer after layer, for one that is too large for a single one."""
     if detect().count < 2:
         return model.to(torch_device())
+    from accelerate import dispatch_model, infer_auto_device_map  # slow to import, and seldom needed
+    from accelerate.utils import get_balanced_memory
+
     whole = [*getattr(model, "_no_split_modules", ()), "GroundingHead"]
     memory = get_balanced_memory(model, no_split_module_classes=whole)
     places = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)

@@ -6,7 +6,7 @@ Budgets are those the published checkpoints were trained with.
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -92,16 +92,6 @@ VERIFIER_YES, VERIFIER_NO = PROMPTS["verifier_responses"]
 MCQ_PREFIX: str = PROMPTS["answerer_mcq"]["generation_prefix_mcq"]
 
 
-def multiple_choice(question: str, options: Sequence[str]) -> str:
-    """The answerer's text for a question with options. Args: options without letters."""
-    parts = PROMPTS["answerer_mcq"]
-    listed = (
-        parts["option"].format(letter=chr(ord("A") + i), Option=option[:1].upper() + option[1:])
-        for i, option in enumerate(options)
-    )
-    return parts["prefix"].format(question=question) + "".join(listed) + parts["suffix"]
-
-
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The end of an error message: what is allowed, and the closest match if there is one."""
     allowed = sorted(allowed)
@@ -115,6 +105,19 @@ def get_role(name: str) -> Role:
     if name not in ROLES:
         raise ValueError(f"Unknown role {name!r} (--role). {nearest(name, ROLES)}")
     return ROLES[name]
+
+
+_BUDGET_FLAGS = {
+    "min_tokens": "min_tokens_per_frame",
+    "max_tokens": "max_tokens_per_frame",
+    "max_frames": "max_frames",
+    "fps": "fps",
+}
+
+
+def budget_numbers(arguments: object) -> dict[str, float | None]:
+    """What a command line says of visual budgets, for `budget_override`. Args: arguments, with its flags."""
+    return {name: getattr(arguments, flag) for name, flag in _BUDGET_FLAGS.items()}
 
 
 def budget_override(

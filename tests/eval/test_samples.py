@@ -73,8 +73,13 @@ def test_subtitles_within_the_clip(tmp_path, caplog):
     assert text == "You are given a video with 39.0 seconds long.\nSubtitles:\n0.5s - 2.0s, Hello there\n"
     assert subtitle_text([first] * 200, [0, 10]).count("Hello") == 100
     assert read_subtitles(tmp_path / "none.srt") == [] and "No subtitles" in caplog.text
-    fields = {"question": "Which?", "options": ["a"], "duration": 10.0}
+    fields = {"question": "Which?", "options": ["a"]}
     asked = Annotation(video_path="v", subtitle_path=str(tmp_path / "a.srt"), **fields)
-    read = answerer_sample(asked, None, ChainSettings(use_subtitle=True)).prompt
+    read = answerer_sample(asked, None, ChainSettings(use_subtitle=True), 10.0).prompt
     assert read.startswith("You are given a video with 10.0 seconds long.\nSubtitles:\n1.5s")
     assert answerer_sample(asked, None, ChainSettings()).prompt.startswith("Which?")
+    # As Video-MME's, which have no duration: the clip is enough.
+    clip = answerer_sample(asked, [1.0, 4.0], ChainSettings(use_subtitle=True)).prompt
+    assert clip.startswith(
+        "You are given a video with 3.0 seconds long.\nSubtitles:\n0.5s - 2.0s, Hello there\n"
+    )

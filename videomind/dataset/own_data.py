@@ -11,10 +11,18 @@ from videomind.dataset.base import VIDEO_MISSING, DroppedRow, Source
 from videomind.dataset.phrases import clean_query, clean_question, letter
 from videomind.dataset.readers import read_numbered_jsonl
 from videomind.dataset.schema import Annotation
-from videomind.dataset.sub_classes.verifying import NUM_CANDIDATES, are_positive
+from videomind.dataset.sub_classes.verifying import are_positive
 from videomind.dataset.video import video_duration
 from videomind.dataset.video_reader import BadVideoError
-from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying, View
+from videomind.dataset.views import (
+    NUM_CANDIDATES,
+    Answering,
+    AnsweringCrop,
+    Grounding,
+    Planning,
+    Verifying,
+    View,
+)
 from videomind.roles import nearest
 
 VIEWS: dict[str, type[View]] = {

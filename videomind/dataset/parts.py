@@ -98,7 +98,10 @@ def load_part(
     Args: seed, of what sources draw at random.
     Raises: ValueError.
     """
-    cache = _cache(entry, data_root, filters, seed)
+    return _part(entry, _cache(entry, data_root, filters, seed))
+
+
+def _part(entry: Entry, cache: Cache) -> Part:
     annotations, report = cache.load()
     return Part(
         entry=entry, split=cache.split, view=cache.source.view, annotations=annotations, report=report
@@ -118,7 +121,7 @@ def load_parts(
             done = pool.map(Cache.prepare, stale)
             for _ in tqdm(done, total=len(stale), desc="reading annotations", unit=" data sets", delay=2):
                 pass
-    return [load_part(entry, data_root=data_root, filters=filters, seed=seed) for entry in entries]
+    return [_part(entry, cache) for entry, cache in zip(entries, caches, strict=True)]
 
 
 def _cache(entry: Entry, data_root: str | Path, filters: Filters, seed: int) -> Cache:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from videomind.dataset.schema import Span
+from videomind.roles import PROMPTS
 
 
 def clean_question(text: str) -> str:
@@ -23,6 +24,13 @@ def capitalize(text: str) -> str:
 def letter(index: int) -> str:
     """The letter of an option by its position: 0 is A."""
     return chr(ord("A") + index)
+
+
+def multiple_choice(question: str, options: Sequence[str]) -> str:
+    """The answerer's text for a question with options. Args: options without letters."""
+    parts = PROMPTS["answerer_mcq"]
+    listed = (parts["option"].format(letter=letter(i), Option=capitalize(o)) for i, o in enumerate(options))
+    return parts["prefix"].format(question=question) + "".join(listed) + parts["suffix"]
 
 
 def before_after(

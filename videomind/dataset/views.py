@@ -14,6 +14,7 @@ from videomind.spans import fit, widen
 
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
 VERIFY_MIN_S = 2.0
+NUM_CANDIDATES = 5  # the best ones of a query that the verifier judges
 ROUTES = (1, 2, 3, 4)
 ROUTES_WITH_QUERY = (1, 3)
 

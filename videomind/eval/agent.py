@@ -99,19 +99,35 @@ class VideoMind:
         settings = settings or ChainSettings(planning=True, rephrasing=True)
         if question and not options:
             settings = replace(settings, style="direct", open_ended=True)
-        anno = Annotation(
-            source="video",
-            video_path=video,
-            duration=duration,
-            query=clean_query(query or question),
-            question=clean_question(question) if question else None,
-            options=list(options) if options else None,
-        )
+        anno = video_annotation(video, question, options=options, query=query, duration=duration)
+        return self.ask(anno, settings)
+
+    def ask(self, anno: Annotation, settings: ChainSettings) -> Result:
+        """Run the chain on an annotation, decoding in place."""
         return drive(self.chain(anno, settings), partial(prepare_all, encoder=self.encoder))
 
     def chain(self, anno: Annotation, settings: ChainSettings) -> Chain:
         """The chain on an annotation, to be driven by the caller; see `videomind.eval.chain`."""
         return chain(self.pipeline, self.encoder, anno, settings)
+
+
+def video_annotation(
+    video: str | list[str],
+    question: str | None,
+    *,
+    options: Sequence[str] | None = None,
+    query: str | None = None,
+    duration: float | None = None,
+) -> Annotation:
+    """What a user asks about one video, as an annotation. Args: question or query, or both."""
+    return Annotation(
+        source="video",
+        video_path=video,
+        duration=duration,
+        query=clean_query(query or question),
+        question=clean_question(question) if question else None,
+        options=list(options) if options else None,
+    )
 
 
 def _roles_in(path: str | Path | None) -> dict[str, str | Path]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.schema import Annotation, Sample, Span
+from videomind.dataset.views import NUM_CANDIDATES
 from videomind.eval.pipeline import Pipeline, Prepared
 from videomind.eval.samples import (
-    NUM_VERIFIED,
     ChainSettings,
     answer_span,
     answerer_sample,
@@ -125,20 +125,21 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
         grounds = grounds and result.plan.grounds
     if grounds:
         result.query = _plain_query(result.plan, asked)
-        sample = grounder_sample(anno.video_path, result.query, settings)
-        encoded = encoder.with_text(sample, prepared[-1].encoded)
-        ready = replace(prepared[-1], sample=sample, encoded=encoded)
+        ready = prepared[-1]
+        if result.query != asked:
+            sample = grounder_sample(anno.video_path, result.query, settings)
+            ready = replace(ready, sample=sample, encoded=encoder.with_text(sample, ready.encoded))
         _ground(pipeline, result, ready, settings)
         if pipeline.has("verifier") and len(result.proposed) > 1:
             text = result.query if settings.verify_query else asked
-            spans = [candidate.span for candidate in result.proposed[:NUM_VERIFIED]]
+            spans = [candidate.span for candidate in result.proposed[:NUM_CANDIDATES]]
             wanted = verifier_samples(anno.video_path, text, spans, result.duration, settings)
             prepared = _received(result, (yield wanted))
             _apply(result, _timed(result, "verifier", lambda: pipeline.verify(prepared)))
     if answers(anno, settings):
         if result.candidates:
             result.clip = answer_span(result.candidates[0].span, result.duration, settings)
-        prepared = _received(result, (yield [answerer_sample(anno, result.clip, settings)]))
+        prepared = _received(result, (yield [answerer_sample(anno, result.clip, settings, result.duration)]))
         result.answer = _timed(result, "answerer", lambda: pipeline.answer(prepared[0]))
     return result
 
@@ -202,15 +203,15 @@ def _ground(pipeline: Pipeline, result: Result, prepared: Prepared, settings: Ch
     result.grounder_response, result.grounded = found.response, found.success
     spans, scores = found.windows(result.duration, settings.unit_s)
     if not found.success and pipeline.has("verifier"):
-        spans, scores = even_windows(result.duration), [0] * NUM_VERIFIED
+        spans, scores = even_windows(result.duration), [0] * NUM_CANDIDATES
     result.proposed = [Candidate(span=s, score=c) for s, c in zip(spans, scores, strict=True)]
     result.candidates = result.proposed
 
 
 def even_windows(duration_s: float) -> list[Span]:
     """Five windows of a third of the video, one every sixth, s."""
-    step = duration_s / (NUM_VERIFIED + 1)
-    return [[i * step, (i + 2) * step] for i in range(NUM_VERIFIED)]
+    step = duration_s / (NUM_CANDIDATES + 1)
+    return [[i * step, (i + 2) * step] for i in range(NUM_CANDIDATES)]
 
 
 def _apply(result: Result, verdicts: Sequence[float]) -> None:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from videomind.dataset.base import Source
-from videomind.dataset.phrases import clean_query
+from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span, VideoClip
+from videomind.dataset.video import video_duration
 from videomind.dataset.views import verifying_clip
-from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, multiple_choice, nearest
+from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
 from videomind.spans import fit
 
 log = logging.getLogger(__name__)
 
 STYLES = ("mcq", "options", "direct")
-NUM_VERIFIED = 5
 MAX_SUBTITLES = 100
 _TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 
@@ -101,14 +101,19 @@ def answer_span(span: Span, duration_s: float, settings: ChainSettings) -> Span:
     return fit(span, duration_s, settings.min_len_s if ratio is None else ratio * duration_s)
 
 
-def answerer_sample(anno: Annotation, span: Span | None, settings: ChainSettings) -> Sample:
-    """The answerer's input. Args: span of the clip, s; None is the whole video."""
+def answerer_sample(
+    anno: Annotation, span: Span | None, settings: ChainSettings, duration_s: float | None = None
+) -> Sample:
+    """The answerer's input.
+
+    Args: span of the clip, s; None is the whole video, of duration_s (read from it if subtitles need it).
+    """
     start, end = span or (None, None)
     clip = VideoClip(path=anno.video_path, budget=settings.budget_of("answerer"), start_s=start, end_s=end)
     prompt = question_text(anno, settings.style)
-    if settings.use_subtitle and anno.subtitle_path and anno.duration:
-        whole = span or [0.0, anno.duration]
-        prompt = subtitle_text(read_subtitles(anno.subtitle_path), whole) + prompt
+    if settings.use_subtitle and anno.subtitle_path:
+        shown = span or [0.0, duration_s or video_duration(anno.video_path)]
+        prompt = subtitle_text(read_subtitles(anno.subtitle_path), shown) + prompt
     prefix = MCQ_PREFIX if settings.style == "mcq" and anno.options else None
     return Sample(role="answerer", clip=clip, prompt=prompt, response_prefix=prefix)
 

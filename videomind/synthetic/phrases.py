@@ -107,14 +107,3 @@ def question(rng: random.Random, *, kind: str, split: str, colour: str, shape: s
     """One question of a split, lower case and without its mark. Args: kind, `where` or `whole`."""
     templates = {"where": WHERE, "whole": WHOLE}[kind][split]
     return rng.choice(templates).format(c=colour, s=shape, g=ACTIONS[action][1])
-
-
-def question_corpus() -> list[str]:
-    """Words of training questions and of all options."""
-    asked = [
-        t.format(c=c, s=s, g="sliding")
-        for t in (*WHERE["train"], *WHOLE["train"])
-        for c in COLOURS
-        for s in SHAPES
-    ]
-    return [*asked, *PLACES, *EVER]

@@ -13,7 +13,7 @@ from videomind.dataset.parts import open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.losses import LossWeights
-from videomind.roles import budget_override, get_role, nearest
+from videomind.roles import budget_numbers, budget_override, get_role, nearest
 
 TUNING_MODULES = ("projector",)
 
@@ -55,15 +55,6 @@ class DataArguments:
     max_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
     max_frames: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
     fps: float | None = field(default=None, metadata={"help": "overrides the role's budget"})
-
-    def budget(self) -> dict[str, float | None]:
-        """What replaces the roles' visual budgets."""
-        return {
-            "min_tokens": self.min_tokens_per_frame,
-            "max_tokens": self.max_tokens_per_frame,
-            "max_frames": self.max_frames,
-            "fps": self.fps,
-        }
 
     def filters(self) -> Filters:
         """The annotation filters."""
@@ -162,7 +153,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
 
 def _check(args: Arguments) -> None:
     """Refuse what can be refused before anything is loaded."""
-    budget_override(get_role(args.model.role).budget, **args.data.budget())
+    budget_override(get_role(args.model.role).budget, **budget_numbers(args.data))
     for name, value, allowed in (
         ("base_model", args.model.base_model, ("qwen2_vl",)),
         ("conv_type", args.model.conv_type, ("chatml",)),

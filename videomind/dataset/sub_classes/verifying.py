@@ -10,10 +10,9 @@ from typing import Any
 
 from videomind.dataset.base import Source
 from videomind.dataset.schema import Annotation, Span
-from videomind.dataset.views import Verifying
+from videomind.dataset.views import NUM_CANDIDATES, Verifying
 from videomind.spans import best_iou
 
-NUM_CANDIDATES = 5
 MIN_IOU = 0.5
 _SETS = ("qvhighlights", "didemo", "tacos")
 
