@@ -50,4 +50,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / n
 exec "$PYTHON" -m videomind.launch \
     --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" \
-    videomind/train/train.py "${arguments[@]}" "$@"
+    -m videomind.processes videomind.train.train "${arguments[@]}" "$@"

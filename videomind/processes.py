@@ -1,13 +1,15 @@
-"""What the processes of one run owe each other: to end when the one that started them is gone."""
+"""What the processes of one run owe each other: to end when the one that started them is gone.
+
+`python -m videomind.processes MODULE ARGUMENTS` runs `MODULE.main` as a process of `videomind.launch`.
+"""
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
 LAUNCHER = "VIDEOMIND_LAUNCHER"  # environment variable: the process id of torchrun
 
 
@@ -24,10 +26,18 @@ def die_with_parent(parent: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_with_launcher() -> None:
-    """The same for the processes of `videomind.launch`: torchrun starts them in sessions of their own.
+def main() -> int:
+    """Run a module's main, bound to the launcher before anything heavy is imported.
 
-    After a SIGKILL of torchrun alone they would go on, hold their devices, and write beside the next run.
+    torchrun starts processes in sessions of their own: after a SIGKILL of torchrun alone they would go on,
+    hold their devices, and write beside the next run.
     """
     if launcher := os.environ.get(LAUNCHER):
         die_with_parent(int(launcher))
+    module = sys.argv[1]
+    sys.argv = sys.argv[1:]  # so that usage texts name the module
+    return importlib.import_module(module).main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,4 +18,5 @@ if ((nproc == 1)); then
     exec "$PYTHON" -m videomind.eval.infer "$@"
 fi
 exec "$PYTHON" -m videomind.launch --nproc_per_node "$nproc" \
-    --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" -m videomind.eval.infer "$@"
+    --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" \
+    -m videomind.processes videomind.eval.infer "$@"

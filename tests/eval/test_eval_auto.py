@@ -69,7 +69,7 @@ def test_usage_and_errors(agent, questions, tmp_path):
 
 def left_behind(out: Path) -> list[psutil.Process]:
     """Processes of a run that go on after their launcher was killed; they get a moment to notice."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while found := [p for p in psutil.process_iter() if works_on(p, out)]:
         if time.monotonic() > deadline:
             return found

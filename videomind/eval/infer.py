@@ -20,28 +20,21 @@ from tqdm import tqdm
 from videomind.dataset.base import Source
 from videomind.dataset.encoding import BadSampleError
 from videomind.dataset.parts import open_source
-from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
 from videomind.dataset.video import BadVideoError
-from videomind.eval.agent import VideoMind
-from videomind.eval.chain import Chain, drive
+from videomind.eval.agent import VideoMind, video_annotation
+from videomind.eval.chain import Chain
 from videomind.eval.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.eval.samples import STYLES, ChainSettings
 from videomind.eval.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
-from videomind.processes import die_with_launcher
+from videomind.roles import budget_numbers
 
 log = logging.getLogger(__name__)
 
 SUBMISSION = "hl_{split}_submission.jsonl"
 ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
-BUDGET_FLAGS = {
-    "min_tokens": "min_tokens_per_frame",
-    "max_tokens": "max_tokens_per_frame",
-    "max_frames": "max_frames",
-    "fps": "fps",
-}
 VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # What ends one sample, with a record of the reason, and not the run.
 FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
@@ -113,7 +106,7 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
         rephrasing=args.auto_rephrasing,
         use_subtitle=args.use_subtitle,
         verify_query=args.verify_query,
-        budget={name: getattr(args, flag) for name, flag in BUDGET_FLAGS.items()},
+        budget=budget_numbers(args),
         **of_source,
     )
 
@@ -149,7 +142,7 @@ def run_dataset(args: argparse.Namespace) -> int:
         predict(load_agent(args), annotations, pending, settings, results, args)
     if dist.is_initialized():
         dist.barrier()
-    return finish(results, len(annotations), split) if rank() == 0 else 0
+    return finish(results, len(annotations), split, alone=args.chunk == 1) if rank() == 0 else 0
 
 
 def predict(
@@ -182,12 +175,12 @@ def predict(
         results.append(pending[position], record)
 
 
-def finish(results: ResultFile, count: int, split: str) -> int:
+def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
     """Merge the parts, write a QVHighlights submission where there are its keys, report failures.
 
-    With several runs by hand (`--chunk`) the last one to end does so.
+    With several runs by hand (`--chunk`, not `alone`) the last one to end does so.
     """
-    if missing := count - len(results.done()):
+    if not alone and (missing := count - len(results.done())):
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
@@ -208,14 +201,8 @@ def run_video(args: argparse.Namespace) -> int:
         raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
     agent = load_agent(args)
     settings = replace(chain_settings(args), open_ended=True)
-    anno = Annotation(
-        source="video",
-        video_path=args.video,
-        query=clean_query(args.query or args.question),
-        question=clean_question(args.question) if args.question else None,
-        options=args.options,
-    )
-    result = drive(agent.chain(anno, settings), partial(prepare_all, encoder=agent.encoder))
+    anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
+    result = agent.ask(anno, settings)
     line = json.dumps(result.to_record(anno), ensure_ascii=False)
     write_text(Path(args.pred_path) / RESULT, line + "\n")
     if result.candidates:
@@ -229,7 +216,6 @@ def run_video(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    die_with_launcher()
     args = build_parser().parse_args(argv)
     setup_logging(Path(args.pred_path) / "infer.log")
     return run_reporting(log, lambda: run(args))

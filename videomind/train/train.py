@@ -31,9 +31,8 @@ from videomind.model.checkpoint import (
 )
 from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
-from videomind.processes import die_with_launcher
 from videomind.processing import Processor
-from videomind.roles import get_role
+from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.trainer import COMPLETE, RoleTrainer, complete_checkpoints, remove_folder
@@ -100,7 +99,7 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
         filters=data.filters(),
         seed=args.training.seed,
         max_retries=data.max_retries,
-        budget=data.budget(),
+        budget=budget_numbers(data),
     )
     log.info("Training set:\n%s", mixture.statistics())
     return mixture
@@ -163,7 +162,6 @@ def _init_communication(args: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    die_with_launcher()
     setup_logging()
 
     def run() -> None:
