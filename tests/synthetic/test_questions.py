@@ -1,5 +1,6 @@
 """Synthetic questions: read by the real loaders, answerable from the clip of the moment, held out."""
 
+import json
 import random
 import re
 
@@ -84,4 +85,8 @@ def test_warm_up_tasks_are_answered_rightly(root, tmp_path):
             assert options[chosen].lower() in {v.floors.get(colour) for v in of}
             assert len(task.patches) <= 16
     assert len(letters) == 5
-    assert Tasks([], random.Random(0)).questions(3) == []
+    for task in tasks.lists(20):
+        named = task.prompt.removeprefix("As JSON: ").split("; ")
+        assert [" ".join(step.values()) for step in json.loads(task.reply)] == named
+    without = Tasks([], random.Random(0))
+    assert without.questions(3) == without.lists(3) == []

@@ -3,6 +3,7 @@
 Only training rows and training phrasings are used; test videos, phrasings and answers never enter.
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -176,6 +177,18 @@ class Tasks:
     def questions(self, count: int) -> list[Task]:
         """Questions with options as the answerer gets them; none without videos for them."""
         return [self.question() for _ in range(count)] if self.questioned else []
+
+    def lists(self, count: int) -> list[Task]:
+        """Steps to write as JSON, which a pretrained model could do; none without videos for questions."""
+        return [self._list() for _ in range(count)] if self.questioned else []
+
+    def _list(self) -> Task:
+        phrase = self._phrase(self.rng.choice(list(COLOURS)))
+        grounder = {"type": "grounder", "value": phrase}
+        verifier, answerer = {"type": "verifier"}, {"type": "answerer"}
+        steps = self.rng.choice(([grounder, verifier, answerer], [grounder, verifier], [answerer]))
+        named = "; ".join(" ".join(step.values()) for step in steps)
+        return Task(patches=None, grid=(0, 0), prompt=f"As JSON: {named}", reply=json.dumps(steps))
 
     def question(self) -> Task:
         """A question about a clip or a whole video."""
