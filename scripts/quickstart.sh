@@ -3,6 +3,7 @@
 # grounder, verifier and planner with the same code and scripts as a real run, and evaluates the chain of them.
 #
 #   bash scripts/quickstart.sh [--fresh] [--grounder-only]
+#   bash scripts/quickstart.sh video_chatgpt [--fresh]      the other model family, see scripts/quickstart/
 #
 #   --fresh           starts over; otherwise finished steps are skipped
 #   --grounder-only   the short run: the grounder before and after its training
@@ -12,7 +13,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 start=$SECONDS
-usage="Usage: bash scripts/quickstart.sh [--fresh] [--grounder-only]"
+usage="Usage: bash scripts/quickstart.sh [video_chatgpt] [--fresh] [--grounder-only]"
+if [[ ${1:-} == video_chatgpt ]]; then
+    exec bash scripts/quickstart/video_chatgpt.sh "${@:2}"
+fi
 fresh='' whole=yes
 for argument in "$@"; do
     case $argument in

@@ -31,8 +31,7 @@ answer() { # NAME ARGUMENTS...: answers the test questions into $work/chain_NAME
 answer whole_video
 answer grounder --model_gnd_path "$agent"
 answer verifier --model_gnd_path "$agent" --model_ver_path "$agent"
-answer planner --model_gnd_path "$agent" --model_ver_path "$agent" --model_pla_path "$agent" \
-    --auto_planning --auto_rephrasing
+answer planner --model_gnd_path "$agent" --model_ver_path "$agent" --model_pla_path "$agent" --auto_planning
 
 say "Questions about held-out videos"
 "$PYTHON" -m videomind.eval.compare --questions --out "$work/answers.json" \
@@ -40,7 +39,8 @@ say "Questions about held-out videos"
     "+ verifier=$work/chain_verifier" "+ planner=$work/chain_planner"
 cat <<TEXT
 
-TC: what the floor is like during an event. DO: whether something is seen at all, which needs no moment.
+TC: what the floor is like during an event. DO: whether something is seen at all, which needs no moment; so the
+planner answers it at once. Acc@GQA counts a right answer only with a moment (IoP >= 0.5).
 Agent: $agent      Figures: $work/answers.json
 Ask it about a video,
   $PYTHON -m videomind.eval.infer --model_gnd_path $agent --pred_path $work/try_agent ${budget[*]} \\

@@ -86,6 +86,10 @@ WHOLE: dict[str, tuple[str, ...]] = {
         "is there a {c} object in this video",
         "does something {c} appear in this video",
         "is a {c} {s} ever shown in this video",
+        "does this video show a {c} {s}",
+        "do we ever see something {c} in this video",
+        "is anything {c} in this video",
+        "can a {c} object be seen in this video",
     ),
     "test": ("is there something {c} in this video", "does a {c} object ever appear in this video"),
 }

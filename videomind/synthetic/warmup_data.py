@@ -193,7 +193,7 @@ class Tasks:
     def question(self) -> Task:
         """A question about a clip or a whole video."""
         video = self.rng.choice(self.questioned)
-        return self._floor(video) if self.rng.random() < 0.6 else self._whole(video)
+        return self._floor(video) if self.rng.random() < 0.4 else self._whole(video)
 
     def _floor(self, video: WarmupVideo) -> Task:
         """What is under it? Seen in a clip about one event, of a step or up to 16."""

@@ -35,7 +35,7 @@ class WarmupSettings:
     short_batch: int = 64
     long_batch: int = 16
     question_batch: int = 32
-    list_batch: int = 16
+    list_batch: int = 8
     lr: float = 3e-3
     num_videos: int = 120
     seed: int = 0
