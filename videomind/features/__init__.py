@@ -1,0 +1,1 @@
+"""CLIP spatio-temporal features of videos: frames → vision tower → pooling → one file per video."""
