@@ -13,10 +13,10 @@ from videomind.dataset.schema import Sample
 HERE = Path(__file__).parent
 
 
-def golden_root() -> Path:
-    """The folder that holds the `videomind/` section tree (the folder itself may be that tree)."""
+def golden_root(tree: str = "videomind") -> Path:
+    """The folder that holds a tree, `videomind` or `video_chatgpt` (the folder itself may be that tree)."""
     root = Path(os.environ.get("VIDEOMIND_GOLDEN") or HERE / "golden").resolve()
-    return root / "videomind" if (root / "videomind").is_dir() else root
+    return root / tree if (root / tree).is_dir() else root
 
 
 def golden_manifest(section: str) -> dict:

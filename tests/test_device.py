@@ -128,3 +128,16 @@ def test_attention():
     assert attention("auto", "npu", torch.bfloat16) == "flash_attention_2"
     assert attention("auto", "npu", torch.float32) == "sdpa"
     assert torch_device("cpu") == torch.device("cpu")
+
+
+def test_devices_that_are_not_there_are_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("VIDEOMIND_DEVICE", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert torch_device() == torch_device("cuda") == torch_device("cuda:1") == torch.device("cuda:1")
+    assert torch_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ValueError, match="No device 'cuda:2': 2 of its kind are visible"):
+        torch_device("cuda:2")
+    with pytest.raises(ValueError, match="Unknown device 'toaster'. Allowed: auto, cpu, cuda:0"):
+        torch_device("toaster")

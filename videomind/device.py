@@ -72,13 +72,23 @@ def prepare_process(device: Device) -> None:
 
 
 def torch_device(name: str = "auto") -> torch.device:
-    """The device of this process. Args: name, `auto`, `cpu`, or e.g. `cuda:1`; auto takes `LOCAL_RANK`."""
-    if name != "auto":
-        return torch.device(name)
+    """The device of this process.
+
+    Args: name, `auto`, `cpu`, or e.g. `cuda:1`; without a number `LOCAL_RANK` chooses it.
+    Raises: ValueError for a name that is none, or a device that is not there.
+    """
     device = detect()
-    if device.kind == "cpu":
-        return torch.device("cpu")
-    return torch.device(device.kind, int(os.environ.get("LOCAL_RANK", 0)) % device.count)
+    try:
+        wanted = torch.device(device.kind if name == "auto" else name)
+    except RuntimeError:
+        raise ValueError(f"Unknown device {name!r}. Allowed: auto, cpu, cuda:0, npu:0, ...") from None
+    if wanted.type == "cpu":
+        return wanted
+    count = device.count if wanted.type == device.kind else 0
+    index = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1) if wanted.index is None else wanted.index
+    if index >= count:
+        raise ValueError(f"No device {name!r}: {count} of its kind are visible here")
+    return torch.device(wanted.type, index)
 
 
 def default_dtype(kind: str) -> torch.dtype:

@@ -85,11 +85,13 @@ def find_features(folder: str | Path, name: str) -> Path:
     file that is named exactly comes first where there are several.
     Raises: ValueError that names the folder and what was looked for.
     """
-    folder = Path(folder)
-    bases = [name] if not (stem := name.removesuffix(Path(name).suffix)) else [name, stem]
-    candidates = [folder / f"{base}{extension}" for base in bases for extension in FEATURE_EXTENSIONS]
-    if (folder / name).suffix in FEATURE_EXTENSIONS:
-        candidates.insert(0, folder / name)
+    folder, exact = Path(folder), Path(name)
+    names = [
+        f"{base}{extension}" for base in (exact, exact.with_suffix("")) for extension in FEATURE_EXTENSIONS
+    ]
+    if exact.suffix in FEATURE_EXTENSIONS:
+        names.insert(0, name)
+    candidates = [folder / name for name in names]
     if found := next((path for path in candidates if path.is_file()), None):
         return found
     if not folder.is_dir():
