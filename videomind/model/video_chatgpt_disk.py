@@ -48,7 +48,7 @@ _HF_KEYS = {
     r"^model\.language_model": "model",
 }
 _HF_TOKENS = ("<image>", "<pad>")
-_CLIP = "openai/clip-vit-large-patch14"
+CLIP = "openai/clip-vit-large-patch14"
 _FIELDS = (
     "attention_bias",
     "bos_token_id",
@@ -145,7 +145,7 @@ def _nested_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
     config = _flat_config({"model_type": "llama", **text}, folder)
     config.use_mm_proj, config.mm_projector_type = True, MLP
     config.mm_hidden_size = vision.get("hidden_size")
-    config.mm_vision_tower = f"{_CLIP}-336" if vision.get("image_size") == 336 else _CLIP
+    config.mm_vision_tower = f"{CLIP}-336" if vision.get("image_size") == 336 else CLIP
     return config
 
 
