@@ -5,9 +5,11 @@ of the slow tokenizer of 2023 with `legacy=True`: after every special token the 
 before it. transformers 5 builds another tokenizer from the same files, so it is built here from the pieces.
 """
 
+import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ VIDEO_PATCH, VIDEO_START, VIDEO_END = "<vid_patch>", "<vid_start>", "<vid_end>"
 BLANK = "▁"  # how the pieces write a space
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _DEFAULTS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _BPE = 2  # sentencepiece_model.proto, TrainerSpec.ModelType
 
 
@@ -157,6 +160,33 @@ def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, start_end: bool) -> 
         [AddedToken(token, normalized=False, special=True) for token in tokens], special_tokens=True
     )
     return VideoTokens.of(tokenizer)
+
+
+def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """The text of tokens, without special ones.
+
+    Bytes that are no text become one replacement character each, and keep their neighbours, as in
+    sentencepiece; tokenizers would give up the whole run.
+    """
+    pieces = tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=True)
+    runs = groupby(pieces, key=lambda piece: _BYTE.fullmatch(piece) is not None)
+    texts = [
+        _text(bytes(int(piece[3:5], 16) for piece in run)) if is_bytes else "".join(run)
+        for is_bytes, run in runs
+    ]
+    return "".join(texts).replace(BLANK, " ").removeprefix(" ")
+
+
+def _text(data: bytes) -> str:
+    """UTF-8 with a replacement character for each byte that is none."""
+    text = ""
+    while data:
+        try:
+            return text + data.decode()
+        except UnicodeDecodeError as error:
+            text += data[: error.start].decode() + "\N{REPLACEMENT CHARACTER}"
+            data = data[error.start + 1 :]
+    return text
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, source: Path) -> None:

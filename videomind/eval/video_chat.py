@@ -19,6 +19,7 @@ from videomind.dataset.video_reader import BadVideoError
 from videomind.features.clip import ClipTower
 from videomind.features.frames import read_frames
 from videomind.features.store import find_features, read_features
+from videomind.llama_tokenizer import decode
 from videomind.model.video_chatgpt_disk import LoadedVideoModel
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class VideoChat:
             prompt = chat_prompt(question, block, mode=self.mode)
             ids.append(torch.tensor(self.tokenizer(prompt)["input_ids"]))
         new = self.generate(ids, [features for features, _ in asked])
-        return [clean(text) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return [clean(decode(self.tokenizer, row)) for row in new.tolist()]
 
     @torch.inference_mode()
     def generate(self, ids: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
