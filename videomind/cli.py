@@ -11,6 +11,8 @@ from videomind.roles import nearest
 COMMANDS = {
     "train": ("videomind.train.train", "train a role on this process (scripts/ start several)"),
     "infer": ("videomind.eval.infer", "run the agent over a data set or one video"),
+    "chat": ("videomind.eval.video_chatgpt", "ask Video-ChatGPT about videos"),
+    "train-chat": ("videomind.train.train_video_chatgpt", "train Video-ChatGPT on this process"),
     "combine": ("videomind.model.assembly", "several role checkpoints as one folder"),
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),

@@ -99,30 +99,37 @@ class ResultFile:
     """Predictions of one data set split below one folder.
 
     Args: folder; settings that identify the run; part, which part of several runs that share the folder
-    this one is. Raises: ValueError when the folder holds the results of other settings.
+    this one is; flag, what chooses the folder.
+    Raises: ValueError when the folder holds the results of other settings.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], part: int = 0):
+    def __init__(
+        self, folder: str | Path, settings: dict[str, Any], part: int = 0, *, flag: str = "--pred_path"
+    ):
         self.folder = Path(folder)
         stored = self.folder / SETTINGS
         if stored.is_file() and (found := read_json(stored)) != settings:
             differing = [k for k in settings.keys() | found.keys() if settings.get(k) != found.get(k)]
             raise ValueError(
                 f"{self.folder} holds results of other settings ({', '.join(sorted(differing))} differ). "
-                "Choose another --pred_path, or delete it."
+                f"Choose another {flag}, or delete it."
             )
         if rank() == 0:
             write_json(stored, settings)
         self._part = self.folder / "parts" / f"part_{part * world_size() + rank()}.jsonl"
 
     def done(self) -> dict[int, dict]:
-        """Records of all parts by index; a line that a kill cut short is left out."""
+        """Records of all parts by index; a line that a kill cut short is left out.
+
+        Of a sample that failed first and was done again later the failure is left out.
+        """
         records: dict[int, dict] = {}
         for path in sorted((self.folder / "parts").glob("part_*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines():
                 with suppress(json.JSONDecodeError):  # only the last line can be cut; it is done again
                     entry = json.loads(line)
-                    records[entry["index"]] = entry["record"]
+                    if entry["index"] not in records or "error" not in entry["record"]:
+                        records[entry["index"]] = entry["record"]
         return records
 
     def append(self, index: int, record: dict) -> None:

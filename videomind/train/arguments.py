@@ -137,13 +137,16 @@ class Arguments:
     training: TrainingArguments
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+def device_arguments(argv: Sequence[str]) -> list[str]:
+    """Prepare the process for its device. Returns: the command line with what the device asks for."""
     device = detect()
     prepare_process(device)
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if device.kind == "cpu" and "--use_cpu" not in argv:
-        argv += ["--use_cpu", "True"]
+    return [*argv, *(["--use_cpu", "True"] if device.kind == "cpu" and "--use_cpu" not in argv else [])]
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+    argv = device_arguments(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser((ModelArguments, DataArguments, CustomArguments, TrainingArguments))
     model, data, custom, training = parser.parse_args_into_dataclasses(argv)
     arguments = Arguments(model=model, data=data, custom=custom, training=training)

@@ -16,9 +16,8 @@ from transformers import set_seed
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
-from videomind.device import attention, detect, peak_memory_gib
-from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.device import attention, detect
+from videomind.logger import run_reporting, setup_logging
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
     LoadedModel,
@@ -26,7 +25,6 @@ from videomind.model.checkpoint import (
     is_role_checkpoint,
     load_model,
     merge_adapter,
-    restore_role,
     save_full,
 )
 from videomind.model.grounding_head import make_points
@@ -35,11 +33,10 @@ from videomind.processing import Processor
 from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
-from videomind.train.trainer import COMPLETE, RoleTrainer, complete_checkpoints, remove_folder
+from videomind.train.role_trainer import RoleTrainer
+from videomind.train.trainer import init_communication
 
 log = logging.getLogger(__name__)
-
-FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 
 
 def build_model(args: Arguments) -> LoadedModel:
@@ -105,59 +102,22 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
     return mixture
 
 
-def resume_point(output_dir: str) -> str | None:
-    """The newest complete checkpoint; the first process deletes what a killed run left half-written."""
-    if rank() == 0:
-        for folder in Path(output_dir).glob("checkpoint-*"):
-            if not (folder / COMPLETE).is_file():
-                log.warning("Removing %s: it was not written to the end", folder)
-                remove_folder(folder)
-    complete = complete_checkpoints(output_dir)
-    if complete:
-        log.info("Continuing from %s", complete[-1])
-    return str(complete[-1]) if complete else None
-
-
-def trained_steps(checkpoint: str) -> int:
-    """Optimizer steps that a checkpoint has behind it."""
-    return read_json(Path(checkpoint) / "trainer_state.json")["global_step"]
-
-
 def train(args: Arguments) -> None:
     """Run a training to its end and write the role checkpoint to `--output_dir`."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(args.training.output_dir) / "tensorboard"))
-    _init_communication(args)
+    init_communication(args.training)
     set_seed(args.training.seed)
     loaded = build_model(args)
     log.info("What trains:\n%s", trainable_table(loaded.model))
     trainer = RoleTrainer(args, loaded, build_mixture(args, loaded.processor))
-    finished = Path(args.training.output_dir) / FINISHED
-    if finished.is_file() and int(finished.read_text()) >= trainer.planned_steps():
-        log.info("All %d steps are done and saved already", trainer.planned_steps())
-        return
-    checkpoint = resume_point(args.training.output_dir)
-    done = trained_steps(checkpoint) if checkpoint is not None else 0
-    # The Trainer would train one step too many from a checkpoint at the end.
-    if done < trainer.planned_steps():
-        trainer.train(resume_from_checkpoint=checkpoint)
-    elif checkpoint is not None:
-        restore_role(loaded.model, Path(checkpoint), args.model.role)
-    trainer.save_model()
-    if args.custom.save_full_model and args.training.should_save:
-        model = loaded.model
-        merged = merge_adapter(model) if isinstance(model, PeftModel) else model
-        save_full(merged, Path(args.training.output_dir) / "full", loaded.processor)
-    if args.training.should_save:
-        write_text(finished, f"{trainer.planned_steps()}\n")
-    log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), args.training.output_dir)
+    trainer.run_to_end(after=lambda: _save_full(args, loaded) if args.custom.save_full_model else None)
 
 
-def _init_communication(args: Arguments) -> None:
-    """ZeRO-3 shards weights while they load, so the process group must exist before."""
-    if args.training.deepspeed is not None and "RANK" in os.environ:
-        import deepspeed
-
-        deepspeed.init_distributed(dist_backend=detect().backend)
+def _save_full(args: Arguments, loaded: LoadedModel) -> None:
+    """Write the whole model, merged."""
+    model = loaded.model
+    merged = merge_adapter(model) if isinstance(model, PeftModel) else model
+    save_full(merged, Path(args.training.output_dir) / "full", loaded.processor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

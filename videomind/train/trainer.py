@@ -1,39 +1,37 @@
-"""The trainer: transformers' with our optimizer groups, sampler, losses and disk layout.
+"""What the trainers of all model families share: complete checkpoints, resuming, records of bad samples.
 
-Its checkpoints are complete or they are not there: a marker file is written last, and a rerun continues
-from the newest marked one.
+A checkpoint is complete or it is not there: a marker file is written last, and a rerun continues from the
+newest marked one.
 """
 
 import json
 import logging
 import math
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
-from videomind.dataset.mixture import BadSample, Collator, Mixture
-from videomind.files import write_text
-from videomind.model.adapters import in_adapter
-from videomind.model.checkpoint import LoadedModel, extra_names, restore_role, save_role
-from videomind.model.sharding import gathered
-from videomind.train.arguments import Arguments, TrainingArguments, weight_dtype
-from videomind.train.optim import parameter_groups
+from videomind.dataset.mixture import BadSample
+from videomind.device import detect, peak_memory_gib
+from videomind.files import read_json, write_text
+from videomind.logger import rank
+from videomind.train.arguments import TrainingArguments
 from videomind.train.sampler import GroupSampler
 
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 BAD_SAMPLES = "bad_samples.jsonl"
+FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
-LOSS_PARTS = ("language_loss", "classification_loss", "regression_loss", "saliency_loss")
 
 
 class SetEpoch(TrainerCallback):
@@ -49,56 +47,47 @@ class SetEpoch(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
-class RoleTrainer(Trainer):
-    """Trains one role.
+class ResumingTrainer(Trainer):
+    """A trainer whose runs can be killed at any time. Families say what is saved (`save_model`) and restored.
 
-    Args: arguments; loaded, the model set up for training; mixture, the training set.
+    Args: model; training, its arguments; sampler, the order of samples; max_bad_share, stop when more than
+    this share of the samples was bad; train_dataset and data_collator, as the parent's.
     """
 
-    def __init__(self, arguments: Arguments, loaded: LoadedModel, mixture: Mixture):
-        training, custom = arguments.training, arguments.custom
-        self.arguments, self.loaded = arguments, loaded
-        world = training.world_size * training.per_device_train_batch_size
-        data_types = mixture.data_types if custom.group_by_data_type else ["all"] * len(mixture)
-        self.sampler = GroupSampler(data_types, group_size=world, seed=training.seed)
-        self._parts: dict[str, Tensor] = {}
-        self._num_parts = 0
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        training: TrainingArguments,
+        sampler: GroupSampler,
+        max_bad_share: float,
+        train_dataset: Dataset,
+        data_collator: Callable[[list[Any]], Any],
+    ):
+        self.sampler, self.max_bad_share = sampler, max_bad_share
         self._seen = self._num_bad = 0
         super().__init__(
-            model=loaded.model,
+            model=model,
             args=training,
-            data_collator=Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id),
-            train_dataset=mixture,
-            callbacks=[SetEpoch(self.sampler)],
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            callbacks=[SetEpoch(sampler)],
         )
-        # A batch's loss is the mean over its samples; the Trainer divides it by the accumulation steps.
+        # A batch's loss is a mean; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
-        batches = len(self.sampler) // (self.args.world_size * self.args.per_device_train_batch_size)
+        batches = math.ceil(
+            len(self.sampler) / (self.args.world_size * self.args.per_device_train_batch_size)
+        )
         per_epoch = max(math.ceil(batches / self.args.gradient_accumulation_steps), 1)
         return math.ceil(self.args.num_train_epochs * per_epoch)
 
-    def _get_train_sampler(self, train_dataset: Mixture | None = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self.sampler
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer over the groups of `parameter_groups`."""
-        if self.optimizer is None:
-            groups = parameter_groups(
-                model or self.model,
-                lr=self.args.learning_rate,
-                weight_decay=self.args.weight_decay,
-                lora_lr=self.arguments.custom.lora_lr,
-                head_lr=self.arguments.custom.head_lr,
-            )
-            groups = [{k: v for k, v in g.items() if k != "names"} for g in groups if g["params"]]
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            self.optimizer = cls(groups, **kwargs)
-        return self.optimizer
 
     def _prepare_input(self, data: Any) -> Any:
         """Move tensors; unlike the parent, leave their type: targets stay float32 under half precision."""
@@ -108,24 +97,7 @@ class RoleTrainer(Trainer):
             return [self._prepare_input(v) for v in data]
         return data.to(self.args.device) if isinstance(data, Tensor) else data
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """The mean over the batch's samples of each one's loss; the parts are kept for the log."""
-        inputs = dict(inputs)
-        self._record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
-        outputs = model(**inputs)
-        for name in LOSS_PARTS:
-            if (part := getattr(outputs, name)) is not None:
-                self._parts[name] = self._parts.get(name, 0) + part
-        self._num_parts += 1
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def _record_bad(self, bad: list[BadSample], batch_size: int) -> None:
+    def record_bad(self, bad: list[BadSample], batch_size: int) -> None:
         """Write down bad samples, and stop when there are too many of them."""
         self._seen += batch_size
         self._num_bad += len(bad)
@@ -138,47 +110,32 @@ class RoleTrainer(Trainer):
                 log.warning("Bad sample of %s, %s: %s", sample.source, sample.video_path, sample.reason)
                 file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
         share = self._num_bad / (self._seen + self._num_bad)
-        if self._seen >= MIN_SEEN and share > self.arguments.data.max_bad_share:
+        if self._seen >= MIN_SEEN and share > self.max_bad_share:
             raise ValueError(
                 f"{self._num_bad} of {self._seen + self._num_bad} samples were bad, more than "
-                f"--max_bad_share {self.arguments.data.max_bad_share}. See {path}."
+                f"--max_bad_share {self.max_bad_share}. See {path}."
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, and how many bad samples there were."""
-        if "loss" in logs and self._num_parts:
-            for name, total in sorted(self._parts.items()):
-                mean = self.accelerator.gather(total / self._num_parts).mean()
-                logs[name] = round(mean.item(), 6)
-            if self._num_bad:
-                logs["bad_samples"] = self._num_bad
-            self._parts, self._num_parts = {}, 0
+        """Add how many bad samples there were."""
+        if "loss" in logs and self._num_bad:
+            logs["bad_samples"] = self._num_bad
         super().log(logs, start_time)
 
     # ---- checkpoints ----
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the role checkpoint; every process takes part, the first one writes."""
-        # Without DeepSpeed's own state a checkpoint must hold the master weights to go on from.
-        master = _internal_call and not self.is_deepspeed_enabled
-        dtype = torch.float32 if master else weight_dtype(self.args)
-        state = gather_state(self.model, dtype=dtype, tables=self.loaded.tables_grew)
-        if self.args.should_save:
-            save_role(
-                self.model,
-                output_dir or self.args.output_dir,
-                role=self.arguments.model.role,
-                processor=self.loaded.processor,
-                base_path=str(self.loaded.base_folder),
-                model_path=self.arguments.model.model_name_or_path,
-                state=state,
-                tables=self.loaded.tables_grew,
-            )
+    def restore(self, checkpoint: Path) -> None:
+        """Take over the weights of a checkpoint."""
+        raise NotImplementedError
+
+    def remove_checkpoint(self, folder: Path) -> None:
+        """Delete a checkpoint and whatever belongs to it."""
+        remove_folder(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.exists():
-            remove_folder(folder)  # what a killed run left behind
+            self.remove_checkpoint(folder)  # what a killed run left behind
         self._barrier()
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # old ones go after the marker
         try:
@@ -189,14 +146,57 @@ class RoleTrainer(Trainer):
         if self.args.should_save:
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
             for old in complete_checkpoints(self.args.output_dir)[: -limit or None] if limit else []:
-                remove_folder(old)
+                self.remove_checkpoint(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        restore_role(self.model, Path(resume_from_checkpoint), self.arguments.model.role)
+        self.restore(Path(resume_from_checkpoint))
 
     def _barrier(self) -> None:
         if dist.is_initialized():
             dist.barrier()
+
+    def resume_point(self) -> str | None:
+        """The newest complete checkpoint; the first process deletes what a killed run left half-written."""
+        if rank() == 0:
+            for folder in Path(self.args.output_dir).glob("checkpoint-*"):
+                if not (folder / COMPLETE).is_file():
+                    log.warning("Removing %s: it was not written to the end", folder)
+                    self.remove_checkpoint(folder)
+        complete = complete_checkpoints(self.args.output_dir)
+        if complete:
+            log.info("Continuing from %s", complete[-1])
+        return str(complete[-1]) if complete else None
+
+    def run_to_end(self, after: Callable[[], None] | None = None) -> None:
+        """Train from the newest checkpoint to the end and save; a finished run is left as it is.
+
+        Args: after, what else is to be written, by the first process.
+        """
+        finished = Path(self.args.output_dir) / FINISHED
+        if finished.is_file() and int(finished.read_text()) >= self.planned_steps():
+            log.info("All %d steps are done and saved already", self.planned_steps())
+            return
+        checkpoint = self.resume_point()
+        done = trained_steps(checkpoint) if checkpoint is not None else 0
+        # The Trainer would train one step too many from a checkpoint at the end.
+        if done < self.planned_steps():
+            self.train(resume_from_checkpoint=checkpoint)
+        elif checkpoint is not None:
+            self.restore(Path(checkpoint))
+        self.save_model()
+        if self.args.should_save:
+            if after is not None:
+                after()
+            write_text(finished, f"{self.planned_steps()}\n")
+        log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
+
+
+def init_communication(training: TrainingArguments) -> None:
+    """ZeRO-3 shards weights while they load, so the process group must exist before."""
+    if training.deepspeed is not None and "RANK" in os.environ:
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend=detect().backend)
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -211,17 +211,6 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:
-    """What a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
-
-    One parameter at a time, so that a sharded model never has to fit on one device.
-
-    Args: dtype to store in; tables, see `extra_names`.
-    """
-    kept = set(extra_names(model, tables=tables))
-    state: dict[str, Tensor] = {}
-    for name, param in model.named_parameters():
-        if name in kept or in_adapter(name):
-            with gathered([param]):
-                state[name] = param.detach().to(dtype=dtype, device="cpu", copy=True)
-    return state
+def trained_steps(checkpoint: str) -> int:
+    """Optimizer steps that a checkpoint has behind it."""
+    return read_json(Path(checkpoint) / "trainer_state.json")["global_step"]

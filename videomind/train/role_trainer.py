@@ -1,0 +1,122 @@
+"""The trainer of roles: ours with optimizer groups, losses and disk layout of a grounding agent."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videomind.dataset.mixture import Collator, Mixture
+from videomind.model.adapters import in_adapter
+from videomind.model.checkpoint import LoadedModel, extra_names, restore_role, save_role
+from videomind.model.sharding import gathered
+from videomind.train.arguments import Arguments, weight_dtype
+from videomind.train.optim import parameter_groups
+from videomind.train.sampler import GroupSampler
+from videomind.train.trainer import ResumingTrainer
+
+LOSS_PARTS = ("language_loss", "classification_loss", "regression_loss", "saliency_loss")
+
+
+class RoleTrainer(ResumingTrainer):
+    """Trains one role.
+
+    Args: arguments; loaded, the model set up for training; mixture, the training set.
+    """
+
+    def __init__(self, arguments: Arguments, loaded: LoadedModel, mixture: Mixture):
+        training, custom = arguments.training, arguments.custom
+        self.arguments, self.loaded = arguments, loaded
+        world = training.world_size * training.per_device_train_batch_size
+        data_types = mixture.data_types if custom.group_by_data_type else ["all"] * len(mixture)
+        self._parts: dict[str, Tensor] = {}
+        self._num_parts = 0
+        super().__init__(
+            loaded.model,
+            training=training,
+            sampler=GroupSampler(data_types, group_size=world, seed=training.seed),
+            max_bad_share=arguments.data.max_bad_share,
+            train_dataset=mixture,
+            data_collator=Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id),
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer over the groups of `parameter_groups`."""
+        if self.optimizer is None:
+            groups = parameter_groups(
+                model or self.model,
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                lora_lr=self.arguments.custom.lora_lr,
+                head_lr=self.arguments.custom.head_lr,
+            )
+            groups = [{k: v for k, v in g.items() if k != "names"} for g in groups if g["params"]]
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = cls(groups, **kwargs)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The mean over the batch's samples of each one's loss; the parts are kept for the log."""
+        inputs = dict(inputs)
+        self.record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
+        outputs = model(**inputs)
+        for name in LOSS_PARTS:
+            if (part := getattr(outputs, name)) is not None:
+                self._parts[name] = self._parts.get(name, 0) + part
+        self._num_parts += 1
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss."""
+        if "loss" in logs and self._num_parts:
+            for name, total in sorted(self._parts.items()):
+                mean = self.accelerator.gather(total / self._num_parts).mean()
+                logs[name] = round(mean.item(), 6)
+            self._parts, self._num_parts = {}, 0
+        super().log(logs, start_time)
+
+    # ---- checkpoints ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the role checkpoint; every process takes part, the first one writes."""
+        # Without DeepSpeed's own state a checkpoint must hold the master weights to go on from.
+        master = _internal_call and not self.is_deepspeed_enabled
+        dtype = torch.float32 if master else weight_dtype(self.args)
+        state = gather_state(self.model, dtype=dtype, tables=self.loaded.tables_grew)
+        if self.args.should_save:
+            save_role(
+                self.model,
+                output_dir or self.args.output_dir,
+                role=self.arguments.model.role,
+                processor=self.loaded.processor,
+                base_path=str(self.loaded.base_folder),
+                model_path=self.arguments.model.model_name_or_path,
+                state=state,
+                tables=self.loaded.tables_grew,
+            )
+
+    def restore(self, checkpoint: Path) -> None:
+        """See ResumingTrainer."""
+        restore_role(self.model, checkpoint, self.arguments.model.role)
+
+
+def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:
+    """What a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
+
+    One parameter at a time, so that a sharded model never has to fit on one device.
+
+    Args: dtype to store in; tables, see `extra_names`.
+    """
+    kept = set(extra_names(model, tables=tables))
+    state: dict[str, Tensor] = {}
+    for name, param in model.named_parameters():
+        if name in kept or in_adapter(name):
+            with gathered([param]):
+                state[name] = param.detach().to(dtype=dtype, device="cpu", copy=True)
+    return state
