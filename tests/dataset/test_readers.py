@@ -86,6 +86,27 @@ def test_pickles_of_plain_data(tmp_path, protocol):
     assert [name for name, _ in read_rows(tmp_path / "a.pkl")] == ["words", "order", "array", "number"]
 
 
+@pytest.mark.parametrize("protocol", (0, 2, pickle.HIGHEST_PROTOCOL))
+@pytest.mark.parametrize("code", ["?", "i8", ">f4", "f2", "c16", "U5", "S3", "O"])
+def test_pickled_arrays_of_all_types(tmp_path, protocol, code):
+    array = np.array([[0, 1, 2], [3, 4, 5]]).astype(code)
+    for value in (array, np.asfortranarray(array), array[:0], array[0]):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
+        read = read_pickle(tmp_path / "a.pkl")
+        np.testing.assert_array_equal(read, pickle.loads(pickle.dumps(value, protocol=protocol)), strict=True)
+
+
+def test_a_false_type_does_not_reach_numpy(tmp_path):
+    """numpy's own dtype believes the state that a pickle gives it, and crashes."""
+    whole = pickle.dumps(np.arange(12, dtype=np.float16), protocol=4)
+    nothing = whole.index(b"NNNJ")
+    for place in range(nothing, nothing + 3):
+        for other in (b"\x88", b"}", b")", b"]"):  # True and empty containers
+            (tmp_path / "a.pkl").write_bytes(whole[:place] + other + whole[place + 1 :])
+            with pytest.raises(ValueError, match=r"a\.pkl is refused: it holds an array of records"):
+                read_pickle(tmp_path / "a.pkl")
+
+
 class Harmful:
     """Runs a command when it is unpickled."""
 

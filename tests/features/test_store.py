@@ -30,7 +30,7 @@ def test_what_is_written_is_read(extension, array, tmp_path):
     path = tmp_path / f"v{extension}"
     write_features(path, array)
     found = read_features(path)
-    assert found.dtype == np.float16 and np.array_equal(found, array)
+    assert type(found) is np.ndarray and found.dtype == np.float16 and np.array_equal(found, array)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 

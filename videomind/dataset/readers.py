@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from videomind.dataset.plain_pickle import PlainUnpickler
 from videomind.files import read_json
 
 
@@ -98,39 +99,11 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{path} is not a Parquet file: {error}") from None
 
 
-# What a pickle of plain containers, strings, numbers and numpy arrays refers to.
-_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
-_ALLOWED_GLOBALS = {
-    ("collections", "OrderedDict"),
-    *(
-        (module, name)
-        for module in ("builtins", "__builtin__")  # the second in old protocols
-        for name in ("set", "frozenset", "bytearray", "complex")
-    ),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *((module, name) for module in _ARRAY_MODULES for name in ("_reconstruct", "scalar")),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds plain data only: a pickle can name any function, and running them is how one does harm."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """See pickle.Unpickler."""
-        if (module, name) == ("_codecs", "encode"):  # bytes of arrays in old protocols
-            return _latin1
-        if (module, name) not in _ALLOWED_GLOBALS:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return super().find_class(module, name)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
-    return text.encode("latin1")
+# What a damaged one can raise, besides what says so.
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError,
+    MemoryError, SystemError, SyntaxError,
+)  # fmt: skip
 
 
 def read_pickle(path: str | Path) -> Any:
@@ -140,13 +113,13 @@ def read_pickle(path: str | Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            return _PlainUnpickler(file).load()
+            return PlainUnpickler(file).load()
     except FileNotFoundError:
         raise ValueError(f"No such file: {path}") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except _PICKLE_ERRORS as error:
         raise ValueError(
-            f"{path} is refused: {error}. A pickle may hold lists, tuples, mappings, strings, numbers and "
-            "numpy arrays only."
+            f"{path} is refused: {str(error) or type(error).__name__}. A pickle may hold lists, tuples, "
+            "mappings, strings, numbers and numpy arrays only."
         ) from None
 
 

@@ -33,7 +33,7 @@ def check_features(array: object, path: str | Path) -> np.ndarray:
         )
     if wrong := array.size - np.count_nonzero(np.isfinite(array)):
         raise FeatureError(f"{path}: {wrong} of {array.size} feature values are not finite")
-    return array
+    return np.asarray(array)
 
 
 def write_features(path: str | Path, array: np.ndarray) -> None:
