@@ -1,25 +1,35 @@
 #!/usr/bin/env bash
-# The main job on an embedded default: renders videos with known moments, makes a tiny model, trains the
-# grounder with the same code and scripts as a real run, and evaluates it before and after.
+# The main job on an embedded default: renders videos with known moments and questions, makes a tiny model, trains
+# grounder, verifier and planner with the same code and scripts as a real run, and evaluates the chain of them.
 #
-#   bash scripts/quickstart.sh [--fresh]       --fresh starts over; otherwise finished steps are skipped
+#   bash scripts/quickstart.sh [--fresh] [--grounder-only]
 #
-# Needs Python 3.11 to 3.13 and git; uses a GPU or NPU if there is one. Everything goes to
-# work_dirs/quickstart (QUICKSTART_DIR overrides it).
+#   --fresh           starts over; otherwise finished steps are skipped
+#   --grounder-only   the short run: the grounder before and after its training
+#
+# Needs Python 3.11 to 3.13 and git; uses a GPU or NPU if there is one. Everything goes to work_dirs/quickstart,
+# that of the short run to work_dirs/quickstart_grounder (QUICKSTART_DIR overrides it).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 start=$SECONDS
-work=${QUICKSTART_DIR:-work_dirs/quickstart}
-case ${1:-} in
---fresh) rm -rf "$work" ;;
-"") ;;
-*)
-    echo "Unknown argument $1. Usage: bash scripts/quickstart.sh [--fresh]" >&2
-    exit 2
-    ;;
-esac
+usage="Usage: bash scripts/quickstart.sh [--fresh] [--grounder-only]"
+fresh='' whole=yes
+for argument in "$@"; do
+    case $argument in
+    --fresh) fresh=yes ;;
+    --grounder-only) whole='' ;;
+    *)
+        echo "Unknown argument $argument. $usage" >&2
+        exit 2
+        ;;
+    esac
+done
+name=quickstart
+[[ $whole ]] || name+=_grounder
+work=${QUICKSTART_DIR:-work_dirs/$name}
+[[ $fresh ]] && rm -rf "$work"
 
-say() { printf '\n[%3d s] %s\n' $((SECONDS - start)) "$*"; }
+say() { printf '\n[%4d s] %s\n' $((SECONDS - start)) "$*"; }
 
 say "Environment"
 # shellcheck source=scripts/env.sh
@@ -33,13 +43,13 @@ data=$work/data base=$work/base warm=$work/base_warm run=$work/grounder
 processes=$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 2))
 budget=(--min_tokens_per_frame 4 --max_tokens_per_frame 6)
 training=(
-    --role grounder --model_name_or_path "$warm"
-    --datasets charades_sta,qvhighlights --data_root "$data"
+    --model_name_or_path "$warm" --data_root "$data"
     --lora_r 32 --lora_alpha 32 --lora_dropout 0
     --learning_rate 2e-3 --head_lr 1e-3 --warmup_steps 0.05 --loss_sal_weight 1
     --gradient_checkpointing False --dataloader_num_workers 0
     --save_steps 50 --logging_steps 10 "${budget[@]}"
 )
+grounding=(--role grounder --datasets charades_sta,qvhighlights)
 steps=${QUICKSTART_STEPS:-260}
 
 export NPROC_PER_NODE=$processes GLOBAL_BATCH=8 BATCH_PER_DEVICE=$((8 / processes > 0 ? 8 / processes : 1))
@@ -61,7 +71,9 @@ if [[ $DEVICE_KIND == cpu ]]; then
 fi
 
 say "Rendering videos with known moments -> $data"
-"$PYTHON" -m videomind.synthetic data "$data" --num_train 200 --num_valid 40 --num_test 40
+questions=()
+[[ $whole ]] && questions=(--num_question_train 80 --num_question_test 30)
+"$PYTHON" -m videomind.synthetic data "$data" --num_train 200 --num_valid 40 --num_test 40 "${questions[@]}"
 
 say "Tiny Qwen2-VL with random weights -> $base"
 "$PYTHON" -m videomind.synthetic base "$base"
@@ -69,8 +81,8 @@ say "Tiny Qwen2-VL with random weights -> $base"
 say "Warming the tiny base up -> $warm"
 cat <<'TEXT'
 A real run starts from a pretrained Qwen2-VL. The tiny one knows nothing, so all its parameters first learn
-to see colours and read queries, with the language loss alone, on the training videos and phrasings. Test
-videos, phrasings and answers never enter.
+to see colours and read queries (and to answer questions, for the chain), with the language loss alone, on the
+training videos and phrasings. Test videos, phrasings and answers never enter.
 TEXT
 "$PYTHON" -m videomind.synthetic warmup "$base" "$data" "$warm"
 
@@ -90,19 +102,26 @@ evaluate() { # MODEL OUT: both data sets, videos and phrasings that training nev
 
 say "Before: the same model untrained"
 if [[ ! -f $work/untrained/finished ]]; then
-    bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$work/untrained" \
+    bash scripts/recipe.sh quickstart "${training[@]}" "${grounding[@]}" --output_dir "$work/untrained" \
         --num_train_epochs 0 >"$work/untrained.log" 2>&1 || { tail -n 20 "$work/untrained.log" >&2; exit 1; }
 fi
 evaluate "$work/untrained" "$work/before"
 
-say "Training the grounder -> $run (log: $run/train.log)"
-if [[ $(cat "$run/finished" 2>/dev/null) == "$steps" ]]; then
-    echo "Done already: all $steps steps"
-else
-    [[ -n ${compiling:-} ]] && wait "$compiling"
-    rm -rf "$work/after" # what an earlier grounder found
-    bash scripts/recipe.sh quickstart "${training[@]}" --output_dir "$run" --max_steps "$steps"
-fi
+train() { # ROLE STEPS ARGUMENTS...: into $work/ROLE
+    local role=$1 steps=$2 out=$work/$1
+    shift 2
+    say "Training the $role -> $out (log: $out/train.log)"
+    if [[ $(cat "$out/finished" 2>/dev/null) == "$steps" ]]; then
+        echo "Done already: all $steps steps"
+        return
+    fi
+    [[ -n ${compiling:-} ]] && wait "$compiling" && compiling=''
+    rm -rf "$work"/chain_* "$work/agent" # what an earlier one found
+    [[ $role == grounder ]] && rm -rf "$work/after" "$work"/verifying*
+    bash scripts/recipe.sh quickstart "${training[@]}" --role "$role" "$@" --output_dir "$out" --max_steps "$steps"
+}
+
+train grounder "$steps" "${grounding[@]}"
 
 say "After"
 evaluate "$run" "$work/after"
@@ -120,5 +139,10 @@ QVHighlights' official metrics: $work/after/qvhighlights/valid/metrics.log
 Next: ask the model about a video,
   $PYTHON -m videomind.eval.infer --model_gnd_path $run --pred_path $work/try ${budget[*]} \\
       --video $video --query "a red ball"
-then read docs/TRAIN.md to train on real data. (Total: $((SECONDS - start)) s)
+then read docs/TRAIN.md to train on real data.
 TEXT
+if [[ $whole ]]; then
+    # shellcheck source=scripts/quickstart/chain.sh
+    source scripts/quickstart/chain.sh
+fi
+say "Done"

@@ -1,4 +1,4 @@
-"""The quickstart as a newcomer runs it: it learns, its rerun is quick, its grounder reads a real video."""
+"""The quickstart as a newcomer runs it: all roles learn, a rerun is quick, it reads real videos."""
 
 import json
 import os
@@ -47,11 +47,26 @@ def test_it_learns_on_held_out_videos_and_phrasings(done):
 
 
 @pytest.mark.slow
+def test_the_chain_answers_held_out_questions(done):
+    """Grounding helps answers, the verifier helps grounding, the planner knows when no moment is needed."""
+    results = json.loads((done / "answers.json").read_text())
+    everything, moments, whole = (results[f"nextgqa {task}"] for task in ("all", "TC", "DO"))
+    assert everything["+ planner"]["samples"] == 180
+    assert everything["+ planner"]["accuracy"] - everything["whole video"]["accuracy"] >= 10
+    better = [moments["+ verifier"][name] > moments["grounder"][name] for name in ("R1@0.5", "mIoU")]
+    assert any(better)
+    assert whole["+ verifier"]["grounded"] == 100 and whole["+ planner"]["grounded"] <= 20
+    assert moments["+ planner"]["grounded"] >= 80
+    records = [json.loads(line) for line in (done / "chain_planner/output.jsonl").open()]
+    assert not [record["error"] for record in records if "error" in record]
+
+
+@pytest.mark.slow
 def test_a_second_run_is_quick_and_says_the_same(done):
-    before = (done / "results.json").read_bytes()
+    before = [(done / name).read_bytes() for name in ("results.json", "answers.json")]
     seconds, said = quickstart(done)
     assert seconds < 60
-    assert (done / "results.json").read_bytes() == before
+    assert [(done / name).read_bytes() for name in ("results.json", "answers.json")] == before
     assert "never enter" in said and str(done / "results.json") in said
 
 
@@ -73,4 +88,6 @@ def test_an_unknown_argument_is_refused():
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 2 and "Usage: bash scripts/quickstart.sh [--fresh]" in run.stderr
+    assert (
+        run.returncode == 2 and "Usage: bash scripts/quickstart.sh [--fresh] [--grounder-only]" in run.stderr
+    )

@@ -1,7 +1,9 @@
 """Roles from training to the agent: each trains, they load from one folder or several, the chain runs."""
 
 import json
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from videomind.eval.evaluate import main as evaluate
 from videomind.eval.infer import main as infer
 from videomind.eval.samples import ChainSettings
 from videomind.model.assembly import main as combine
+from videomind.synthetic.render import render
+from videomind.synthetic.scenes import charades_scene
 from videomind.train.train import main as train
 
 BUDGET = SMALL[:4]
@@ -149,6 +153,9 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
     for name, content in bad.items():
         (tmp_path / f"{name}.mp4").write_bytes(content)
         lines.append({**lines[0], "video": str(tmp_path / f"{name}.mp4")})
+    lines.append({**lines[0], "video": str(tmp_path / "missing.mp4")})
+    render(replace(charades_scene(random.Random(0), 0), num_frames=1), tmp_path / "one_frame.mp4")
+    lines.append({**lines[0], "video": str(tmp_path / "one_frame.mp4"), "duration": 1, "span": [[0, 1]]})
     (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     argv = ["--dataset", str(tmp_path / "qa.jsonl"), *BUDGET, "--max_new_tokens", "4"]
     for role, short in (("grounder", "gnd"), ("verifier", "ver"), ("planner", "pla")):
@@ -162,13 +169,13 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
     records = [json.loads(line) for line in whole.splitlines()]
     assert len(records) == len(lines)
     failed = [Path(r["video_path"]).stem for r in records if "error" in r]
-    assert failed == list(bad)
+    assert failed == [*bad, "missing", "one_frame"]
     assert all(r["agents"][-1] == "answerer" for r in records if "error" not in r)
     assert evaluate([str(tmp_path / "whole")]) == 0
     assert "QA:" in capsys.readouterr().out
     assert compare(["--questions", f"chain={tmp_path / 'whole'}"]) == 0
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("qa all")]
-    assert row[2] == "chain" and float(row[-2]) == pytest.approx(100 * 4 / 7, abs=0.1) and row[-1] == "7"
+    assert row[2] == "chain" and float(row[-2]) == pytest.approx(100 * 4 / 9, abs=0.1) and row[-1] == "9"
 
 
 def test_data_for_the_verifier(folders, workshop, tmp_path):

@@ -1,5 +1,6 @@
 """Synthetic questions: read by the real loaders, answerable from the clip of the moment, held out."""
 
+import json
 import random
 import re
 
@@ -10,7 +11,7 @@ from videomind.dataset.encoding import Encoder
 from videomind.dataset.making import planning_row
 from videomind.processing import load_processor
 from videomind.synthetic import make_data, make_tiny_base
-from videomind.synthetic.phrases import COLOURS, EVER, PLACES, WHERE, WHOLE
+from videomind.synthetic.phrases import COLOURS, EVER, FLOOR, FLOORS, WHOLE
 from videomind.synthetic.scenes import question_scene
 from videomind.synthetic.warmup_data import NOTHING, Tasks, load_question_videos
 from videomind.synthetic.warmup_loop import SMALL_BUDGET
@@ -31,7 +32,7 @@ def test_the_real_loaders_read_them(root):
         source.check_videos()
         for anno in loaded.annotations:
             assert anno.options["ABCDE".index(anno.ans)] == anno.answer
-            names = PLACES if anno.task == "TC" else EVER
+            names = FLOORS if anno.task == "TC" else EVER
             assert [option.lower() for option in anno.options] == list(names)
     for anno in get_source("nextgqa", root).load("test").annotations:
         ((start, end),) = anno.span
@@ -46,18 +47,21 @@ def test_a_clip_of_32_s_shows_one_event_only():
             low = min(max((start + end) / 2 - 16, 0), scene.duration_s - 32)
             others = windows[:i] + windows[i + 1 :]
             assert all(b <= low or a >= low + 32 for a, b in others)
-        assert len({e.colour for e in scene.events}) == len({e.place for e in scene.events}) == 3
+        assert len({e.colour for e in scene.events}) == len({e.floor for e in scene.events}) == 3
 
 
 def test_phrasings_are_held_out():
-    for templates in (WHERE, WHOLE):
+    for templates in (FLOOR, WHOLE):
         assert not set(templates["train"]) & set(templates["test"])
 
 
 def test_rules_route_them(root):
-    """What asks about the whole video is answered at once, the rest is grounded."""
+    """What asks about the whole video is answered at once, the rest grounded by the event that it names."""
     for anno in get_source("nextqa", root).load("train").annotations:
-        assert planning_row(anno)["route"] == (4 if anno.task == "DO" else 2), anno.question
+        row = planning_row(anno)
+        assert row["route"] == (4 if anno.task == "DO" else 1), anno.question
+        if anno.task == "TC":
+            assert set(row["query"].split()) & set(COLOURS) and "floor" not in row["query"]
 
 
 def test_warm_up_tasks_are_answered_rightly(root, tmp_path):
@@ -67,7 +71,7 @@ def test_warm_up_tasks_are_answered_rightly(root, tmp_path):
     assert len(videos) == 3
     tasks = Tasks([], random.Random(0), videos)
     for video in videos:
-        assert len(video.places) == 3 and set(video.colours) - {None, NOTHING} == set(video.places)
+        assert len(video.floors) == 3 and set(video.colours) - {None, NOTHING} == set(video.floors)
     letters = set()
     for task in tasks.questions(100):
         colour = next(word for word in re.split(r"\W+", task.prompt) if word in COLOURS)
@@ -76,9 +80,13 @@ def test_warm_up_tasks_are_answered_rightly(root, tmp_path):
         letters.add(chosen)
         of = [v for v in videos if v.grid == task.grid]
         if "Yes" in options.values():
-            assert any((options[chosen] == "Yes") == (colour in v.places) for v in of)
+            assert any((options[chosen] == "Yes") == (colour in v.floors) for v in of)
         else:
-            assert options[chosen].lower() in {v.places.get(colour) for v in of}
+            assert options[chosen].lower() in {v.floors.get(colour) for v in of}
             assert len(task.patches) <= 16
     assert len(letters) == 5
-    assert Tasks([], random.Random(0)).questions(3) == []
+    for task in tasks.lists(20):
+        named = task.prompt.removeprefix("As JSON: ").split("; ")
+        assert [" ".join(step.values()) for step in json.loads(task.reply)] == named
+    without = Tasks([], random.Random(0))
+    assert without.questions(3) == without.lists(3) == []

@@ -54,9 +54,13 @@ _FIELDS = {
 
 
 class OwnData(Source):
-    """A file of your own. Args: path, of a .jsonl file, or a .json file with a list."""
+    """A file of your own. Args: path, of a .jsonl file, or a .json file with a list.
 
-    splits = {"train": "the file itself"}
+    Training leaves rows out whose video is not there or cannot be read; evaluation predicts all of them, so
+    that each has its record.
+    """
+
+    splits = {"train": "the file itself", "test": "the same"}
 
     def __init__(self, path: str, data_root: str | Path = "data", *, seed: int = 42):
         self.name, self.data_root, self.seed = path, Path(data_root), seed
@@ -86,14 +90,14 @@ class OwnData(Source):
         if (kind := _kind(row, "this row")) != self.kind:
             raise ValueError(f"it is a row for {kind}, the first one is for {self.kind}: use one file each")
         _check_fields(row)
-        path = self._video(row)
+        path = self._video(row, split)
         question = row.get("question")
         query = row.get("query", question)
         fields = {
             "source": self.path.stem,
             "data_type": self.view.data_type,
             "video_path": path,
-            "duration": row["duration"] if "duration" in row else self._probe(path),
+            "duration": row["duration"] if "duration" in row else self._probe(path, split),
             "query": None if query is None else clean_query(query),
             "question": None if question is None else clean_question(question),
             "span": row.get("span"),
@@ -112,23 +116,23 @@ class OwnData(Source):
             for pred, positive in zip(candidates, right, strict=True):
                 yield Annotation(**fields, pred=pred, positive=positive)
 
-    def _probe(self, path: str | list[str]) -> float | None:
-        """Length of a video, s, where the role needs it. Raises: DroppedRow when it cannot be read."""
-        if "duration" not in self.view.required:
+    def _probe(self, path: str | list[str], split: str) -> float | None:
+        """Length of a video, s, where the role trains with it. Raises: DroppedRow when it cannot be read."""
+        if split == "test" or "duration" not in self.view.required:
             return None
         try:
             return video_duration(path)
         except BadVideoError as error:
             raise DroppedRow("video cannot be read") from error
 
-    def _video(self, row: dict[str, Any]) -> str | list[str]:
+    def _video(self, row: dict[str, Any], split: str) -> str | list[str]:
         """The video's path: `video` is relative to the file, `video_path` to where the command runs."""
         given = row.get("video", row.get("video_path"))
         if not given:
             raise ValueError("no field 'video'")
         base = self.path.parent if "video" in row else Path()
         paths = [str(base / name) for name in (given if isinstance(given, list) else [given])]
-        if not all(Path(path).is_file() for path in paths):
+        if split == "train" and not all(Path(path).is_file() for path in paths):
             raise DroppedRow(VIDEO_MISSING)
         return paths if isinstance(given, list) else paths[0]
 

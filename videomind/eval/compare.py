@@ -63,6 +63,7 @@ def compare_questions(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, fl
                 table.setdefault(f"{name} {task or 'all'}", {})[label] = {
                     "accuracy": qa.values["Acc"],
                     "Acc@GQA": qa.values["Acc (IoP >= 0.5)"],
+                    "R1@0.5": iou.values["R1@0.5"],
                     "mIoU": iou.values["mIoU"],
                     "mIoP": iop.values["mIoP"],
                     "grounded": 100 * grounded / len(asked),

@@ -56,41 +56,29 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def sentence(rng: random.Random, *, split: str, colour: str, shape: str, action: str) -> str:
-    """One sentence of a split about an event, lower case and without a full stop."""
-    third_person, gerund = ACTIONS[action]
-    return rng.choice(TEMPLATES[split]).format(c=colour, s=shape, v=third_person, g=gerund)
-
-
-def corpus(split: str) -> list[str]:
-    """Every sentence a split can hold, in a fixed order: what a tokenizer is trained on."""
-    return [
-        template.format(c=colour, s=shape, v=third_person, g=gerund)
-        for template in TEMPLATES[split]
-        for colour in COLOURS
-        for shape in SHAPES
-        for third_person, gerund in ACTIONS.values()
-    ]
-
-
-PLACES: dict[str, tuple[float, float]] = {  # name -> x, y in -1..1
-    "top left": (-1, -1),
-    "top right": (1, -1),
-    "bottom left": (-1, 1),
-    "bottom right": (1, 1),
-    "middle": (0, 0),
+FLOORS: dict[str, tuple[int, int, int]] = {  # name -> RGB
+    "white": (246, 246, 246),
+    "black": (8, 8, 8),
+    "orange": (250, 128, 12),
+    "pink": (250, 160, 205),
+    "brown": (104, 62, 24),
 }
 EVER = ("yes", "no", "only at night", "in every scene", "nobody knows")
-# Questions: about one event's place, and about whether a colour is ever seen.
-WHERE: dict[str, tuple[str, ...]] = {
+# Questions: about the floor under one event, and about whether a colour is ever seen.
+FLOOR: dict[str, tuple[str, ...]] = {
     "train": (
-        "where is the {c} {s}",
-        "where is something {c} {g}",
-        "where does the screen show a {c} {s}",
-        "in the video where is the {c} {s} {g}",
-        "where is the {s} that is {c}",
+        "what is the floor like while a {c} {s} {v}",
+        "which floor is there when the {c} {s} {v} on the screen",
+        "what does the floor look like while we see a {c} {s} {g}",
+        "what floor is shown when there is a {c} {s} {g} around",
+        "which floor do we see while something {c} appears and {v}",
+        "what is the floor when someone shows a {c} {s}",
     ),
-    "test": ("where do we see the {c} {s}", "where is the {c} object", "where is the {s} in {c} {g}"),
+    "test": (
+        "which floor is shown while a {c} {s} is {g}",
+        "what is the floor like when the {s} in {c} {v}",
+        "what does the floor look like when someone shows the {g} {c} object",
+    ),
 }
 WHOLE: dict[str, tuple[str, ...]] = {
     "train": (
@@ -101,9 +89,28 @@ WHOLE: dict[str, tuple[str, ...]] = {
     ),
     "test": ("is there something {c} in this video", "does a {c} object ever appear in this video"),
 }
+QUESTIONS = {"floor": FLOOR, "whole": WHOLE}
+
+
+def sentence(rng: random.Random, *, split: str, colour: str, shape: str, action: str) -> str:
+    """One sentence of a split about an event, lower case and without a full stop."""
+    third_person, gerund = ACTIONS[action]
+    return rng.choice(TEMPLATES[split]).format(c=colour, s=shape, v=third_person, g=gerund)
 
 
 def question(rng: random.Random, *, kind: str, split: str, colour: str, shape: str, action: str) -> str:
-    """One question of a split, lower case and without its mark. Args: kind, `where` or `whole`."""
-    templates = {"where": WHERE, "whole": WHOLE}[kind][split]
-    return rng.choice(templates).format(c=colour, s=shape, g=ACTIONS[action][1])
+    """One question of a split, lower case and without its mark. Args: kind, `floor` or `whole`."""
+    third_person, gerund = ACTIONS[action]
+    template = rng.choice(QUESTIONS[kind][split])
+    return template.format(c=colour, s=shape, v=third_person, g=gerund)
+
+
+def corpus(split: str, templates: dict[str, tuple[str, ...]] = TEMPLATES) -> list[str]:
+    """Every sentence of a split, in a fixed order: what a tokenizer is trained on."""
+    return [
+        template.format(c=colour, s=shape, v=third_person, g=gerund)
+        for template in templates[split]
+        for colour in COLOURS
+        for shape in SHAPES
+        for third_person, gerund in ACTIONS.values()
+    ]

@@ -5,8 +5,8 @@
     <root>/nextqa/truth/train.json                      # what is seen where, for the warm-up
     <root>/nextgqa/test.csv, gsub_test.json, map_vid_vidorID.json
 
-Half of the questions ask for the place of one event, which the clip of its moment shows at a glance; the
-others whether something is seen at all, which is a question about the whole video.
+Half of the questions ask for the floor under one event, which the clip of its moment shows at a glance;
+the others whether something is seen at all, which is a question about the whole video.
 """
 
 import csv
@@ -14,11 +14,11 @@ import json
 import random
 from pathlib import Path
 
-from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, PLACES, SHAPES, question
+from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, FLOORS, SHAPES, question
 from videomind.synthetic.scenes import Event, Scene
 
 COLUMNS = ("qid", "question", "a0", "a1", "a2", "a3", "a4", "answer", "type")
-WHERE_TYPE, WHOLE_TYPE = "TC", "DO"  # NExT-QA's names: temporal, descriptive
+FLOOR_TYPE, WHOLE_TYPE = "TC", "DO"  # NExT-QA's names: temporal, descriptive
 TRUTH = "truth/train.json"
 
 
@@ -28,8 +28,8 @@ def rows_of(scene: Scene, split: str, rng: random.Random) -> list[tuple[dict[str
     seen = [event.colour for event in scene.events]
     for event in scene.events:
         about = {"colour": event.colour, "shape": event.shape, "action": event.action}
-        text = question(rng, kind="where", split=split, **about)
-        found.append((_row(len(found), text, tuple(PLACES), event.place, WHERE_TYPE), event))
+        text = question(rng, kind="floor", split=split, **about)
+        found.append((_row(len(found), text, tuple(FLOORS), event.floor, FLOOR_TYPE), event))
         shown = rng.random() < 0.5
         colour = rng.choice(seen if shown else [c for c in COLOURS if c not in seen])
         about = {"colour": colour, "shape": rng.choice(SHAPES), "action": rng.choice(list(ACTIONS))}
@@ -61,7 +61,7 @@ def write_nextqa(folder: Path, splits: dict[str, list[Scene]], seed: str) -> Non
     _write_csv(folder / "train.csv", "video", rows)
     _write_map(folder, splits["train"])
     truth = {
-        scene.vid: [{"window": e.windows[0], "colour": e.colour, "place": e.place} for e in scene.events]
+        scene.vid: [{"window": e.windows[0], "colour": e.colour, "floor": e.floor} for e in scene.events]
         for scene in splits["train"]
     }
     (folder / TRUTH).parent.mkdir()

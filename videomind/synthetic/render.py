@@ -11,10 +11,11 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from videomind.synthetic.phrases import COLOURS, PLACES
+from videomind.synthetic.phrases import COLOURS, FLOORS
 from videomind.synthetic.scenes import Event, Scene
 
 _KEYFRAME_EVERY_S = 10  # lets a reader seek
+_FLOOR_FROM = 0.6  # of the height
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -114,11 +115,9 @@ class _Painter:
         if visible := self._event_at(time_s):
             i, event = visible
             pose = _pose(event.action, time_s, self.phases[i])
-            radius = self.radii[i]
-            if event.place is not None:
-                x, y = PLACES[event.place]
-                pose, radius = (0.8 * x + 0.1 * pose[0], 0.8 * y + 0.1 * pose[1], *pose[2:]), 0.7 * radius
-            self._draw(frame, event.shape, pose, radius=radius, rgb=self.tints[i])
+            if event.floor is not None:
+                frame[round(_FLOOR_FROM * len(frame)) :] = FLOORS[event.floor]
+            self._draw(frame, event.shape, pose, radius=self.radii[i], rgb=self.tints[i])
         return frame
 
 

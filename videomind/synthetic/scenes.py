@@ -9,7 +9,7 @@ import string
 from dataclasses import dataclass
 from fractions import Fraction
 
-from videomind.synthetic.phrases import ACTIONS, COLOURS, PLACES, SHAPES
+from videomind.synthetic.phrases import ACTIONS, COLOURS, FLOORS, SHAPES
 
 NTSC = Fraction(30000, 1001)
 # Most videos are cheap to decode; every split of three or more holds all three rates.
@@ -24,14 +24,14 @@ class Event:
     """One thing that can be asked for.
 
     Attributes: windows, the [start, end] pairs in s when it is visible; colour, shape, action, its names;
-    place, where it stays, by its name; None moves about the whole picture.
+    floor, the name of the one that is there meanwhile, if any.
     """
 
     windows: tuple[tuple[float, float], ...]
     colour: str
     shape: str
     action: str
-    place: str | None = None
+    floor: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +133,7 @@ def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
 
 
 def question_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a video of 100-125 s for questions: 3 events of distinct colours in distinct places.
+    """Plan a video of 100-125 s for questions: 3 events of distinct colours on distinct floors.
 
     The pauses between them are so long that a clip of 32 s around one shows no other.
 
@@ -142,10 +142,10 @@ def question_scene(rng: random.Random, index: int) -> Scene:
     lengths = [rng.randint(9, 14) for _ in range(3)]  # s
     total, margin = rng.randint(100, 125), 10
     starts = [margin + start for start in _place(rng, lengths, total - 2 * margin, 14)]
-    names = zip(rng.sample(list(COLOURS), 3), rng.sample(list(PLACES), 3), strict=True)
+    names = zip(rng.sample(list(COLOURS), 3), rng.sample(list(FLOORS), 3), strict=True)
     events = tuple(
-        Event(windows=((start, start + length),), place=place, **_name(rng, colour))
-        for start, length, (colour, place) in zip(starts, lengths, names, strict=True)
+        Event(windows=((start, start + length),), floor=floor, **_name(rng, colour))
+        for start, length, (colour, floor) in zip(starts, lengths, names, strict=True)
     )
     width, height = rng.choice(_SIZES)
     return Scene(

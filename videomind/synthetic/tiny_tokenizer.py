@@ -9,8 +9,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 
+from videomind.dataset.phrases import capitalize
 from videomind.roles import PROMPTS, ROLES
-from videomind.synthetic.phrases import corpus
+from videomind.synthetic.phrases import EVER, FLOORS, QUESTIONS, TEMPLATES, corpus
 
 # In the order of their ids, as in Qwen2-VL.
 SPECIAL_TOKENS = (
@@ -60,7 +61,8 @@ def _texts() -> list[str]:
     prompts = [role.prompt("") for role in ROLES.values()]
     replies = [PROMPTS["grounder_response"], *PROMPTS["verifier_responses"], PROMPTS["chat_template_system"]]
     names = ["system\n", "user\n", "assistant\n", "Yes", "No", "Best Option: ("]
-    queries = corpus("train")
+    names += [capitalize(name) for name in (*FLOORS, *EVER)]
+    queries = [text for kind in (TEMPLATES, *QUESTIONS.values()) for text in corpus("train", kind)]
     return prompts * 20 + (replies + names) * 20 + queries + [f"{q[0].upper()}{q[1:]}." for q in queries]
 
 

@@ -3,6 +3,7 @@
 Only training rows and training phrasings are used; test videos, phrasings and answers never enter.
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from videomind.dataset.schema import Annotation, VideoClip
 from videomind.dataset.video import read_clip, video_duration
 from videomind.files import read_json
 from videomind.roles import MCQ_PREFIX, VisualBudget, get_role
-from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, PLACES, SHAPES, question, sentence
+from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, FLOORS, SHAPES, question, sentence
 from videomind.synthetic.questions import TRUTH
 
 DATASETS = ("charades_sta", "qvhighlights")
@@ -32,14 +33,14 @@ class WarmupVideo:
     """A training video in memory.
 
     Attributes: patches (T, H*W, 1176), of the grid (H, W); colours, per temporal step the colour seen all
-    through it, NOTHING between events, or None where an event starts or ends; places, where each colour of
-    a video with questions stays.
+    through it, NOTHING between events, or None where an event starts or ends; floors, the one under each
+    colour of a video with questions.
     """
 
     patches: Tensor
     grid: tuple[int, int]
     colours: list[str | None]
-    places: dict[str, str] = field(default_factory=dict)
+    floors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +131,9 @@ def load_question_videos(
             Annotation(duration=video_duration(path), query=event["colour"], span=[event["window"]])
             for event in truth[vid]
         ]
-        places = {event["colour"]: event["place"] for event in truth[vid]}
+        floors = {event["colour"]: event["floor"] for event in truth[vid]}
         colours = _step_colours(seen, steps)
-        videos.append(WarmupVideo(patches=patches, grid=(height, width), colours=colours, places=places))
+        videos.append(WarmupVideo(patches=patches, grid=(height, width), colours=colours, floors=floors))
     return videos
 
 
@@ -140,9 +141,9 @@ class Tasks:
     """Draws tasks. Args: videos; rng; questioned, videos with questions."""
 
     def __init__(self, videos: list[WarmupVideo], rng: random.Random, questioned: Sequence[WarmupVideo] = ()):
-        self.videos, self.rng, self.questioned = videos, rng, questioned
+        self.videos, self.rng, self.questioned = [*videos, *questioned], rng, questioned
         self.steps: dict[str, list[tuple[WarmupVideo, int]]] = {}  # colour -> where it is seen
-        for video in videos:
+        for video in self.videos:
             for i, colour in enumerate(video.colours):
                 if colour is not None:
                     self.steps.setdefault(colour, []).append((video, i))
@@ -177,14 +178,26 @@ class Tasks:
         """Questions with options as the answerer gets them; none without videos for them."""
         return [self.question() for _ in range(count)] if self.questioned else []
 
+    def lists(self, count: int) -> list[Task]:
+        """Steps to write as JSON, which a pretrained model could do; none without videos for questions."""
+        return [self._list() for _ in range(count)] if self.questioned else []
+
+    def _list(self) -> Task:
+        phrase = self._phrase(self.rng.choice(list(COLOURS)))
+        grounder = {"type": "grounder", "value": phrase}
+        verifier, answerer = {"type": "verifier"}, {"type": "answerer"}
+        steps = self.rng.choice(([grounder, verifier, answerer], [grounder, verifier], [answerer]))
+        named = "; ".join(" ".join(step.values()) for step in steps)
+        return Task(patches=None, grid=(0, 0), prompt=f"As JSON: {named}", reply=json.dumps(steps))
+
     def question(self) -> Task:
         """A question about a clip or a whole video."""
         video = self.rng.choice(self.questioned)
-        return self._where(video) if self.rng.random() < 0.6 else self._whole(video)
+        return self._floor(video) if self.rng.random() < 0.6 else self._whole(video)
 
-    def _where(self, video: WarmupVideo) -> Task:
-        """Where is it? Seen in a clip about one event, of a step or up to 16."""
-        colour = self.rng.choice(sorted(video.places))
+    def _floor(self, video: WarmupVideo) -> Task:
+        """What is under it? Seen in a clip about one event, of a step or up to 16."""
+        colour = self.rng.choice(sorted(video.floors))
         inside = [i for i, seen in enumerate(video.colours) if seen == colour]
         others = {i for i, seen in enumerate(video.colours) if seen not in (colour, None, NOTHING)}
         start = end = self.rng.choice(inside)
@@ -195,12 +208,12 @@ class Tasks:
                 break
             added = self.rng.choice(grown)
             start, end = min(start, added), max(end, added)
-        return self._asked(video, slice(start, end + 1), "where", colour, tuple(PLACES), video.places[colour])
+        return self._asked(video, slice(start, end + 1), "floor", colour, tuple(FLOORS), video.floors[colour])
 
     def _whole(self, video: WarmupVideo) -> Task:
         """Is it ever seen? Over the whole video, as sparsely as the answerer sees it."""
         shown = self.rng.random() < 0.5
-        colour = self.rng.choice([c for c in COLOURS if (c in video.places) == shown])
+        colour = self.rng.choice([c for c in COLOURS if (c in video.floors) == shown])
         sparse = slice(self.rng.randrange(4), None, max(len(video.colours) // 16, 1))
         return self._asked(video, sparse, "whole", colour, EVER, EVER[0] if shown else EVER[1])
 

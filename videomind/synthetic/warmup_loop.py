@@ -25,9 +25,9 @@ class WarmupSettings:
     """How the warm-up trains.
 
     Attributes: short_steps, long_steps, optimizer steps of the two stages; short_batch, long_batch, tasks
-    per step over all processes; question_batch, those with questions beside them, where there are any; lr,
-    the peak learning rate; num_videos, training videos used; seed; processes, of one thread each, which
-    share batches and videos; budget of the frames.
+    per step over all processes; question_batch, list_batch, questions and JSON lists beside them, where there
+    are videos for questions; lr, the peak learning rate; num_videos, training videos used; seed; processes,
+    of one thread each, which share batches and videos; budget of the frames.
     """
 
     short_steps: int = 200
@@ -35,6 +35,7 @@ class WarmupSettings:
     short_batch: int = 64
     long_batch: int = 16
     question_batch: int = 32
+    list_batch: int = 16
     lr: float = 3e-3
     num_videos: int = 120
     seed: int = 0
@@ -108,13 +109,14 @@ def _average_gradients(params: list[nn.Parameter]) -> None:
 def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[list[Task]]:
     """This process's share of a batch, in groups of about the same length."""
     questions = tasks.questions(settings.question_batch // settings.processes)
+    lists = tasks.lists(settings.list_batch // settings.processes)
     if first_stage:
         short = [tasks.short() for _ in range(settings.short_batch // settings.processes)]
-        return [group for group in (short, questions) if group]
+        return [group for group in (short, questions, lists) if group]
     others = range(settings.long_batch // settings.processes - 1)
     review = [tasks.rng.random() < _REVIEW for _ in others]
     mixed = [tasks.long(), *(tasks.short() if short else tasks.long() for short in review)]
-    return [group for group in (mixed, questions) if group]
+    return [group for group in (mixed, questions, lists) if group]
 
 
 def train(
