@@ -32,6 +32,7 @@ setup(
         "tensorboard>=2.16",
         "tabulate>=0.9",
         "tqdm>=4.66",
+        "protobuf>=4.25",
     ],
     extras_require={
         "deepspeed": ["deepspeed>=0.18", "ninja>=1.11"],

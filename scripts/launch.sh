@@ -9,6 +9,7 @@
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT       several nodes (default: this one alone)
 #   GLOBAL_BATCH      samples per optimizer step over all devices (default 32)
 #   BATCH_PER_DEVICE  samples per forward pass (default 1)
+#   MODULE            what trains (default videomind.train.train)
 #   DEEPSPEED         zero2 (default), zero2_offload, zero3, zero3_offload, a JSON file, or none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -50,4 +51,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / n
 exec "$PYTHON" -m videomind.launch \
     --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" \
-    -m videomind.processes videomind.train.train "${arguments[@]}" "$@"
+    -m videomind.processes "${MODULE:-videomind.train.train}" "${arguments[@]}" "$@"

@@ -159,7 +159,7 @@ def add_videos(loaded: LoadedVideoModel, *, start_end: bool) -> VideoTokens:
         for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
             with torch.no_grad(), gathered([table], modify=True):
                 fill_new_rows(table, first=old, start_end=start_end, std=model.config.initializer_range)
-        log.info("Grew the embedding tables from %d to %d rows for the tokens of a video", old, len(table))
+        log.info("Grew the embedding tables to %d rows for the tokens of a video", len(tokenizer))
     model.config.set_tokens(tokens)
     return tokens
 

@@ -34,6 +34,7 @@ from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.role_trainer import RoleTrainer
+from videomind.train.trainer import init_communication
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
 def train(args: Arguments) -> None:
     """Run a training to its end and write the role checkpoint to `--output_dir`."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(args.training.output_dir) / "tensorboard"))
-    _init_communication(args)
+    init_communication(args.training)
     set_seed(args.training.seed)
     loaded = build_model(args)
     log.info("What trains:\n%s", trainable_table(loaded.model))
@@ -117,14 +118,6 @@ def _save_full(args: Arguments, loaded: LoadedModel) -> None:
     model = loaded.model
     merged = merge_adapter(model) if isinstance(model, PeftModel) else model
     save_full(merged, Path(args.training.output_dir) / "full", loaded.processor)
-
-
-def _init_communication(args: Arguments) -> None:
-    """ZeRO-3 shards weights while they load, so the process group must exist before."""
-    if args.training.deepspeed is not None and "RANK" in os.environ:
-        import deepspeed
-
-        deepspeed.init_distributed(dist_backend=detect().backend)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

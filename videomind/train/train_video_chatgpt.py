@@ -39,7 +39,7 @@ from videomind.processes import die_with_parent
 from videomind.train.arguments import weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.sampler import GroupSampler
-from videomind.train.trainer import COMPLETE, ResumingTrainer
+from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication
 from videomind.train.video_chatgpt_arguments import VideoArguments, parse_arguments
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ def _adapter_of(checkpoint: Path) -> Path:
 def train(args: VideoArguments) -> None:
     """Run a training to its end and write adapter or model to `--output_dir`."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(args.training.output_dir) / "tensorboard"))
+    init_communication(args.training)
     set_seed(args.training.seed)
     rows = read_instructions(args.data.data_path)
     shape = feature_shape(rows, args.data.video_folder)

@@ -7,6 +7,7 @@ newest marked one.
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.dataset.mixture import BadSample
-from videomind.device import peak_memory_gib
+from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_text
 from videomind.logger import rank
 from videomind.train.arguments import TrainingArguments
@@ -188,6 +189,14 @@ class ResumingTrainer(Trainer):
                 after()
             write_text(finished, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
+
+
+def init_communication(training: TrainingArguments) -> None:
+    """ZeRO-3 shards weights while they load, so the process group must exist before."""
+    if training.deepspeed is not None and "RANK" in os.environ:
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend=detect().backend)
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
