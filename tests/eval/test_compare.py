@@ -28,7 +28,7 @@ def test_judged_runs_in_one_table(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["[]", '{"accuracy": 1}'])
-def test_another_file_is_refused_by_name(tmp_path, caplog, text):
+def test_another_file_is_refused_by_name(tmp_path, capsys, text):
     (tmp_path / "a.json").write_text(text)
     assert main(["--judged", f"before={tmp_path / 'a.json'}"]) == 2
-    assert "a.json does not hold the metrics of a judge" in caplog.text
+    assert "a.json does not hold the metrics of a judge" in capsys.readouterr().err
