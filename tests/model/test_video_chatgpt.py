@@ -61,7 +61,7 @@ def test_the_recorded_forward(name, monkeypatch):
         (arrays, "init_") if "init_embed_new" in arrays else (GOLDEN.npz("e_model/init_rows.npz"), "")
     )
     use_rows(monkeypatch, rows, lm_head=f"{prefix}lm_head_new", embed=f"{prefix}embed_new")
-    model = model_of(case, BASE, (356, 1024))
+    model = model_of(case, BASE, features["vidA"].shape)
     batch = batch_of(case)
     videos = [features[row["features"]] for row in case["rows"] if row["features"] in features]
     out = model(**batch, video_features=torch.from_numpy(np.concatenate(videos)))
@@ -98,7 +98,7 @@ def test_two_layers_and_more_tokens(monkeypatch, tmp_path):
     ]
     features[1][50:100] = 0
     features = torch.from_numpy(np.concatenate(features)).float()
-    model = model_of(case, mlp_base(tmp_path / "base"), (case["video_token_len"], 1024))
+    model = model_of(case, mlp_base(tmp_path / "base"), (case["video_token_len"], features.shape[1]))
     batch = batch_of(case)
     out = model(**batch, video_features=features)
     check(model, case, out, batch["attention_mask"])
@@ -114,15 +114,16 @@ def small() -> VideoChatGPT:
 def test_features_in_half_precision_need_no_autocast(small):
     """Defect 7."""
     ids = torch.tensor([[1, small.config.vid_patch_id, small.config.vid_patch_id, 5]])
-    features = torch.randn(2, 1024).half()
+    features = torch.randn(2, small.config.mm_hidden_size).half()
     with torch.no_grad():
         found = small(input_ids=ids, video_features=features).logits
         assert torch.equal(found, small(input_ids=ids, video_features=features.float()).logits)
 
 
 def test_sizes_come_from_config_and_features():
-    """Defect 2: 356 tokens and 1024 channels were written into the code, also for text alone."""
+    """Defects 2 and 16: 356 tokens and 1024 channels were in the code, or a CLIP was asked for its sizes."""
     loaded = load_start(BASE, LoadSettings())
+    loaded.model.config.mm_vision_tower = "none/such"
     add_videos(loaded, start_end=True)
     model = loaded.model.train()
     model.add_projector("mlp2x_gelu", 7)
@@ -136,6 +137,6 @@ def test_sizes_come_from_config_and_features():
 def test_rows_and_tokens_must_agree(small):
     ids = torch.tensor([[1, small.config.vid_patch_id, 5]])
     with pytest.raises(ValueError, match="2 rows of video features for 1 patch tokens"):
-        small(input_ids=ids, video_features=torch.zeros(2, 1024))
+        small(input_ids=ids, video_features=torch.zeros(2, small.config.mm_hidden_size))
     with pytest.raises(ValueError, match="Unknown projector 'cubic'.*linear, mlp2x_gelu"):
         make_projector("cubic", 2, 2)

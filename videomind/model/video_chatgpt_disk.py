@@ -177,18 +177,26 @@ def fill_new_rows(table: Tensor, *, first: int, start_end: bool, std: float) -> 
 # ---- adapters ----
 
 
-def adapter_state(model: VideoChatGPT) -> dict[str, Tensor]:
+def adapter_state(model: VideoChatGPT, *, keep: bool = True) -> dict[str, Tensor]:
     """What an adapter file holds, whole and on the CPU.
 
     The output table comes first: the original reduces names to their last part when it trains on, so the
     projector's has to be the last `weight`.
+
+    Args: keep, off where the state is not written (every process takes part in collecting it).
     """
     params = dict(model.named_parameters())
     names = [*TABLES, *(name for name in params if name.startswith(PROJECTOR))]
+    return _collect({name: params[name] for name in names}, None, keep)
+
+
+def _collect(params: Mapping[str, Tensor], dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:
+    """Copies on the CPU, one parameter at a time, so that a sharded model never has to fit on one device."""
     state = {}
-    for name in names:
-        with gathered([params[name]]):
-            state[name] = params[name].detach().to(device="cpu", copy=True)
+    for name, param in params.items():
+        with gathered([param]):
+            if keep:
+                state[name] = param.detach().to(device="cpu", dtype=dtype, copy=True)
     return state
 
 
@@ -315,13 +323,9 @@ def copy_state(state: Mapping[str, Tensor], model: nn.Module, prefix: str, where
 # ---- whole models ----
 
 
-def whole_state(model: VideoChatGPT, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All parameters, whole and on the CPU."""
-    state = {}
-    for name, param in model.named_parameters():
-        with gathered([param]):
-            state[name] = param.detach().to(device="cpu", dtype=dtype, copy=True)
-    return state
+def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, keep: bool = True) -> dict[str, Tensor]:
+    """All parameters, whole and on the CPU. Args: keep, as of `adapter_state`."""
+    return _collect(dict(model.named_parameters()), dtype, keep)
 
 
 def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Path) -> None:

@@ -148,14 +148,15 @@ class VideoTrainer(ResumingTrainer):
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
         if self.adapter_only:
-            state = adapter_state(self.model)
+            state = adapter_state(self.model, keep=self.args.should_save)
             path = _adapter_of(folder) if _internal_call else folder / f"{ADAPTER}.bin"
             if self.args.should_save:
                 save_adapter(state, self.model.config, path)
             return
         # Without DeepSpeed's own state a checkpoint must hold the master weights to go on from.
         master = _internal_call and not self.is_deepspeed_enabled
-        state = whole_state(self.model, torch.float32 if master else weight_dtype(self.args))
+        dtype = torch.float32 if master else weight_dtype(self.args)
+        state = whole_state(self.model, dtype, keep=self.args.should_save)
         if self.args.should_save:
             save_whole(state, self.loaded, folder)
 
