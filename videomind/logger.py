@@ -55,6 +55,8 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*", category=FutureWarning)
     for noisy in ("httpx", "httpcore", "DeepSpeed", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Warns whoever writes a published `.bin` layout that it is a pickle; it is read as tensors alone.
+    logging.getLogger("huggingface_hub.serialization").setLevel(logging.ERROR)
 
 
 def report(log: logging.Logger, error: Exception) -> None:

@@ -1,6 +1,7 @@
 """One table of several predictions: `... compare before=PATH after=PATH --out results.json`.
 
-A path is a file or folder of predictions as `infer` writes them; several data sets may lie below it.
+A path is a file or folder of predictions as `infer` writes them; several data sets may lie below it. With
+`--judged` it is the `.metrics.json` of a judge.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from tabulate import tabulate
 from videomind.eval.evaluate import read_records
 from videomind.eval.metrics import evaluate, grounding_metrics, tasks_of
 from videomind.eval.workers import RESULT
-from videomind.files import labelled_paths, write_json
+from videomind.files import labelled_paths, read_json, write_json
 from videomind.logger import setup_logging
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,34 @@ def compare_questions(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, fl
     return table
 
 
-def render(table: dict[str, dict[str, dict[str, float]]]) -> str:
+def compare_judged(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """The same for answers that a judge has scored, per criterion.
+
+    Args: runs, a label to the metrics that the judge wrote.
+    Returns: accuracy in percent, None where the criterion has no verdict, and the average score, 0 to 5.
+    Raises: ValueError for a file of another kind.
+    """
+    table: dict[str, dict[str, dict[str, float | None]]] = {}
+    for label, path in runs.items():
+        found = read_json(path)
+        if not isinstance(found, dict) or not {"criterion", "accuracy", "average_score"} <= found.keys():
+            raise ValueError(f"{path} does not hold the metrics of a judge (.metrics.json)")
+        table.setdefault(found["criterion"], {})[label] = {
+            "accuracy": None if found["accuracy"] is None else 100 * found["accuracy"],
+            "score": found["average_score"],
+            "samples": found["scored"],
+        }
+    return table
+
+
+def render(table: dict[str, dict[str, dict[str, float | None]]]) -> str:
     """A text table, one line per data set and run."""
+
+    def shown(key: str, value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}" if key != "samples" else f"{value}"
+
     rows = [
-        [name, label, *(f"{v:.1f}" if key != "samples" else v for key, v in metrics.items())]
+        [name, label, *(shown(key, value) for key, value in metrics.items())]
         for name, runs in table.items()
         for label, metrics in runs.items()
     ]
@@ -87,12 +112,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="videomind compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
-    parser.add_argument("--questions", action="store_true", help="accuracy too, and per task")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--questions", action="store_true", help="accuracy too, and per task")
+    kind.add_argument("--judged", action="store_true", help="paths are metrics of `videomind judge`")
     parser.add_argument("--out", help="also write the figures to this JSON file")
     args = parser.parse_args(argv)
+    compared = compare_questions if args.questions else compare_judged if args.judged else compare
     setup_logging()
     try:
-        table = (compare_questions if args.questions else compare)(labelled_paths(args.runs))
+        table = compared(labelled_paths(args.runs))
     except ValueError as error:
         log.error("%s", error)
         return 2

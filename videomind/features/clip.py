@@ -43,7 +43,9 @@ def tower_config(name: str) -> CLIPVisionConfig:
         found, _ = PreTrainedConfig.get_config_dict(name)
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"No vision tower {name!r}, neither as a folder nor on the hub: {reason}") from None
+        raise ValueError(
+            f"No vision tower {name!r} (--vision_tower), neither as a folder nor on the hub: {reason}"
+        ) from None
     if (kind := found.get("model_type")) not in CLIP_TYPES:
         raise ValueError(f"{name!r} is a model of type {kind!r}. Allowed: {', '.join(CLIP_TYPES)}.")
     return CLIPVisionConfig.from_pretrained(name)

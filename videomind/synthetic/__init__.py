@@ -1,7 +1,8 @@
 """Rendered videos with known moments and a tiny base model: the embedded default.
 
 `make_data` writes two data sets in their real layouts, `make_tiny_base` a tiny Qwen2-VL as published, and
-`warm_up` teaches it enough for an adapter to build on.
+`warm_up` teaches it enough for an adapter to build on. `make_instructions` and `make_tiny_chat` do it
+for Video-ChatGPT.
 """
 
 import importlib
@@ -10,7 +11,9 @@ from typing import Any
 # Loaded when asked for: a rendering process must not wait for torch and transformers.
 _PLACES = {
     "make_data": "annotations",
+    "make_instructions": "annotations",
     "make_tiny_base": "tiny_model",
+    "make_tiny_chat": "tiny_chat",
     "TinySizes": "tiny_model",
     "warm_up": "warmup",
     "WarmupSettings": "warmup_loop",

@@ -1,4 +1,4 @@
-"""`python -m videomind.synthetic data|base|warmup`: the steps of the quickstart before training.
+"""`python -m videomind.synthetic data|base|warmup|instructions|chat_base`: the quickstart before training.
 
 Each step writes its result whole or not at all, and leaves a finished one as it is.
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from videomind.synthetic.annotations import make_data
+from videomind.synthetic.annotations import make_data, make_instructions
 
 _WARMUP_OPTIONS = (
     "short_steps",
@@ -31,8 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--num_test", type=int, default=60)
     data.add_argument("--num_question_train", type=int, default=0, help="videos of NExT-QA; 0: none")
     data.add_argument("--num_question_test", type=int, default=0, help="videos of NExT-GQA")
-    data.add_argument("--seed", type=int, default=0)
-    data.add_argument("--workers", type=int, default=None, help="processes; default: one per core, at most 8")
+    _add_rendering(data)
     base = commands.add_parser("base", help="make a tiny Qwen2-VL with random weights")
     base.add_argument("path", help="folder to write")
     base.add_argument("--untied", action="store_true", help="two embedding tables, as in the 7B")
@@ -44,27 +43,54 @@ def _parser() -> argparse.ArgumentParser:
     for name in _WARMUP_OPTIONS:
         warmup.add_argument(f"--{name}", type=int, default=None)
     warmup.add_argument("--lr", type=float, default=None)
+    told = commands.add_parser("instructions", help="render instructions and questions for Video-ChatGPT")
+    told.add_argument("root", help="data root to write to")
+    told.add_argument("--num_train", type=int, default=240, help="videos")
+    told.add_argument("--num_test", type=int, default=60)
+    _add_rendering(told)
+    chat = commands.add_parser("chat_base", help="make a tiny CLIP and a tiny Llama with random weights")
+    chat.add_argument("path", help="folder to write")
+    chat.add_argument("--seed", type=int, default=0)
     return parser
+
+
+def _add_rendering(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--workers", type=int, default=None, help="processes; default: one per core, at most 8"
+    )
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Run a sub-command; the modules that load torch are imported when one needs them."""
+    if args.command == "data":
+        counts = {name: getattr(args, name) for name in ("num_train", "num_valid", "num_test")}
+        questioned = (args.num_question_train, args.num_question_test)
+        make_data(args.root, **counts, num_questioned=questioned, seed=args.seed, workers=args.workers)
+    elif args.command == "instructions":
+        counts = {"num_train": args.num_train, "num_test": args.num_test}
+        make_instructions(args.root, **counts, seed=args.seed, workers=args.workers)
+    elif args.command == "base":
+        from videomind.synthetic.tiny_model import make_tiny_base
+
+        make_tiny_base(args.path, tied=not args.untied, seed=args.seed)
+    elif args.command == "chat_base":
+        from videomind.synthetic.tiny_chat import make_tiny_chat
+
+        make_tiny_chat(args.path, seed=args.seed)
+    else:
+        from videomind.synthetic.warmup import WarmupSettings, warm_up
+
+        given = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
+        given = {name: value for name, value in given.items() if value is not None}
+        warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **given))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for what cannot be done."""
     args = _parser().parse_args(argv)
     try:
-        if args.command == "data":
-            counts = {name: getattr(args, name) for name in ("num_train", "num_valid", "num_test")}
-            questioned = (args.num_question_train, args.num_question_test)
-            make_data(args.root, **counts, num_questioned=questioned, seed=args.seed, workers=args.workers)
-        elif args.command == "base":
-            from videomind.synthetic.tiny_model import make_tiny_base  # loads torch
-
-            make_tiny_base(args.path, tied=not args.untied, seed=args.seed)
-        else:
-            from videomind.synthetic.warmup import WarmupSettings, warm_up  # loads transformers
-
-            given = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
-            given = {name: value for name, value in given.items() if value is not None}
-            warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **given))
+        _run(args)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2

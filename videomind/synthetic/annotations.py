@@ -5,6 +5,7 @@
     <root>/qvhighlights/truth/highlight_test_release.jsonl    # what the real release keeps to itself
     <root>/*/videos_3fps_480_noaudio/{vid}.mp4
     <root>/nextqa, nextgqa                                    # see questions.py
+    <root>/video_chatgpt                                      # see instructions.py
 
 The splits differ in videos and in phrasing. A data set's folder appears whole or not at all.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.files import read_json, write_json
+from videomind.synthetic.instructions import VIDEO_FOLDERS, write_instructions
 from videomind.synthetic.phrases import sentence
 from videomind.synthetic.questions import write_nextgqa, write_nextqa
 from videomind.synthetic.render import render_all
@@ -25,6 +27,7 @@ from videomind.synthetic.scenes import (
     Event,
     Scene,
     charades_scene,
+    instruction_scene,
     question_scene,
     qvhighlights_scene,
 )
@@ -192,3 +195,17 @@ def _make_questions(root: Path, counts: tuple[int, int], seed: int, workers: int
     folders = {"train": "NExTVideo", "test": "videos"}
     _make(root / "nextqa", settings, splits, write_nextqa, workers, folders)
     _make(root / "nextgqa", settings, splits, write_nextgqa, workers, {})
+
+
+def make_instructions(
+    root: str | Path, *, num_train: int, num_test: int, seed: int = 0, workers: int | None = None
+) -> None:
+    """Make the instructions in `<root>/video_chatgpt`; finished ones stay. The same seed gives the same data.
+
+    Args: num_train, num_test, videos; seed and workers as for `make_data`.
+    Raises: ValueError if the folder holds other data.
+    """
+    counts = {"train": num_train, "test": num_test}
+    splits = _plan(instruction_scene, counts, f"video_chatgpt/{seed}")
+    settings = {"version": _VERSION, **counts, "seed": seed}
+    _make(Path(root) / "video_chatgpt", settings, splits, write_instructions, workers, VIDEO_FOLDERS)

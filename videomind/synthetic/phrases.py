@@ -94,6 +94,23 @@ WHOLE: dict[str, tuple[str, ...]] = {
     "test": ("is there something {c} in this video", "does a {c} object ever appear in this video"),
 }
 QUESTIONS = {"floor": FLOOR, "whole": WHOLE}
+COLOUR: dict[str, tuple[str, ...]] = {
+    "train": (
+        "what colour is the {s}",
+        "what is the colour of the {s}",
+        "which colour does the {s} have in this video",
+        "the {s} that is {g} has which colour",
+        "can you tell me the colour of the {s} in the video",
+        "what colour does the object have that is {g}",
+        "which colour is the thing shown in this video",
+    ),
+    "test": (
+        "which colour is the {s} in this video",
+        "can you tell me what colour the {s} has",
+        "what is the colour of the object that is {g}",
+    ),
+}
+INSTRUCTIONS = {"colour": COLOUR, "floor": FLOOR}  # about a video that shows one thing
 
 
 def sentence(rng: random.Random, *, split: str, colour: str, shape: str, action: str) -> str:
@@ -103,9 +120,9 @@ def sentence(rng: random.Random, *, split: str, colour: str, shape: str, action:
 
 
 def question(rng: random.Random, *, kind: str, split: str, colour: str, shape: str, action: str) -> str:
-    """One question of a split, lower case and without its mark. Args: kind, `floor` or `whole`."""
+    """One question of a split, lower case and without its mark. Args: kind, of QUESTIONS or INSTRUCTIONS."""
     third_person, gerund = ACTIONS[action]
-    template = rng.choice(QUESTIONS[kind][split])
+    template = rng.choice((QUESTIONS | INSTRUCTIONS)[kind][split])
     return template.format(c=colour, s=shape, v=third_person, g=gerund)
 
 

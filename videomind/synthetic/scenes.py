@@ -157,3 +157,23 @@ def question_scene(rng: random.Random, index: int) -> Scene:
         seed=rng.getrandbits(32),
         events=events,
     )
+
+
+def instruction_scene(rng: random.Random, index: int) -> Scene:
+    """Plan a video of 4-8 s that shows one thing on one floor from beginning to end.
+
+    Args: rng; index within its split, which decides the frame rate.
+    """
+    rate = _RATES[index % len(_RATES)]
+    num_frames = round(rng.uniform(4, 8) * rate)
+    width, height = rng.choice(_SIZES)
+    names = {**_name(rng, rng.choice(list(COLOURS))), "floor": rng.choice(list(FLOORS))}
+    return Scene(
+        vid=f"v_{''.join(rng.choices(string.ascii_letters + string.digits, k=11))}",
+        rate=rate,
+        num_frames=num_frames,
+        width=width,
+        height=height,
+        seed=rng.getrandbits(32),
+        events=(Event(windows=((0, float(num_frames / rate)),), **names),),
+    )

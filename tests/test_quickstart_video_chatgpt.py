@@ -1,0 +1,74 @@
+"""The quickstart of Video-ChatGPT as a newcomer runs it: it learns, its rerun is quick and the same."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from runs import REPO, environment
+
+from videomind.eval.video_chatgpt import main as chat
+
+SCRIPT = str(REPO / "scripts/quickstart/video_chatgpt.sh")
+
+
+def quickstart(folder: Path) -> tuple[float, str]:
+    """Seconds it took and what it said."""
+    start = time.monotonic()
+    run = subprocess.run(
+        ["bash", SCRIPT], env=environment(QUICKSTART_DIR=str(folder)), capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    return time.monotonic() - start, run.stdout
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("quickstart") / "work"
+    return folder, quickstart(folder)[1]
+
+
+@pytest.mark.slow
+def test_it_learns_on_held_out_videos_and_phrasings(done):
+    folder, _ = done
+    runs = json.loads((folder / "results.json").read_text())["zero_shot_qa"]
+    assert runs["trained"]["samples"] == runs["untrained"]["samples"] == 120
+    assert runs["trained"]["accuracy"] - runs["untrained"]["accuracy"] >= 30
+    assert runs["trained"]["accuracy"] >= 60
+    told = {
+        row["q"].lower() for row in json.loads((folder / "data/video_chatgpt/instructions.json").read_text())
+    }
+    assert not told & {
+        row["question"].lower() for row in json.loads((folder / "after/answers.json").read_text())
+    }
+
+
+@pytest.mark.slow
+def test_a_second_run_is_quick_and_says_the_same(done):
+    folder, first = done
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name in ("answers.json", "finished")}
+    seconds, said = quickstart(folder)
+    assert seconds < 40
+    assert len(before) == 4 and before == {p: p.stat().st_mtime_ns for p in before}
+
+    def results(text: str) -> str:
+        return re.sub(r"\[ *\d+ s\]", "", text[text.index("Results on") :])
+
+    assert results(said) == results(first)
+
+
+@pytest.mark.slow
+def test_its_checkpoint_answers(done, capsys):
+    folder, _ = done
+    video = min((folder / "data/video_chatgpt/test_videos").iterdir())
+    argv = ["--model-name", str(folder / "video_chatgpt"), "--vision_tower", str(folder / "base/clip")]
+    argv += ["--conv-mode", "vicuna_v1_1", "--temperature", "0", "--video_path", str(video)]
+    assert chat([*argv, "--question", "What colour is the object?"]) == 0
+    assert re.fullmatch(r"It is \w+\.\n", capsys.readouterr().out)
+
+
+def test_an_unknown_argument_is_refused():
+    run = subprocess.run(["bash", SCRIPT, "--fersh"], env=environment(), capture_output=True, text=True)
+    assert run.returncode == 2 and "Usage: bash scripts/quickstart.sh video_chatgpt [--fresh]" in run.stderr
