@@ -39,8 +39,9 @@ say "Environment"
 # shellcheck source=scripts/env.sh
 source scripts/env.sh
 mkdir -p "$work"
-facts=$("$PYTHON" -m videomind.device)
-eval "$facts"
+DEVICE_FACTS=$("$PYTHON" -m videomind.device)
+export DEVICE_FACTS
+eval "$DEVICE_FACTS"
 
 # Sizes for this model on two CPU cores. Everything else is what the scripts in scripts/ do for a real run.
 data=$work/data base=$work/base warm=$work/base_warm run=$work/grounder
@@ -76,7 +77,7 @@ fi
 
 say "Rendering videos with known moments -> $data"
 questions=()
-[[ $whole ]] && questions=(--num_question_train 80 --num_question_test 30)
+[[ $whole ]] && questions=(--num_question_train 80 --num_question_test 20)
 "$PYTHON" -m videomind.synthetic data "$data" --num_train 200 --num_valid 40 --num_test 40 "${questions[@]}"
 
 say "Tiny Qwen2-VL with random weights -> $base"

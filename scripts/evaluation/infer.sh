@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 PYTHON=${PYTHON:-python}
-facts=$("$PYTHON" -m videomind.device)
+facts=${DEVICE_FACTS:-$("$PYTHON" -m videomind.device)} # a script that starts several runs looks once
 eval "$facts"
 nproc=${NPROC_PER_NODE:-$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 1))}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"

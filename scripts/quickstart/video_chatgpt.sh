@@ -24,8 +24,9 @@ say "Environment"
 # shellcheck source=scripts/env.sh
 source scripts/env.sh
 mkdir -p "$work"
-facts=$("$PYTHON" -m videomind.device)
-eval "$facts"
+DEVICE_FACTS=$("$PYTHON" -m videomind.device)
+export DEVICE_FACTS
+eval "$DEVICE_FACTS"
 [[ $DEVICE_KIND == cpu ]] && export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
 
 data=$work/data/video_chatgpt clip=$work/base/clip llama=$work/base/llama run=$work/video_chatgpt
