@@ -13,6 +13,7 @@ from videomind.dataset.video import video_duration
 from videomind.eval.infer import submission_row
 from videomind.eval.pipeline import Grounding, Pipeline, prepare
 from videomind.eval.samples import ChainSettings, asked_text, grounder_sample
+from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
@@ -152,6 +153,21 @@ def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines, case)
                 assert fast.ids == slow.ids and fast.text == slow.text
                 shared = min(len(fast.states), len(slow.states))
                 torch.testing.assert_close(fast.states[:shared], slow.states[:shared], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", CASES[:1], ids=lambda c: c["id"])
+def test_the_settings_of_a_chat_do_not_count(golden, pipelines, case, monkeypatch):
+    """Published bases come with sampling and a penalty for repetitions; the agent decodes greedily."""
+    pipeline = pipelines(case["inputs"]["checkpoint"])
+    anno = annotations(golden, case)[0]
+    sample = grounder_sample(anno["video_path"], anno["query"], ChainSettings())
+    prepared = prepare(sample, Encoder(pipeline.processor))
+    plain = pipeline.generate(prepared.encoded)
+    chat = {"do_sample": True, "temperature": 0.5, "top_k": 2, "repetition_penalty": 20.0}
+    for name, value in chat.items():
+        monkeypatch.setattr(bare(pipeline.model).generation_config, name, value)
+    assert pipeline.generate(prepared.encoded).ids == plain.ids
 
 
 def test_no_moment_gives_the_whole_video():

@@ -147,8 +147,13 @@ class Pipeline:
         self.roles = self._adapters if roles is None else tuple(roles)
         tokenizer = processor.tokenizer
         ends = {processor.token_id(_END), tokenizer.pad_token_id}
+        # What is not set here is taken from the checkpoint, whose published values are those of a chat.
         self._generation = GenerationConfig(
             do_sample=False,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
+            repetition_penalty=1.0,
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(ends),
             pad_token_id=tokenizer.pad_token_id,
