@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.encoding import IGNORE_INDEX, BadSampleError
-from videomind.dataset.mixture import BadSample, Draw
+from videomind.dataset.mixture import BadSample, Draw, first_good
 from videomind.dataset.vicuna import VIDEO, Labelled, VideoBlock, label, training_prompt
 from videomind.features.store import find_features, read_features
 from videomind.files import read_json
@@ -140,23 +140,19 @@ class InstructionDataset(Dataset):
         """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
-        bad: list[BadSample] = []
-        while True:
+
+        def attempt(index: int) -> tuple[Labelled, Tensor | None] | BadSample:
             row = self.rows[index]
             try:
-                tokens, features = self.tokens(index), self.features(row)
-                return InstructionItem(tokens=tokens, features=features, bad=bad)
+                return self.tokens(index), self.features(row)
             except BadSampleError as error:
-                text = row.turns[0]["value"]
-                bad.append(
-                    BadSample(
-                        source=self.source, video_path=row.video or row.name, text=text, reason=str(error)
-                    )
-                )
-            if len(bad) > self.max_retries:
-                reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
-                raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
-            index = rng.randrange(len(self.rows))
+                path, text = row.video or row.name, row.turns[0]["value"]
+                return BadSample(source=self.source, video_path=path, text=text, reason=str(error))
+
+        (tokens, features), bad = first_good(
+            index, attempt, lambda: rng.randrange(len(self.rows)), max_retries=self.max_retries
+        )
+        return InstructionItem(tokens=tokens, features=features, bad=bad)
 
     def tokens(self, index: int) -> Labelled:
         """A sample's tokens. Raises: BadSampleError unless there is something to learn."""

@@ -4,10 +4,10 @@ Shapes: B batch, L tokens, N patches.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from videomind.dataset.statistics import statistics
 from videomind.dataset.video import BadVideoError, read_clip
 from videomind.dataset.views import View
 from videomind.roles import budget_override
+
+T = TypeVar("T")
 
 
 class Draw(NamedTuple):
@@ -62,6 +64,24 @@ class Batch(TypedDict, total=False):
     saliency: list[Tensor]
     pos_clip: list[Tensor]
     bad_samples: list[BadSample]
+
+
+def first_good(
+    index: int, attempt: Callable[[int], T | BadSample], stand_in: Callable[[], int], *, max_retries: int
+) -> tuple[T, list[BadSample]]:
+    """A sample, or the first good one of those that stand in for it, and the bad ones whose place it took.
+
+    Args: attempt, makes the sample of an index or says why it is bad; stand_in, draws another index.
+    Raises: RuntimeError when that many stand-ins are bad too.
+    """
+    bad: list[BadSample] = []
+    while isinstance(found := attempt(index), BadSample):
+        bad.append(found)
+        if len(bad) > max_retries:
+            reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
+            raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
+        index = stand_in()
+    return found, bad
 
 
 class Mixture(Dataset):
@@ -114,19 +134,21 @@ class Mixture(Dataset):
         """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
-        bad: list[BadSample] = []
-        while True:
+
+        def attempt(index: int) -> Encoded | BadSample:
             part, anno = self.annotation(index, epoch)
             try:
-                return Item(encoded=self._encode(part.view, anno, rng), bad=bad)
+                return self._encode(part.view, anno, rng)
             except (BadVideoError, BadSampleError) as error:
                 path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
                 text = anno.query or anno.question or ""
-                bad.append(BadSample(source=anno.source, video_path=path, text=text, reason=str(error)))
-            if len(bad) > self.max_retries:
-                reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
-                raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
-            index = self._stand_in(part.view.data_type, rng)
+                return BadSample(source=anno.source, video_path=path, text=text, reason=str(error))
+
+        data_type = self.annotation(index, epoch)[0].view.data_type
+        encoded, bad = first_good(
+            index, attempt, lambda: self._stand_in(data_type, rng), max_retries=self.max_retries
+        )
+        return Item(encoded=encoded, bad=bad)
 
     def annotation(self, index: int, epoch: int = 0) -> tuple[Part, Annotation]:
         """What a sample is made of.

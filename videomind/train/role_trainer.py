@@ -55,22 +55,12 @@ class RoleTrainer(ResumingTrainer):
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """The mean over the batch's samples of each one's loss; the parts are kept for the log."""
-        inputs = dict(inputs)
-        self.record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
-        outputs = model(**inputs)
+    def observe(self, outputs: Any) -> None:
+        """Keep the parts of the loss, the mean over the batch's samples, for the log."""
         for name in LOSS_PARTS:
             if (part := getattr(outputs, name)) is not None:
                 self._parts[name] = self._parts.get(name, 0) + part
         self._num_parts += 1
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss."""

@@ -17,7 +17,6 @@ from transformers import set_seed
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect
-from videomind.logger import run_reporting, setup_logging
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
     LoadedModel,
@@ -34,7 +33,7 @@ from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.role_trainer import RoleTrainer
-from videomind.train.trainer import init_communication
+from videomind.train.trainer import init_communication, run_training
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +121,7 @@ def _save_full(args: Arguments, loaded: LoadedModel) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-
-    def run() -> None:
-        args = parse_arguments(argv)
-        setup_logging(Path(args.training.output_dir) / "train.log")
-        train(args)
-
-    return run_reporting(log, run)
+    return run_training(lambda: parse_arguments(argv), train)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import set_seed
 
 from videomind.dataset.instructions import InstructionDataset, collate, feature_shape, read_instructions
 from videomind.device import attention, detect
-from videomind.logger import run_reporting, setup_logging
 from videomind.model.checkpoint import LoadSettings
 from videomind.model.tensors import refuse
 from videomind.model.video_chatgpt import LINEAR, VideoChatGPT
@@ -35,11 +32,10 @@ from videomind.model.video_chatgpt_disk import (
     save_whole,
     whole_state,
 )
-from videomind.processes import die_with_parent
 from videomind.train.arguments import weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.sampler import GroupSampler
-from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication
+from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication, run_training
 from videomind.train.video_chatgpt_arguments import VideoArguments, parse_arguments
 
 log = logging.getLogger(__name__)
@@ -126,19 +122,6 @@ class VideoTrainer(ResumingTrainer):
             data_collator=partial(collate, pad_token_id=loaded.tokenizer.pad_token_id),
         )
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """The mean over the learned tokens of a micro-batch."""
-        inputs = dict(inputs)
-        self.record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
-        outputs = model(**inputs)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter or the whole model; every process takes part, the first one writes.
 
@@ -213,16 +196,7 @@ def train(args: VideoArguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()  # plain torchrun would leave this process behind when it is killed
-    setup_logging()
-
-    def run() -> None:
-        args = parse_arguments(argv)
-        setup_logging(Path(args.training.output_dir) / "train.log")
-        train(args)
-
-    return run_reporting(log, run)
+    return run_training(lambda: parse_arguments(argv), train)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from videomind.dataset.mixture import BadSample
 from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_text
-from videomind.logger import rank
+from videomind.logger import rank, run_reporting, setup_logging
+from videomind.processes import die_with_parent
 from videomind.train.arguments import TrainingArguments
 from videomind.train.sampler import GroupSampler
 
@@ -96,6 +97,23 @@ class ResumingTrainer(Trainer):
         if isinstance(data, list):
             return [self._prepare_input(v) for v in data]
         return data.to(self.args.device) if isinstance(data, Tensor) else data
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The loss that the model gives for a micro-batch; bad samples are recorded."""
+        inputs = dict(inputs)
+        self.record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
+        outputs = model(**inputs)
+        self.observe(outputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def observe(self, outputs: Any) -> None:
+        """Look at what the model gave for a micro-batch. Families that log more than the loss do."""
 
     def record_bad(self, bad: list[BadSample], batch_size: int) -> None:
         """Write down bad samples, and stop when there are too many of them."""
@@ -189,6 +207,24 @@ class ResumingTrainer(Trainer):
                 after()
             write_text(finished, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
+
+
+def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
+    """What a training's command does: parse, log to the output folder, train, report errors.
+
+    Args: parse, gives the arguments, with `training` among them; train, runs them to the end.
+    Returns: the exit code: 2 for arguments or data that cannot be used.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()  # plain torchrun would leave this process behind when it is killed
+    setup_logging()
+
+    def run() -> None:
+        args = parse()
+        setup_logging(Path(args.training.output_dir) / "train.log")
+        train(args)
+
+    return run_reporting(log, run)
 
 
 def init_communication(training: TrainingArguments) -> None:
