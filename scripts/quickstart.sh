@@ -12,7 +12,6 @@
 # that of the short run to work_dirs/quickstart_grounder (QUICKSTART_DIR overrides it).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-start=$SECONDS
 usage="Usage: bash scripts/quickstart.sh [video_chatgpt] [--fresh] [--grounder-only]"
 if [[ ${1:-} == video_chatgpt ]]; then
     exec bash scripts/quickstart/video_chatgpt.sh "${@:2}"
@@ -33,19 +32,11 @@ name=quickstart
 work=${QUICKSTART_DIR:-work_dirs/$name}
 [[ $fresh ]] && rm -rf "$work"
 
-say() { printf '\n[%4d s] %s\n' $((SECONDS - start)) "$*"; }
-
-say "Environment"
-# shellcheck source=scripts/env.sh
-source scripts/env.sh
-mkdir -p "$work"
-DEVICE_FACTS=$("$PYTHON" -m videomind.device)
-export DEVICE_FACTS
-eval "$DEVICE_FACTS"
+# shellcheck source=scripts/quickstart/prelude.sh
+source scripts/quickstart/prelude.sh
 
 # Sizes for this model on two CPU cores. Everything else is what the scripts in scripts/ do for a real run.
 data=$work/data base=$work/base warm=$work/base_warm run=$work/grounder
-processes=$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 2))
 budget=(--min_tokens_per_frame 4 --max_tokens_per_frame 6)
 training=(
     --model_name_or_path "$warm" --data_root "$data"
@@ -57,12 +48,9 @@ training=(
 grounding=(--role grounder --datasets charades_sta,qvhighlights)
 steps=${QUICKSTART_STEPS:-260}
 
-export NPROC_PER_NODE=$processes GLOBAL_BATCH=8 BATCH_PER_DEVICE=$((8 / processes > 0 ? 8 / processes : 1))
-MASTER_PORT=${MASTER_PORT:-$((20000 + $$ % 20000))}
-export MASTER_PORT
+share_batch 8
 export DEEPSPEED=zero2
 if [[ $DEVICE_KIND == cpu ]]; then
-    export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
     if [[ -f $run/finished ]]; then
         : # nothing left to train
     elif command -v c++ >/dev/null || command -v g++ >/dev/null; then

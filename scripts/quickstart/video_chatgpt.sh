@@ -7,7 +7,6 @@
 # Everything goes to work_dirs/quickstart_video_chatgpt (QUICKSTART_DIR overrides it).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-start=$SECONDS
 work=${QUICKSTART_DIR:-work_dirs/quickstart_video_chatgpt}
 case ${1:-} in
 --fresh) rm -rf "$work" ;;
@@ -18,23 +17,12 @@ case ${1:-} in
     ;;
 esac
 
-say() { printf '\n[%4d s] %s\n' $((SECONDS - start)) "$*"; }
-
-say "Environment"
-# shellcheck source=scripts/env.sh
-source scripts/env.sh
-mkdir -p "$work"
-DEVICE_FACTS=$("$PYTHON" -m videomind.device)
-export DEVICE_FACTS
-eval "$DEVICE_FACTS"
-[[ $DEVICE_KIND == cpu ]] && export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1
+# shellcheck source=scripts/quickstart/prelude.sh
+source scripts/quickstart/prelude.sh
 
 data=$work/data/video_chatgpt clip=$work/base/clip llama=$work/base/llama run=$work/video_chatgpt
 steps=${QUICKSTART_STEPS:-125}
-processes=$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 2))
-batch=$((32 / processes > 0 ? 32 / processes : 1))
-export NPROC_PER_NODE=$processes BATCH_PER_DEVICE=$batch GLOBAL_BATCH=$((processes * batch))
-export MASTER_PORT=${MASTER_PORT:-$((20000 + $$ % 20000))}
+share_batch 32
 # Sizes for this model on two CPU cores; everything else is the recipe's.
 training=(
     --model_name_or_path "$llama" --data_path "$work/training.json" --video_folder "$work/features"

@@ -103,7 +103,7 @@ def test_finished_data_stays_and_other_data_is_refused(tmp_path, no_render):
     count = len(no_render)
     annotations.make_data(tmp_path, **settings)
     assert len(no_render) == count
-    with pytest.raises(ValueError, match="synthetic data made with"):
+    with pytest.raises(ValueError, match="but what was made with"):
         annotations.make_data(tmp_path, **settings, seed=9)
     real = tmp_path / "real" / "charades_sta"
     real.mkdir(parents=True)

@@ -63,7 +63,7 @@ def test_seed_decides_and_finished_stays(rendered, tmp_path):
         make_instructions(tmp_path / name, num_train=4, num_test=2, seed=seed)
     assert read(tmp_path / "a", "instructions.json") == read(tmp_path / "b", "instructions.json")
     assert read(tmp_path / "a", "instructions.json") != read(tmp_path / "c", "instructions.json")
-    with pytest.raises(ValueError, match="holds synthetic data made with"):
+    with pytest.raises(ValueError, match="but what was made with"):
         make_instructions(tmp_path / "a", num_train=5, num_test=2)
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videomind.dataset.vicuna import VIDEO
 from videomind.files import read_json, write_text
 from videomind.logger import run_reporting, setup_logging
 
-VIDEO_TOKEN = "<video>"  # stands where the video goes
 log = logging.getLogger(__name__)
 
 
@@ -64,7 +64,7 @@ def convert(rows: Sequence[Instruction], *, present: set[str] | None = None) -> 
             "id": row.video_id,
             "video": f"{row.video_id}.pkl",
             "conversations": [
-                {"from": "human", "value": f"{VIDEO_TOKEN}\n{row.q}" if i % 2 else f"{row.q}\n{VIDEO_TOKEN}"},
+                {"from": "human", "value": f"{VIDEO}\n{row.q}" if i % 2 else f"{row.q}\n{VIDEO}"},
                 {"from": "gpt", "value": row.a},
             ],
         }

@@ -30,11 +30,12 @@ from videomind.features.frames import read_frames
 from videomind.features.store import FEATURE_EXTENSIONS, FeatureError, read_features, write_features
 from videomind.files import write_json
 from videomind.logger import rank, run_reporting, setup_logging, world_size
+from videomind.model.video_chatgpt_disk import CLIP, CLIP_336
 
 log = logging.getLogger(__name__)
 
 REPORT = "failed_videos.json"
-TOWERS = {"1.1": "openai/clip-vit-large-patch14", "1.5": "openai/clip-vit-large-patch14-336"}
+TOWERS = {"1.1": CLIP, "1.5": CLIP_336}
 DEFAULT_LLAVA = "1.1"
 VIDEO_EXTENSIONS = frozenset(
     (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",

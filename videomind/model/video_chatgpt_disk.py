@@ -48,7 +48,8 @@ _HF_KEYS = {
     r"^model\.language_model": "model",
 }
 _HF_TOKENS = ("<image>", "<pad>")
-CLIP = "openai/clip-vit-large-patch14"
+CLIP = "openai/clip-vit-large-patch14"  # the tower at 224 pixels
+CLIP_336 = f"{CLIP}-336"
 _FIELDS = (
     "attention_bias",
     "bos_token_id",
@@ -145,7 +146,7 @@ def _nested_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
     config = _flat_config({"model_type": "llama", **text}, folder)
     config.use_mm_proj, config.mm_projector_type = True, MLP
     config.mm_hidden_size = vision.get("hidden_size")
-    config.mm_vision_tower = f"{CLIP}-336" if vision.get("image_size") == 336 else CLIP
+    config.mm_vision_tower = CLIP_336 if vision.get("image_size") == 336 else CLIP
     return config
 
 

@@ -12,12 +12,11 @@ The splits differ in videos and in phrasing. A data set's folder appears whole o
 
 import json
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from videomind.files import read_json, write_json
+from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import VIDEO_FOLDERS, write_instructions
 from videomind.synthetic.phrases import sentence
 from videomind.synthetic.questions import write_nextgqa, write_nextqa
@@ -33,7 +32,6 @@ from videomind.synthetic.scenes import (
 )
 
 VIDEO_FOLDER = "videos_3fps_480_noaudio"
-MARKER = "synthetic.json"  # holds the settings a folder was made with; also tells it from real data
 _VERSION = 2
 _NUM_ANNOTATORS = 3
 
@@ -111,18 +109,6 @@ def _write_qvhighlights(folder: Path, splits: Splits, seed: str) -> None:
         _write_jsonl(folder / name, rows)
 
 
-def _finished(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a folder already holds this data. Raises ValueError if it holds something else."""
-    if not folder.exists():
-        return False
-    marker = folder / MARKER
-    found = read_json(marker) if marker.is_file() else None
-    if found != settings:
-        held = "data that is not synthetic" if found is None else f"synthetic data made with {found}"
-        raise ValueError(f"{folder} holds {held}; wanted {settings}. Move it away or choose another root.")
-    return True
-
-
 def _make(
     folder: Path,
     settings: dict[str, Any],
@@ -136,22 +122,18 @@ def _make(
     Args: video_folders, split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that
     is not there has its videos elsewhere.
     """
-    if _finished(folder, settings):
+    if is_made(folder, settings, "data"):
         return
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     places: dict[str, list[Scene]] = {}
     for split, scenes in splits.items():
         if video_folders is None or split in video_folders:
             name = VIDEO_FOLDER if video_folders is None else video_folders[split]
             places.setdefault(name, []).extend(scenes)
-    for name, scenes in places.items():
-        (partial / name).mkdir()
-        render_all(scenes, partial / name, workers=workers, name=folder.name)
-    write(partial, splits, f"{folder.name}/{settings['seed']}")
-    write_json(partial / MARKER, settings)
-    partial.rename(folder)
+    with making(folder, settings) as partial:
+        for name, scenes in places.items():
+            (partial / name).mkdir()
+            render_all(scenes, partial / name, workers=workers, name=folder.name)
+        write(partial, splits, f"{folder.name}/{settings['seed']}")
 
 
 def make_data(

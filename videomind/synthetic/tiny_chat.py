@@ -4,7 +4,6 @@
 <path>/llama    Llama with a byte-pair tokenizer of its kind
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from videomind.dataset.vicuna import ASSISTANT, SYSTEMS, USER
-from videomind.files import read_json, write_json
 from videomind.llama_tokenizer import BLANK, load_tokenizer, save_tokenizer
-from videomind.synthetic.annotations import MARKER
+from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import instruction_texts
 
 CLIP, LLAMA = "clip", "llama"
@@ -80,18 +78,11 @@ def make_tiny_chat(path: str | Path, *, seed: int = 0) -> None:
     """
     path = Path(path)
     settings = {"seed": seed, CLIP: _TOWER, LLAMA: _LANGUAGE}
-    if path.exists():
-        marker = path / MARKER
-        if not marker.is_file() or read_json(marker) != settings:
-            raise ValueError(f"{path} does not hold the tiny models of {settings}. Move it away.")
+    if is_made(path, settings, "the tiny models"):
         return
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / LLAMA).mkdir(parents=True)
-    with torch.random.fork_rng(devices=[]):
+    with making(path, settings) as partial, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        (partial / LLAMA).mkdir()
         _write_tower(partial / CLIP)
         config = LlamaConfig(vocab_size=_write_tokenizer(partial / LLAMA), **_LANGUAGE)
         LlamaForCausalLM(config).save_pretrained(partial / LLAMA)
-    write_json(partial / MARKER, settings)
-    partial.rename(path)

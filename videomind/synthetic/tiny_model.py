@@ -6,7 +6,6 @@ real base model loads this one.
 
 import json
 import math
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from videomind.files import read_json, write_json
+from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.tiny_tokenizer import special_ids, train_tokenizer, write_tokenizer
 
-MARKER = "synthetic.json"
 _SPARE_ROWS = 16  # as in Qwen2-VL, the table is longer than the tokenizer
 _SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 _PIXEL_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -179,21 +177,20 @@ def make_tiny_base(
     """
     path, sizes = Path(path), sizes or TinySizes()
     settings = {"tied": tied, "seed": seed, **asdict(sizes)}
-    if path.exists():
-        marker = path / MARKER
-        if not marker.is_file() or read_json(marker) != settings:
-            raise ValueError(f"{path} does not hold the tiny model of {settings}. Move it away.")
+    if is_made(path, settings, "the tiny model"):
         return
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with making(path, settings) as partial:
+        _write_base(partial, sizes, seed, tied=tied)
+
+
+def _write_base(folder: Path, sizes: TinySizes, seed: int, *, tied: bool) -> None:
     tokenizer = train_tokenizer()
-    write_tokenizer(tokenizer, partial)
+    write_tokenizer(tokenizer, folder)
     ids = special_ids(tokenizer)
     vocab_rows = -(-(tokenizer.get_vocab_size() + _SPARE_ROWS) // 16) * 16
-    _write_json(partial / "config.json", _config(sizes, vocab_rows, ids, tied=tied))
-    _write_json(partial / "generation_config.json", _generation_config(ids))
-    _write_json(partial / "preprocessor_config.json", _PREPROCESSOR)
+    _write_json(folder / "config.json", _config(sizes, vocab_rows, ids, tied=tied))
+    _write_json(folder / "generation_config.json", _generation_config(ids))
+    _write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
     tables = _Weights(seed)
     tables.matrix("model.embed_tokens.weight", vocab_rows, sizes.hidden)
     if not tied:
@@ -201,9 +198,7 @@ def make_tiny_base(
     head = {k: t for k, t in tables.tensors.items() if k == "lm_head.weight"}
     embedding = {k: t for k, t in tables.tensors.items() if k not in head}
     first = embedding | _vision_weights(sizes, seed + 1)
-    write_shards(partial, [first, _language_weights(sizes, seed + 2) | head])
-    write_json(partial / MARKER, settings)
-    partial.rename(path)
+    write_shards(folder, [first, _language_weights(sizes, seed + 2) | head])
 
 
 def _generation_config(ids: dict[str, int]) -> dict[str, Any]:

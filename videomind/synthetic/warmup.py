@@ -7,6 +7,7 @@ what the grounder's long prompt asks for. The result is a base model in the publ
 
 import random
 import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from videomind.model.disk_format import to_disk
 from videomind.model.qwen2_vl import AgentQwen2VL
 from videomind.processes import die_with_parent
 from videomind.processing import load_processor
-from videomind.synthetic.annotations import MARKER as DATA_MARKER
-from videomind.synthetic.tiny_model import MARKER, write_shards
+from videomind.synthetic.folders import MARKER, is_made, making
+from videomind.synthetic.tiny_model import write_shards
 from videomind.synthetic.warmup_data import DATASETS, Tasks, load_question_videos, load_videos
 from videomind.synthetic.warmup_loop import WarmupSettings, train
 
@@ -33,7 +34,7 @@ LOSSES = "warmup_losses.json"
 
 def _save(model: AgentQwen2VL, base: Path, folder: Path) -> None:
     """Write the base's folder again with the new weights; the keys stay on their shards."""
-    shutil.copytree(base, folder, copy_function=shutil.copyfile)
+    shutil.copytree(base, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     index = read_json(base / "model.safetensors.index.json")["weight_map"]
     shards: dict[str, dict[str, Tensor]] = {name: {} for name in sorted(set(index.values()))}
     for name, tensor in model.state_dict().items():
@@ -94,23 +95,15 @@ def warm_up(
     """
     base, data_root, output = Path(base), Path(data_root), Path(output).absolute()
     settings = settings or WarmupSettings()
-    markers = {name: data_root / name / DATA_MARKER for name in (*DATASETS, "nextqa")}
+    markers = {name: data_root / name / MARKER for name in (*DATASETS, "nextqa")}
     data = {name: read_json(path) for name, path in markers.items() if name in DATASETS or path.is_file()}
     made_with = {**read_json(base / MARKER), "data": data, "warm_up": asdict(settings)}
-    if output.exists():
-        marker = output / MARKER
-        if not marker.is_file() or read_json(marker) != made_with:
-            raise ValueError(f"{output} does not hold the warm-up of {base} with {settings}. Move it away.")
-        return read_json(output / LOSSES)
-    partial, rendezvous = (output.with_name(f".{output.name}.{end}") for end in ("partial", "rendezvous"))
-    shutil.rmtree(partial, ignore_errors=True)
-    rendezvous.unlink(missing_ok=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    if settings.processes == 1:
-        _run(0, base, data_root, partial, settings)
-    else:
-        mp.spawn(_worker, (str(rendezvous), base, data_root, partial, settings), nprocs=settings.processes)
-    rendezvous.unlink(missing_ok=True)
-    write_json(partial / MARKER, made_with)
-    partial.rename(output)
+    if not is_made(output, made_with, "a warm-up"):
+        with making(output, made_with) as partial:
+            if settings.processes == 1:
+                _run(0, base, data_root, partial, settings)
+            else:
+                with tempfile.TemporaryDirectory(prefix="videomind_") as rendezvous:
+                    place = str(Path(rendezvous) / "store")
+                    mp.spawn(_worker, (place, base, data_root, partial, settings), nprocs=settings.processes)
     return read_json(output / LOSSES)
