@@ -2,6 +2,8 @@
 
 import io
 import json
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import torch
 from videochat import BASE, GOLDEN, recorded_features, unrolled, write_recorded_features
 
+from videomind.dataset.video_reader import BadVideoError
 from videomind.eval import video_chatgpt
 from videomind.eval.video_chat import VideoChat, clean, find_video
-from videomind.eval.video_chatgpt import main
+from videomind.eval.video_chatgpt import answer_rows, main
+from videomind.eval.workers import ResultFile
 from videomind.features.clip import ClipTower
 from videomind.features.store import write_features
 from videomind.llama_tokenizer import decode
@@ -23,6 +27,22 @@ WHOLE = GOLDEN.root / "e_model/full_save"
 ADAPTER = GOLDEN.root / "e_model/train/out/mm_projector.bin"
 CASES = GOLDEN.json("e_model/expected_generation.json")
 GENERAL = [{"video_name": f"vid{n}", "Q": f"What is {n}?", "A": "It."} for n in "ABCA"]
+
+
+class Recorded:
+    """The recorded features, as a source; reading "lost" fails."""
+
+    def __init__(self):
+        self.found, self.read_names = recorded_features(), Counter()
+
+    def read(self, name: str) -> np.ndarray:
+        self.read_names[name] += 1
+        if name == "lost":
+            raise BadVideoError("lost: gone")
+        return self.found[name]
+
+    def features(self, found: np.ndarray) -> np.ndarray:
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +93,7 @@ def test_what_cleaning_leaves():
 def test_the_recorded_answers(model, together):
     loaded = load_chat(*model, LoadSettings())
     length = len(CASES[0]["new_token_ids"])
-    chat = VideoChat(loaded, recorded_features().__getitem__, max_new_tokens=length, temperature=0)
+    chat = VideoChat(loaded, Recorded(), max_new_tokens=length, temperature=0)
     batches = [CASES] if together else [[case] for case in CASES]
     for cases in batches:
         prompts = [torch.tensor(unrolled(case["prompt_input_ids_rle"])) for case in cases]
@@ -157,7 +177,8 @@ def test_a_rerun_does_what_is_missing_or_failed(ask, features, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         ask("--clip_feat_path", str(folder), gt_file=rows)
     first = ask("--clip_feat_path", str(folder), gt_file=rows)[1]
-    assert asked == ["What is A?", "What is B?", "What is C?", "killed", "What is C?", "What is A?"]
+    answered, again = asked[:2], asked[4:]  # the third was killed
+    assert sorted([*answered, *again]) == ["What is A?", "What is A?", "What is B?", "What is C?"]
     assert "error" in first[-1]
     write_features(folder / "late.safetensors", recorded_features()["vidB"])
     second = ask("--clip_feat_path", str(folder), gt_file=rows)[1]
@@ -165,6 +186,33 @@ def test_a_rerun_does_what_is_missing_or_failed(ask, features, tmp_path, monkeyp
     assert second[:-1] == first[:-1] and second[-1]["pred"]
     ask("--clip_feat_path", str(folder), gt_file=rows)
     assert len(asked) == 7
+
+
+def test_videos_are_read_ahead_and_once(tmp_path, monkeypatch):
+    """While one row is answered the next two videos are read; rows about one video share its features."""
+    source, answer = Recorded(), VideoChat.answer
+    chat = VideoChat(load_chat(WHOLE, None, LoadSettings()), source, max_new_tokens=2, temperature=0)
+    read_before_the_first: set[str] = set()
+
+    def wait_then_answer(self, batch):
+        end = time.monotonic() + 20
+        while not read_before_the_first and time.monotonic() < end:
+            if len(source.read_names) >= 3:
+                read_before_the_first.update(source.read_names)
+            time.sleep(0.01)
+        return answer(self, batch)
+
+    monkeypatch.setattr(VideoChat, "answer", wait_then_answer)
+    names = ["vidA", "vidB", "lost", "vidC", "vidC", "vidC"]
+    rows = [{"video_name": name, "Q": "What?", "A": "x"} for name in names]
+    results = ResultFile(tmp_path, {})
+    answer_rows(chat, rows, [[i] for i in range(6)], results, seed=0, num_threads=2)
+    assert read_before_the_first == {"vidA", "vidB", "lost"}
+    assert {name: source.read_names[name] for name in ("vidA", "vidB", "vidC")} == dict.fromkeys(
+        ("vidA", "vidB", "vidC"), 1
+    )
+    done = results.done()
+    assert sorted(done) == list(range(6)) and [i for i in done if "error" in done[i]] == [2]
 
 
 def test_batches_change_no_answer(ask):

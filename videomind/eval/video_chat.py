@@ -4,9 +4,12 @@ B prompts, L tokens, N rows of a video's features, C their width.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,7 +29,6 @@ log = logging.getLogger(__name__)
 
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv")  # in the order in which they are tried
 KEPT_VIDEOS = 16  # features in memory, as questions about one video follow one another
-Features = Callable[[str], np.ndarray]  # of a video's name or path: (N, C)
 
 
 def find_video(folder: Path, name: str) -> Path:
@@ -38,27 +40,70 @@ def find_video(folder: Path, name: str) -> Path:
     raise BadVideoError(f"No video {name!r} in {folder} ({', '.join(VIDEO_EXTENSIONS)})")
 
 
-def from_tower(tower: ClipTower, folder: Path = Path()) -> Features:
-    """Features made from videos in a folder, rounded as stored ones are."""
+class FeatureSource(Protocol):
+    """Where features come from. Both steps raise ValueError for a video that has none."""
 
-    def features(name: str) -> np.ndarray:
-        path = find_video(folder, name)
-        frames, problems = read_frames(path, size=tower.shape.size)
+    def read(self, name: str) -> Any:
+        """What is read of a video, by its name or path; threads do it ahead."""
+
+    def features(self, found: Any) -> np.ndarray:
+        """The features (N, C) of what was read."""
+
+
+class TowerFeatures:
+    """Features made from the videos of a folder, rounded as stored ones are."""
+
+    def __init__(self, tower: ClipTower, folder: Path = Path()):
+        self.tower, self.folder = tower, folder
+
+    def read(self, name: str) -> Tensor:
+        """Decode a video: its frames, (T, S, S, 3)."""
+        path = find_video(self.folder, name)
+        frames, problems = read_frames(path, size=self.tower.shape.size)
         for problem in problems:
             log.warning("%s: %s", path, problem)
-        return tower.features(frames).astype(np.float16)
+        return frames
 
-    return features
+    def features(self, found: Tensor) -> np.ndarray:
+        """The tower's features (N, C) of frames."""
+        return self.tower.features(found).astype(np.float16)
 
 
-def from_store(folder: Path) -> Features:
+class StoredFeatures:
     """Features that were written before."""
 
-    def features(name: str) -> np.ndarray:
-        stem = name.removesuffix(Path(name).suffix) if name.endswith(VIDEO_EXTENSIONS) else name
-        return read_features(find_features(folder, stem))
+    def __init__(self, folder: Path):
+        self.folder = folder
 
-    return features
+    def read(self, name: str) -> np.ndarray:
+        """Read a video's file (N, C)."""
+        stem = name.removesuffix(Path(name).suffix) if name.endswith(VIDEO_EXTENSIONS) else name
+        return read_features(find_features(self.folder, stem))
+
+    def features(self, found: np.ndarray) -> np.ndarray:
+        """As they were read."""
+        return found
+
+
+class _Video:
+    """A video that is read once and whose features are made once, whichever thread asks first."""
+
+    def __init__(self, source: FeatureSource, name: str):
+        self.source, self.name, self.lock = source, name, Lock()
+        self.found: Any = None
+        self.made: np.ndarray | None = None
+
+    def read(self) -> None:
+        with self.lock:
+            if self.made is None and self.found is None:
+                self.found = self.source.read(self.name)
+
+    def features(self) -> np.ndarray:
+        self.read()
+        with self.lock:
+            if self.made is None:
+                self.made, self.found = self.source.features(self.found), None
+            return self.made
 
 
 def clean(text: str) -> str:
@@ -69,21 +114,21 @@ def clean(text: str) -> str:
 class VideoChat:
     """Asks a model about videos.
 
-    Args: loaded; features, of a video by name; mode, the conversation's template; max_new_tokens of an
+    Args: loaded; source of the features; mode, the conversation's template; max_new_tokens of an
     answer; temperature of sampling, 0 is greedy.
     """
 
     def __init__(
         self,
         loaded: LoadedVideoModel,
-        features: Features,
+        source: FeatureSource,
         *,
         mode: str = CHAT_MODE,
         max_new_tokens: int = 1024,
         temperature: float = 0.2,
     ):
         self.model, self.tokenizer, self.mode = loaded.model.eval(), loaded.tokenizer, mode
-        self._features = lru_cache(maxsize=KEPT_VIDEOS)(features)
+        self._videos = lru_cache(maxsize=KEPT_VIDEOS)(partial(_Video, source))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50}
         self._generation = GenerationConfig(
             max_new_tokens=max_new_tokens,
@@ -93,13 +138,19 @@ class VideoChat:
             **(sampling if temperature > 0 else {"do_sample": False}),
         )
 
+    def read_ahead(self, videos: Sequence[str]) -> None:
+        """Read videos whose features will be asked for; other threads may do it meanwhile."""
+        for video in videos:
+            with suppress(ValueError):  # `features` reads again and raises it
+                self._videos(video).read()
+
     def features(self, video: str) -> Tensor:
         """A video's features (N, C).
 
         Raises: ValueError for a video that is not there or cannot be read, or features that the model
         was not trained on.
         """
-        found, config = self._features(video), self.model.config
+        found, config = self._videos(video).features(), self.model.config
         if found.shape[1] != config.mm_hidden_size:
             raise ValueError(
                 f"{video}: its features are {found.shape[1]} wide, the projector takes "

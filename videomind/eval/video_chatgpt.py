@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,14 @@ from transformers import set_seed
 
 from videomind.dataset.vicuna import CHAT_MODE, SYSTEMS
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
-from videomind.eval.video_chat import VIDEO_EXTENSIONS, Features, VideoChat, from_store, from_tower
-from videomind.eval.workers import ResultFile, shared_order, start_processes
+from videomind.eval.video_chat import (
+    VIDEO_EXTENSIONS,
+    FeatureSource,
+    StoredFeatures,
+    TowerFeatures,
+    VideoChat,
+)
+from videomind.eval.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.features.clip import ClipTower
 from videomind.files import read_json, write_text
 from videomind.logger import rank, run_reporting, setup_logging
@@ -63,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--temperature", type=float, default=0.2, help="of sampling; 0 is greedy")
     how.add_argument("--max_new_tokens", type=int, default=1024)
     how.add_argument("--batch_size", type=int, default=1, help="rows that are answered at once")
+    how.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")
     how.add_argument("--seed", type=int, default=42)
     out = parser.add_argument_group("output of a folder or an evaluation file")
     out.add_argument("--output_dir", help="folder")
@@ -134,10 +141,10 @@ def load_model(args: argparse.Namespace) -> LoadedVideoModel:
     return loaded
 
 
-def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> Features:
+def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureSource:
     """Stored features, or the vision tower. Raises: ValueError for one the model was not trained on."""
     if args.clip_feat_path:
-        return from_store(Path(args.clip_feat_path))
+        return StoredFeatures(Path(args.clip_feat_path))
     config: VideoChatGPTConfig = model.config
     name = args.vision_tower or config.mm_vision_tower or CLIP
     tower = ClipTower.from_pretrained(name, device=model.device, dtype=model.dtype)
@@ -147,7 +154,7 @@ def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> Features
             f"The vision tower {name} gives features {(rows, width)}, but the model was trained on "
             f"{(config.num_video_tokens, config.mm_hidden_size)}. Choose that tower (--vision_tower)."
         )
-    return from_tower(tower, Path(args.video_dir) if args.video_dir else Path())
+    return TowerFeatures(tower, Path(args.video_dir) if args.video_dir else Path())
 
 
 def load_videochat(args: argparse.Namespace) -> VideoChat:
@@ -189,7 +196,15 @@ def run_rows(args: argparse.Namespace) -> int:
         raise ValueError("A folder or an evaluation file needs --output_dir and --output_name")
     rows = read_rows(args)
     start_processes()
-    apart = ("output_dir", "output_name", "device", "batch_size", "video_dir", "clip_feat_path")
+    apart = (
+        "output_dir",
+        "output_name",
+        "device",
+        "batch_size",
+        "num_threads",
+        "video_dir",
+        "clip_feat_path",
+    )
     settings = {name: value for name, value in vars(args).items() if name not in apart}
     out = Path(args.output_dir) / f"{args.output_name}.json"
     results = ResultFile(out.with_suffix(".parts"), settings | {"rows": len(rows)}, flag="--output_name")
@@ -199,7 +214,12 @@ def run_rows(args: argparse.Namespace) -> int:
         dist.barrier()  # every process has read what is done before one writes more
     log.info("%d questions, %d of them answered", len(rows), len(rows) - len(pending))
     if pending:
-        answer_rows(load_videochat(args), rows, pending, results, batch=args.batch_size, seed=args.seed)
+        batches = [
+            pending[start : start + args.batch_size] for start in range(0, len(pending), args.batch_size)
+        ]
+        answer_rows(
+            load_videochat(args), rows, batches, results, seed=args.seed, num_threads=args.num_threads
+        )
     if dist.is_initialized():
         dist.barrier()
     return finish(results, out, len(rows)) if rank() == 0 else 0
@@ -208,16 +228,17 @@ def run_rows(args: argparse.Namespace) -> int:
 def answer_rows(
     chat: VideoChat,
     rows: Sequence[dict[str, Any]],
-    pending: Sequence[int],
+    batches: Sequence[Sequence[int]],
     results: ResultFile,
     *,
-    batch: int,
     seed: int,
+    num_threads: int,
 ) -> None:
-    """Answer this process's share of what is pending, and write each row as it is done."""
-    batches = [pending[start : start + batch] for start in range(0, len(pending), batch)]
-    order = tqdm(shared_order(len(batches)), total=len(batches), disable=rank() != 0)
-    for indices in (batches[number] for number in order):
+    """Answer this process's share of batches of rows, and write each row as it is done."""
+
+    def steps(number: int) -> Generator[list[str], None, int]:
+        indices = batches[number]
+        yield [rows[index]["video_name"] for index in indices]
         asked: list[tuple[Tensor, str]] = []
         places: list[tuple[int, str]] = []
         for index in indices:
@@ -235,6 +256,12 @@ def answer_rows(
         for index in dict(places):
             found = {field: text for (i, field), text in zip(places, answers, strict=True) if i == index}
             results.append(index, {**_kept(rows[index]), **found})
+        return len(indices)
+
+    order = shared_order(len(batches))
+    ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads, failures=())
+    for _ in tqdm(ended, total=len(batches), disable=rank() != 0):
+        pass
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
