@@ -103,7 +103,6 @@ def test_one_folder_holds_the_roles(folders, tmp_path, rows, capfd):
     first, second = (
         a(video, "what is it?", options=["red", "blue"], settings=TINY) for a in (apart, together)
     )
-    assert first.to_record == first.to_record
     assert (first.candidates, first.answer, first.plan) == (second.candidates, second.answer, second.plan)
     assert combine([str(out), *pairs]) == 2
     assert combine([str(tmp_path / "x"), f"planner={folders['verifier']}"]) == 2
@@ -194,3 +193,22 @@ def test_data_for_the_verifier(folders, workshop, tmp_path):
     assert train(arguments(workshop, tmp_path / "verifier", *extra)) == 0
     shutil.rmtree(tmp_path / "p")
     assert data(["make-verifying", str(tmp_path / "p/output.jsonl"), str(tmp_path / "v.json")]) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_runs_every_role(folders, rows, dtype):
+    """What a GPU computes in by default; the heads and the adapters must follow."""
+    roles = {role: folders[role] for role in ("grounder", "verifier", "planner", "answerer")}
+    whole, half = (
+        VideoMind.from_pretrained(roles=roles, max_new_tokens=4, dtype=d) for d in ("float32", dtype)
+    )
+    video = rows["answerer"][0]["video"]
+    first, second = (
+        agent(video, "what is it?", options=["red", "blue"], settings=TINY) for agent in (whole, half)
+    )
+    assert second.agents == first.agents and second.answer
+    assert [c.span for c in second.proposed] == [c.span for c in first.proposed]
+    for ours, exact in zip(second.proposed, first.proposed, strict=True):
+        assert abs(ours.verdict - exact.verdict) < 1e-3
+    found = half(video, query="a red square", settings=TINY)
+    assert found.candidates and all(0 <= c.verdict <= 1 for c in found.candidates)

@@ -94,11 +94,13 @@ class _Video:
         self.made: np.ndarray | None = None
 
     def read(self) -> None:
+        """Read it, unless what was read or made of it is there."""
         with self.lock:
             if self.made is None and self.found is None:
                 self.found = self.source.read(self.name)
 
     def features(self) -> np.ndarray:
+        """Its features (N, C)."""
         self.read()
         with self.lock:
             if self.made is None:
