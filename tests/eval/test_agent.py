@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from runs import SMALL, arguments
 
 from videomind import VideoMind
@@ -212,3 +213,32 @@ def test_half_precision_runs_every_role(folders, rows, dtype):
         assert abs(ours.verdict - exact.verdict) < 1e-3
     found = half(video, query="a red square", settings=TINY)
     assert found.candidates and all(0 <= c.verdict <= 1 for c in found.candidates)
+
+
+def test_too_little_memory_for_all_candidates_judges_fewer(folders, rows, monkeypatch):
+    agent = VideoMind.from_pretrained(
+        roles={"grounder": folders["grounder"], "verifier": folders["verifier"]}
+    )
+    video, judge, sizes = rows["answerer"][0]["video"], agent.pipeline._verdicts, []
+    whole = agent(video, query="a red square", settings=TINY)
+    assert len(whole.candidates) == 5
+
+    def limited(prepared):
+        sizes.append(len(prepared))
+        if len(prepared) > 1 + room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return judge(prepared)
+
+    monkeypatch.setattr(agent.pipeline, "_verdicts", limited)
+    room = 1
+    fewer = agent(video, query="a red square", settings=TINY)
+    assert sizes == [5, 2, 2, 1]
+    assert [c.span for c in fewer.proposed] == [c.span for c in whole.proposed]
+    for ours, theirs in zip(fewer.proposed, whole.proposed, strict=True):
+        assert abs(ours.verdict - theirs.verdict) < 1e-5
+    sizes.clear()
+    agent(video, query="a red square", settings=TINY)
+    assert sizes == [2, 2, 1]  # remembered
+    room = -1
+    with pytest.raises(torch.OutOfMemoryError):
+        agent(video, query="a red square", settings=TINY)

@@ -89,6 +89,24 @@ def test_a_broken_video_is_recorded_with_its_reason(workshop, grounder, tmp_path
     assert len(submitted) == sum("error" not in record for record in lines(tmp_path / "out"))
 
 
+def test_failures_are_done_again_when_asked(workshop, grounder, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    video = Path(valid_rows(data)[0]["video_path"])
+    argv = [*infer_argv(workshop, grounder, tmp_path / "out"), "--data_root", str(data)]
+    video.rename(tmp_path / "late.mp4")
+    assert main(argv) == 0
+    (tmp_path / "late.mp4").rename(video)
+    before, part = lines(tmp_path / "out"), tmp_path / "out/parts/part_0.jsonl"
+    assert main(argv) == 0
+    assert lines(tmp_path / "out") == before and any("error" in record for record in before)
+    assert main([*argv, "--retry_failed"]) == 0
+    after = lines(tmp_path / "out")
+    assert not any("error" in record for record in after)
+    failed = sum("error" in record for record in before)
+    assert len(part.read_text().splitlines()) == len(before) + failed
+    assert [old == new for old, new in zip(before, after, strict=True)].count(False) == failed
+
+
 def valid_rows(data: Path) -> list[dict]:
     from videomind.dataset.base import get_source
 

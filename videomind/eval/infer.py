@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 SUBMISSION = "hl_{split}_submission.jsonl"
 ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
 VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
+# Arguments that a rerun may have otherwise.
+_CHANGES_NO_RESULT = frozenset(
+    ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads",
+     "retry_failed", "chunk", "index")
+)  # fmt: skip
 # What ends one sample, with a record of the reason, and not the run.
 FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
 
@@ -75,6 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
     out = parser.add_argument_group("output")
     out.add_argument("--pred_path", required=True, help="folder for the predictions")
     out.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")
+    out.add_argument(
+        "--retry_failed", action="store_true", help="do again what an earlier run recorded as failed"
+    )
     out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
     out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
     return parser
@@ -129,11 +137,12 @@ def run_dataset(args: argparse.Namespace) -> int:
     source.check_videos()
     settings = chain_settings(args, source)
     start_processes()
-    apart = ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads")
-    kept = {name: value for name, value in vars(args).items() if name not in (*apart, "chunk", "index")}
+    kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
     kept |= {"split": split, "samples": len(annotations)}
     results = ResultFile(args.pred_path, kept, part=args.index)
     done = results.done()
+    if args.retry_failed:
+        done = {i: record for i, record in done.items() if "error" not in record}
     pending = [i for i in range(args.index, len(annotations), args.chunk) if i not in done]
     if dist.is_initialized():
         dist.barrier()  # every process has read what is done before one writes more
@@ -191,7 +200,8 @@ def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
         rows = [submission_row(record) for record in records if "error" not in record]
         write_text(path.parent / name, "".join(json.dumps(row) + "\n" for row in rows))
         log.info("Wrote %s", path.parent / name)
-    log.info("Wrote %s: %d predictions, %d failed", path, len(records) - len(failed), len(failed))
+    log.info("Wrote %s: %d predictions, %d failed%s", path, len(records) - len(failed), len(failed),
+             " (--retry_failed does them again)" if failed else "")  # fmt: skip
     return len(failed)
 
 

@@ -3,6 +3,7 @@
 Shapes: B batch, L prompt tokens, S generated tokens, D hidden size, N candidates.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -18,12 +19,15 @@ from transformers import GenerationConfig
 from videomind.dataset.encoding import Encoded, Encoder
 from videomind.dataset.schema import Sample
 from videomind.dataset.video import ClipFrames, read_clips, video_duration
+from videomind.dataset.views import NUM_CANDIDATES
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
 from videomind.model.qwen2_vl import AgentQwen2VL, clip_states, record_states
 from videomind.processing import Processor
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
+
+log = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
 _END = "<|im_end|>"
@@ -158,6 +162,7 @@ class Pipeline:
             eos_token_id=sorted(ends),
             pad_token_id=tokenizer.pad_token_id,
         )
+        self._judged_at_once = NUM_CANDIDATES
         self._grounder_draft = self._tokens(GROUNDER_RESPONSE + _END)
 
     def _tokens(self, text: str) -> list[int]:
@@ -181,11 +186,25 @@ class Pipeline:
 
     @torch.inference_mode()
     def verify(self, prepared: Sequence[Prepared]) -> list[float]:
-        """Judge candidates, all in one batch.
+        """Judge candidates, all in one batch, or as many as the device's memory holds.
 
         Returns: sigmoid(p(Yes) - p(No)) of the next-token probabilities of each, as published scores
         were made; it lies within (0.27, 0.73).
         """
+        verdicts: list[float] = []
+        while len(verdicts) < len(prepared):
+            batch = prepared[len(verdicts) : len(verdicts) + self._judged_at_once]
+            try:
+                verdicts += self._verdicts(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self._judged_at_once = len(batch) // 2
+                log.warning("Too little memory to judge %d candidates at once; from now on %d",
+                            len(batch), self._judged_at_once)  # fmt: skip
+        return verdicts
+
+    def _verdicts(self, prepared: Sequence[Prepared]) -> list[float]:
         inputs = model_inputs([p.encoded for p in prepared], self.model)
         inner = bare(self.model)
         positions, _ = inner.model.get_rope_index(
