@@ -105,3 +105,12 @@ def test_statistics_tell_what_was_dropped(mixture):
     assert "charades_sta" in table and "video length (s): mean 10.00" in table
     with pytest.raises(ValueError, match=r"No sample is left(.|\n)*number of words +6"):
         make(filters=Filters(min_num_words=100))
+
+
+def test_a_data_set_of_which_nothing_is_left_is_an_error(mixture, tmp_path):
+    """It is most likely misplaced; training on the others alone would hide it."""
+    mixture[0]()
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"video": "gone.mp4", "duration": 9, "query": "x", "span": [[1, 2]]}))
+    with pytest.raises(ValueError, match=r"No sample is left of .*own.jsonl(.|\n)*video file not found +1"):
+        Mixture(f"charades_sta,{own}", encoder=None, data_root=tmp_path)

@@ -242,3 +242,13 @@ def test_too_little_memory_for_all_candidates_judges_fewer(folders, rows, monkey
     room = -1
     with pytest.raises(torch.OutOfMemoryError):
         agent(video, query="a red square", settings=TINY)
+
+
+def test_types_of_samples_do_not_mix_across_processes(folders, workshop, tmp_path, capfd):
+    """Processes with and without gradients of the head would wait for each other."""
+    verifying = folders["verifier"].parent / "verifier.jsonl"
+    extra = ("--role", "all_in_one", "--datasets", f"charades_sta,{verifying}", "--max_steps", "1")
+    argv = arguments(workshop, tmp_path, *extra, "--group_by_data_type", "False")
+    assert train([*argv, "--per_device_train_batch_size", "2"]) == 2
+    assert "found grounding and multimodal in global micro-batches of 2" in capfd.readouterr().err
+    assert train([*argv, "--per_device_train_batch_size", "1"]) == 0

@@ -113,8 +113,10 @@ class Mixture(Dataset):
         for part in self.parts:
             open_source(part.entry.name, data_root).check_videos()
         self._ends = np.cumsum([len(part) for part in self.parts])
-        if not len(self):
-            raise ValueError(f"No sample is left of {datasets} after the filters:\n{self.statistics()}")
+        if empty := [part.entry.name for part in self.parts if not len(part)]:
+            raise ValueError(
+                f"No sample is left of {', '.join(empty)} (--datasets), see why:\n{self.statistics()}"
+            )
         self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # part: its epoch and order
 
     def __len__(self) -> int:

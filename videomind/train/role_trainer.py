@@ -1,8 +1,10 @@
 """The trainer of roles: ours with optimizer groups, losses and disk layout of a grounding agent."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,10 @@ class RoleTrainer(ResumingTrainer):
         training, custom = arguments.training, arguments.custom
         self.arguments, self.loaded = arguments, loaded
         world = training.world_size * training.per_device_train_batch_size
-        data_types = mixture.data_types if custom.group_by_data_type else ["all"] * len(mixture)
+        data_types: Sequence[str] | np.ndarray = mixture.data_types
+        if not custom.group_by_data_type:
+            _check_one_type(data_types, world)
+            data_types = ["all"] * len(mixture)
         self._parts: dict[str, Tensor] = {}
         self._num_parts = 0
         super().__init__(
@@ -94,6 +99,16 @@ class RoleTrainer(ResumingTrainer):
     def restore(self, checkpoint: Path) -> None:
         """See ResumingTrainer."""
         restore_role(self.model, checkpoint, self.arguments.model.role)
+
+
+def _check_one_type(data_types: np.ndarray, group_size: int) -> None:
+    """Refuse what would end in a hang: some processes with gradients of the head, and some without."""
+    kinds = sorted(set(data_types))
+    if len(kinds) > 1 and group_size > 1:
+        raise ValueError(
+            "--group_by_data_type False needs data sets of one type, or one process with one sample at a "
+            f"time: found {' and '.join(kinds)} in global micro-batches of {group_size}"
+        )
 
 
 def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class GroupSampler(Sampler[Draw]):
         if not self._length:
             raise ValueError(
                 f"No data type has {group_size} samples, the size of a global micro-batch ({counts}). "
-                "Use fewer processes, a smaller batch, or --group_by_data_type False."
+                "Use fewer processes or a smaller batch."
             )
 
     def set_epoch(self, epoch: int) -> None:
