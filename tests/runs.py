@@ -40,6 +40,11 @@ def arguments(workshop: Path, out: Path, *extra: str) -> list[str]:
 
 def losses(out: Path) -> dict[int, float]:
     """Logged loss per step, of the newest complete checkpoint."""
+    return {entry["step"]: entry["loss"] for entry in logged(out)}
+
+
+def logged(out: Path) -> list[dict[str, float]]:
+    """All that was logged with a loss, of the newest complete checkpoint."""
     folder = max(out.glob("checkpoint-*/complete"), key=lambda p: int(p.parent.name.split("-")[1])).parent
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+    return [entry for entry in history if "loss" in entry]

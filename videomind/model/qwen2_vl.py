@@ -198,7 +198,8 @@ class AgentQwen2VL(Qwen2VLForConditionalGeneration):
             ).last_hidden_state
         language = self._language_loss(hidden, labels)  # (B,)
         if timestamps is None or self.head is None:
-            return AgentOutput(loss=language.mean(), language_loss=language.detach().mean())
+            idle = 0.0 if self.head is None else self._idle_head_loss()
+            return AgentOutput(loss=language.mean() + idle, language_loss=language.detach().mean())
         parts = [
             self._sample_grounding_loss(
                 states[-1][row],
@@ -228,6 +229,20 @@ class AgentQwen2VL(Qwen2VLForConditionalGeneration):
         rows = supervised.nonzero()[:, 0]
         total = losses.new_zeros(len(labels)).index_add(0, rows, losses)
         return total / supervised.sum(1).clamp(min=1)
+
+    def _idle_head_loss(self) -> Tensor | float:
+        """Zero, with a gradient of zero for all of the head, in a batch without moments.
+
+        Without it ZeRO-3 (DeepSpeed 0.19) updates the head with the gradient of an earlier batch, while plain
+        training leaves it and ZeRO-2 goes on with its momentum. The last is what all of them do so.
+        """
+        if not any(param.requires_grad for param in self.head.parameters()):
+            return 0.0
+        width, place = self.config.text_config.hidden_size, next(self.head.parameters()).device
+        clips, query = torch.zeros(max(STRIDES), width, device=place), torch.zeros(1, width, device=place)
+        out = self.head(clips, query, min_clips=max(STRIDES))
+        outputs = (out.class_logits, out.offsets, out.clip_emb, out.query_emb)
+        return 0.0 * torch.stack([tensor.float().sum() for tensor in outputs]).sum()
 
     def _sample_grounding_loss(
         self,
