@@ -25,32 +25,37 @@ def quickstart(folder: Path) -> tuple[float, str]:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> tuple[Path, str]:
+def ran(tmp_path_factory) -> tuple[Path, float, str]:
+    """The folder of a first run, the seconds it took, and what it said."""
     folder = tmp_path_factory.mktemp("quickstart") / "work"
-    return folder, quickstart(folder)[1]
+    return folder, *quickstart(folder)
+
+
+@pytest.fixture(scope="module")
+def done(ran) -> Path:
+    return ran[0]
 
 
 @pytest.mark.slow
 def test_it_learns_on_held_out_videos_and_phrasings(done):
-    folder, _ = done
-    runs = json.loads((folder / "results.json").read_text())["zero_shot_qa"]
+    runs = json.loads((done / "results.json").read_text())["zero_shot_qa"]
     assert runs["trained"]["samples"] == runs["untrained"]["samples"] == 120
     assert runs["trained"]["accuracy"] - runs["untrained"]["accuracy"] >= 30
     assert runs["trained"]["accuracy"] >= 60
     told = {
-        row["q"].lower() for row in json.loads((folder / "data/video_chatgpt/instructions.json").read_text())
+        row["q"].lower() for row in json.loads((done / "data/video_chatgpt/instructions.json").read_text())
     }
     assert not told & {
-        row["question"].lower() for row in json.loads((folder / "after/answers.json").read_text())
+        row["question"].lower() for row in json.loads((done / "after/answers.json").read_text())
     }
 
 
 @pytest.mark.slow
-def test_a_second_run_is_quick_and_says_the_same(done):
-    folder, first = done
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name in ("answers.json", "finished")}
-    seconds, said = quickstart(folder)
-    assert seconds < 40
+def test_a_second_run_is_quick_and_says_the_same(ran):
+    done, first_seconds, first = ran
+    before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.name in ("answers.json", "finished")}
+    seconds, said = quickstart(done)
+    assert seconds < first_seconds / 3
     assert len(before) == 4 and before == {p: p.stat().st_mtime_ns for p in before}
 
     def results(text: str) -> str:
@@ -61,9 +66,8 @@ def test_a_second_run_is_quick_and_says_the_same(done):
 
 @pytest.mark.slow
 def test_its_checkpoint_answers(done, capsys):
-    folder, _ = done
-    video = min((folder / "data/video_chatgpt/test_videos").iterdir())
-    argv = ["--model-name", str(folder / "video_chatgpt"), "--vision_tower", str(folder / "base/clip")]
+    video = min((done / "data/video_chatgpt/test_videos").iterdir())
+    argv = ["--model-name", str(done / "video_chatgpt"), "--vision_tower", str(done / "base/clip")]
     argv += ["--conv-mode", "vicuna_v1_1", "--temperature", "0", "--video_path", str(video)]
     assert chat([*argv, "--question", "What colour is the object?"]) == 0
     assert re.fullmatch(r"It is \w+\.\n", capsys.readouterr().out)

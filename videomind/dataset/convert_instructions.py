@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videomind.dataset.vicuna import VIDEO
+from videomind.dataset.schema import VIDEO
 from videomind.files import read_json, write_text
 from videomind.logger import run_reporting, setup_logging
 

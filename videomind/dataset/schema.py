@@ -6,6 +6,7 @@ from typing import Any
 from videomind.roles import VisualBudget
 
 Span = list[float]  # [start, end], s
+VIDEO = "<video>"  # where a question of VideoInstruct has the video
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

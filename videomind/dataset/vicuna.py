@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.encoding import IGNORE_INDEX, BadSampleError
+from videomind.dataset.schema import VIDEO
 from videomind.llama_tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 from videomind.roles import nearest
 
-VIDEO = "<video>"  # where a question has the video
 USER, ASSISTANT = "USER", "ASSISTANT"
 END = "</s>"
 TRAINING_MODE, CHAT_MODE = "vicuna_v1_1", "video-chatgpt_v1"
