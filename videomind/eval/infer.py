@@ -140,9 +140,7 @@ def run_dataset(args: argparse.Namespace) -> int:
     kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
     kept |= {"split": split, "samples": len(annotations)}
     results = ResultFile(args.pred_path, kept, part=args.index)
-    done = results.done()
-    if args.retry_failed:
-        done = {i: record for i, record in done.items() if "error" not in record}
+    done = results.done(failed=not args.retry_failed)
     pending = [i for i in range(args.index, len(annotations), args.chunk) if i not in done]
     if dist.is_initialized():
         dist.barrier()  # every process has read what is done before one writes more

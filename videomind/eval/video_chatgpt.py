@@ -208,8 +208,8 @@ def run_rows(args: argparse.Namespace) -> int:
     settings = {name: value for name, value in vars(args).items() if name not in apart}
     out = Path(args.output_dir) / f"{args.output_name}.json"
     results = ResultFile(out.with_suffix(".parts"), settings | {"rows": len(rows)}, flag="--output_name")
-    done = results.done()
-    pending = [i for i in range(len(rows)) if "error" in done.get(i, {"error": "not done"})]
+    done = results.done(failed=False)
+    pending = [i for i in range(len(rows)) if i not in done]
     if dist.is_initialized():
         dist.barrier()  # every process has read what is done before one writes more
     log.info("%d questions, %d of them answered", len(rows), len(rows) - len(pending))

@@ -118,10 +118,12 @@ class ResultFile:
             write_json(stored, settings)
         self._part = self.folder / "parts" / f"part_{part * world_size() + rank()}.jsonl"
 
-    def done(self) -> dict[int, dict]:
+    def done(self, *, failed: bool = True) -> dict[int, dict]:
         """Records of all parts by index; a line that a kill cut short is left out.
 
         Of a sample that failed first and was done again later the failure is left out.
+
+        Args: failed, whether a record that a sample failed counts.
         """
         records: dict[int, dict] = {}
         for path in sorted((self.folder / "parts").glob("part_*.jsonl")):
@@ -130,7 +132,7 @@ class ResultFile:
                     entry = json.loads(line)
                     if entry["index"] not in records or "error" not in entry["record"]:
                         records[entry["index"]] = entry["record"]
-        return records
+        return {i: record for i, record in records.items() if failed or "error" not in record}
 
     def append(self, index: int, record: dict) -> None:
         """Write one finished sample at once."""

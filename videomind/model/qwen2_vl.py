@@ -198,8 +198,8 @@ class AgentQwen2VL(Qwen2VLForConditionalGeneration):
             ).last_hidden_state
         language = self._language_loss(hidden, labels)  # (B,)
         if timestamps is None or self.head is None:
-            idle = 0.0 if self.head is None else self._idle_head_loss()
-            return AgentOutput(loss=language.mean() + idle, language_loss=language.detach().mean())
+            loss = language.mean() + self._idle_head_loss()
+            return AgentOutput(loss=loss, language_loss=language.detach().mean())
         parts = [
             self._sample_grounding_loss(
                 states[-1][row],
@@ -233,10 +233,10 @@ class AgentQwen2VL(Qwen2VLForConditionalGeneration):
     def _idle_head_loss(self) -> Tensor | float:
         """Zero, with a gradient of zero for all of the head, in a batch without moments.
 
-        Without it ZeRO-3 (DeepSpeed 0.19) updates the head with the gradient of an earlier batch, while plain
-        training leaves it and ZeRO-2 goes on with its momentum. The last is what all of them do so.
+        Without it ZeRO-3 (DeepSpeed 0.19) updates the head with the gradient of an earlier batch, plain
+        training leaves it as it is, and ZeRO-2 goes on with its momentum. With it all of them do as ZeRO-2.
         """
-        if not any(param.requires_grad for param in self.head.parameters()):
+        if self.head is None or not any(param.requires_grad for param in self.head.parameters()):
             return 0.0
         width, place = self.config.text_config.hidden_size, next(self.head.parameters()).device
         clips, query = torch.zeros(max(STRIDES), width, device=place), torch.zeros(1, width, device=place)
