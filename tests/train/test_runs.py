@@ -53,7 +53,7 @@ def test_deepspeed_stages_train_as_plain_training_does(workshop, tmp_path):
     found = {}
     stages = ("none", "zero2", "zero3", "zero2_offload", "zero3_offload")
     for stage in stages:
-        launch(workshop, tmp_path / stage, *extra, GLOBAL_BATCH="2", DEEPSPEED=stage)
+        launch(workshop, tmp_path / stage, *extra, DEEPSPEED=stage)
         found[stage] = logged(tmp_path / stage)
         loads(tmp_path / stage, "all_in_one")
     assert [entry["step"] for entry in found["none"]] == [1, 2, 3, 4, 5]
