@@ -19,7 +19,6 @@ from test_video_readers import (
 )
 from torchvision.transforms import functional as vision
 
-from videomind.dataset.schema import VideoClip
 from videomind.dataset.video import (
     BadVideoError,
     plan_frames,
@@ -29,6 +28,7 @@ from videomind.dataset.video import (
     smart_resize,
     video_duration,
 )
+from videomind.dataset.video_request import VideoClip
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget, get_role
 
 

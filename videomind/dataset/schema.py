@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from videomind.roles import VisualBudget
+from videomind.dataset.video_request import VideoClip
 
 Span = list[float]  # [start, end], s
 VIDEO = "<video>"  # where a question of VideoInstruct has the video
@@ -46,21 +46,6 @@ class Annotation:
     def to_dict(self) -> dict[str, Any]:
         """The fields that are set, in declaration order: the record that predictions start from."""
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoClip:
-    """What to decode: a video, a part of it, and how finely.
-
-    Attributes: path, a video file, a .gif or a list of image files; start_s, end_s (None: the video's
-    ends); budget; num_frames, a fixed count instead of the budget's fps.
-    """
-
-    path: str | list[str]
-    budget: VisualBudget
-    start_s: float | None = None
-    end_s: float | None = None
-    num_frames: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomind.dataset.schema import VideoClip
 from videomind.dataset.video_reader import BadVideoError, replace_missing
 from videomind.dataset.video_readers import IMAGE_ERRORS, open_reader
+from videomind.dataset.video_request import VideoClip
 from videomind.roles import PIXELS_PER_TOKEN
 
 __all__ = [

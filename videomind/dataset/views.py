@@ -8,7 +8,8 @@ import random
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from videomind.dataset.schema import Annotation, GroundingTarget, Sample, VideoClip
+from videomind.dataset.schema import Annotation, GroundingTarget, Sample
+from videomind.dataset.video_request import VideoClip
 from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, VisualBudget, get_role
 from videomind.spans import fit, widen
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.dataset.schema import VideoClip
 from videomind.dataset.video import read_clip
+from videomind.dataset.video_request import VideoClip
 from videomind.eval.compare import predictions
 from videomind.files import labelled_paths
 from videomind.logger import setup_logging

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
-from videomind.dataset.schema import Annotation, Sample, Span, VideoClip
+from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.video import video_duration
+from videomind.dataset.video_request import VideoClip
 from videomind.dataset.views import verifying_clip
 from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
 from videomind.spans import fit
