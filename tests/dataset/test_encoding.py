@@ -11,11 +11,11 @@ from goldens import escaped_plan_fix, golden_ids, golden_manifest
 from videomind.dataset.conversation import chatml, render, to_messages
 from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips
 from videomind.dataset.schema import Annotation, GroundingTarget, Sample
-from videomind.dataset.video import read_clip
-from videomind.dataset.video_request import VideoClip
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.processing import load_processor
 from videomind.roles import get_role
+from videomind.video.clips import read_clip
+from videomind.video.request import VideoClip
 
 VIEWS = {
     "grounding": Grounding,

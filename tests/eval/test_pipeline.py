@@ -9,12 +9,12 @@ from goldens import golden_manifest
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.schema import Annotation
-from videomind.dataset.video import video_duration
 from videomind.eval.infer import submission_row
 from videomind.eval.pipeline import Grounding, Pipeline, prepare
 from videomind.eval.samples import ChainSettings, asked_text, grounder_sample
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
+from videomind.video.clips import video_duration
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
 UNITS = {"i_a": 0.1, "i_b": 0.001, "i_q": 2.0}  # of the made-up data sets, see the manifest's note

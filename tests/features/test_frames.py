@@ -6,8 +6,8 @@ import pytest
 import torch
 from goldens import Golden, golden_root
 
-from videomind.dataset.video_reader import BadVideoError
 from videomind.features.frames import frame_indices, read_frames, squash
+from videomind.video.reader import BadVideoError
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 

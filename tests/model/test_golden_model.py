@@ -8,12 +8,12 @@ import torch
 from goldens import golden_manifest
 from nncore.nn import DropPath
 from torch import nn
+from videomind.dataset.video import read_clip
+from videomind.dataset.video_request import VideoClip
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Collator, Item
 from videomind.dataset.schema import Annotation, Sample
-from videomind.dataset.video import read_clip
-from videomind.dataset.video_request import VideoClip
 from videomind.dataset.views import Grounding, Planning, Verifying
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter

@@ -20,9 +20,9 @@ from videomind.dataset.filters import ALL, Filters
 from videomind.dataset.parts import Part, load_parts, open_source, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
-from videomind.dataset.video import BadVideoError, read_clip
 from videomind.dataset.views import View
 from videomind.roles import budget_override
+from videomind.video.clips import BadVideoError, read_clip
 
 T = TypeVar("T")
 

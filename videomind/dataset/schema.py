@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from videomind.dataset.video_request import VideoClip
+from videomind.video.request import VideoClip
 
 Span = list[float]  # [start, end], s
 VIDEO = "<video>"  # where a question of VideoInstruct has the video

@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from videomind.dataset.schema import Annotation, GroundingTarget, Sample
-from videomind.dataset.video_request import VideoClip
 from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, VisualBudget, get_role
 from videomind.spans import fit, widen
+from videomind.video.request import VideoClip
 
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
 VERIFY_MIN_S = 2.0

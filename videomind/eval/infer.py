@@ -21,7 +21,6 @@ from videomind.dataset.base import Source
 from videomind.dataset.encoding import BadSampleError
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
-from videomind.dataset.video import BadVideoError
 from videomind.eval.agent import VideoMind, video_annotation
 from videomind.eval.chain import Chain
 from videomind.eval.pipeline import MAX_NEW_TOKENS, prepare_all
@@ -30,6 +29,7 @@ from videomind.eval.workers import RESULT, ResultFile, in_flight, shared_order, 
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
 from videomind.roles import budget_numbers
+from videomind.video.clips import BadVideoError
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.dataset.video import read_clip
-from videomind.dataset.video_request import VideoClip
 from videomind.eval.compare import predictions
 from videomind.files import labelled_paths
 from videomind.logger import setup_logging
 from videomind.roles import VisualBudget
+from videomind.video.clips import read_clip
+from videomind.video.request import VideoClip
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from transformers import GenerationConfig
 
 from videomind.dataset.encoding import Encoded, Encoder
 from videomind.dataset.schema import Sample
-from videomind.dataset.video import ClipFrames, read_clips, video_duration
 from videomind.dataset.views import NUM_CANDIDATES
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
@@ -26,6 +25,7 @@ from videomind.model.qwen2_vl import AgentQwen2VL, clip_states, record_states
 from videomind.processing import Processor
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
+from videomind.video.clips import ClipFrames, read_clips, video_duration
 
 log = logging.getLogger(__name__)
 

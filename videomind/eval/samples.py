@@ -9,11 +9,11 @@ from pathlib import Path
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span
-from videomind.dataset.video import video_duration
-from videomind.dataset.video_request import VideoClip
 from videomind.dataset.views import verifying_clip
 from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
 from videomind.spans import fit
+from videomind.video.clips import video_duration
+from videomind.video.request import VideoClip
 
 log = logging.getLogger(__name__)
 

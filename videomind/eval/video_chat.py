@@ -18,12 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from videomind.dataset.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
-from videomind.dataset.video_reader import BadVideoError
 from videomind.features.clip import ClipTower
 from videomind.features.frames import read_frames
 from videomind.features.store import find_features, read_features
 from videomind.llama_tokenizer import decode
 from videomind.model.video_chatgpt_disk import LoadedVideoModel
+from videomind.video.reader import BadVideoError
 
 log = logging.getLogger(__name__)
 

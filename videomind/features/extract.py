@@ -22,7 +22,6 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from videomind.dataset.video_reader import BadVideoError
 from videomind.device import default_dtype, detect, prepare_process, torch_device
 from videomind.eval.workers import in_flight, shared_order, start_processes
 from videomind.features.clip import DEFAULT_BATCH, ClipTower, TowerShape, tower_config
@@ -31,6 +30,7 @@ from videomind.features.store import FEATURE_EXTENSIONS, FeatureError, read_feat
 from videomind.files import write_json
 from videomind.logger import rank, run_reporting, setup_logging, world_size
 from videomind.model.video_chatgpt_disk import CLIP, CLIP_336
+from videomind.video.reader import BadVideoError
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import os
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomind.dataset.video_readers import open_reader
+from videomind.video.readers import open_reader
 
 MAX_FRAMES = 100  # of a video; also the temporal rows of its features
 

@@ -16,12 +16,12 @@ from videomind.dataset.base import get_source
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.phrases import capitalize, letter, multiple_choice
 from videomind.dataset.schema import Annotation
-from videomind.dataset.video import read_clip, video_duration
-from videomind.dataset.video_request import VideoClip
 from videomind.files import read_json
 from videomind.roles import MCQ_PREFIX, VisualBudget, get_role
 from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, FLOORS, SHAPES, question, sentence
 from videomind.synthetic.questions import TRUTH
+from videomind.video.clips import read_clip, video_duration
+from videomind.video.request import VideoClip
 
 DATASETS = ("charades_sta", "qvhighlights")
 NOTHING = "nothing"

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from videomind.dataset.video_reader import DECODER_THREADS, BadVideoError, VideoReader
+from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from goldens import golden_ids
 from PIL import Image
 
-from videomind.dataset import video_readers
-from videomind.dataset.video_readers import (
+from videomind.video import readers as video_readers
+from videomind.video.readers import (
     READER_VARIABLE,
     READERS,
     BadVideoError,

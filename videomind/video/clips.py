@@ -1,7 +1,7 @@
 """From a `VideoClip` to the frames the model sees: which frames, from which reader, at what size.
 
 Used by training and inference alike, between the conversation and the encoding. The decoders are in
-`videomind.dataset.video_readers`.
+`videomind.video.readers`.
 """
 
 import logging
@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomind.dataset.video_reader import BadVideoError, replace_missing
-from videomind.dataset.video_readers import IMAGE_ERRORS, open_reader
-from videomind.dataset.video_request import VideoClip
 from videomind.roles import PIXELS_PER_TOKEN
+from videomind.video.reader import BadVideoError, replace_missing
+from videomind.video.readers import IMAGE_ERRORS, open_reader
+from videomind.video.request import VideoClip
 
 __all__ = [
     "BadVideoError",

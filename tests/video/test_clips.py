@@ -19,7 +19,8 @@ from test_video_readers import (
 )
 from torchvision.transforms import functional as vision
 
-from videomind.dataset.video import (
+from videomind.roles import PIXELS_PER_TOKEN, VisualBudget, get_role
+from videomind.video.clips import (
     BadVideoError,
     plan_frames,
     read_clip,
@@ -28,8 +29,7 @@ from videomind.dataset.video import (
     smart_resize,
     video_duration,
 )
-from videomind.dataset.video_request import VideoClip
-from videomind.roles import PIXELS_PER_TOKEN, VisualBudget, get_role
+from videomind.video.request import VideoClip
 
 
 def budget(**changes) -> VisualBudget:
