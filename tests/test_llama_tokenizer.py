@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from videochat import BASE, GOLDEN
+from helpers.videochat import BASE, GOLDEN
 
 from videomind.llama_tokenizer import (
     VideoTokens,

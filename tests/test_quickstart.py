@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
 from videomind.eval.infer import main as infer
 

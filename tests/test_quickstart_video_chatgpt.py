@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
 from videomind.eval.video_chatgpt import main as chat
 

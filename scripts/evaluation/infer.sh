@@ -17,6 +17,6 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / n
 if ((nproc == 1)); then
     exec "$PYTHON" -m videomind.eval.infer "$@"
 fi
-exec "$PYTHON" -m videomind.launch --nproc_per_node "$nproc" \
+exec "$PYTHON" -m videomind.runs.launch --nproc_per_node "$nproc" \
     --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" \
-    -m videomind.processes videomind.eval.infer "$@"
+    -m videomind.runs.processes videomind.eval.infer "$@"

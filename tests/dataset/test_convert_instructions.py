@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from goldens import Golden, golden_root
-from runs import REPO, environment
+from helpers.goldens import Golden, golden_root
+from helpers.runs import REPO, environment
 
 from videomind.dataset.convert_instructions import main
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from goldens import escaped_plan_fix, golden_ids, golden_manifest
+from helpers.goldens import escaped_plan_fix, golden_ids, golden_manifest
 
 from videomind.dataset.conversation import chatml, render, to_messages
 from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pyarrow
 import pytest
-from goldens import close, escaped_plan_fix, golden_manifest, golden_root
+from helpers.goldens import close, escaped_plan_fix, golden_manifest, golden_root
 from pyarrow import parquet
 
 from videomind.dataset.base import get_source, source_names

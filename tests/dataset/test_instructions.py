@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from videochat import BASE
+from helpers.videochat import BASE
 
 from videomind.dataset.instructions import (
     InstructionDataset,

@@ -8,7 +8,7 @@ import shutil
 import sys
 
 import pytest
-from runs import REPO
+from helpers.runs import REPO
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture

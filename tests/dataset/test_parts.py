@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import fields
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
 from videomind.dataset.base import Source, get_source
 from videomind.dataset.cache import cache_folder

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.videochat import GOLDEN, unrolled
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from videochat import GOLDEN, unrolled
 
 from videomind.dataset.encoding import BadSampleError
 from videomind.dataset.vicuna import CHAT_MODE, VideoBlock, chat_prompt, label, training_prompt

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, arguments
+from helpers.runs import SMALL, arguments
 
 from videomind import VideoMind
 from videomind.dataset.commands import main as data

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runs import REPO, SMALL, arguments, environment
+from helpers.runs import REPO, SMALL, arguments, environment
 
 from videomind.eval.infer import main
 from videomind.train.train import main as train

@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from goldens import Golden, close, golden_root
+from helpers.goldens import Golden, close, golden_root
 
 from videomind.endpoint import EndpointError
 from videomind.eval import judge as judging

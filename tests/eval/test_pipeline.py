@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens import golden_manifest
+from helpers.goldens import golden_manifest
 
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.schema import Annotation

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from videochat import BASE, GOLDEN, recorded_features, unrolled, write_recorded_features
+from helpers.videochat import BASE, GOLDEN, recorded_features, unrolled, write_recorded_features
 
 from videomind.eval import video_chatgpt
 from videomind.eval.video_chat import VideoChat, clean, find_video
 from videomind.eval.video_chatgpt import answer_rows, main
-from videomind.eval.workers import ResultFile
 from videomind.features.clip import ClipTower
 from videomind.features.store import write_features
 from videomind.llama_tokenizer import decode
 from videomind.model.checkpoint import LoadSettings
 from videomind.model.video_chatgpt_disk import adapter_state, add_videos, load_chat, load_start, save_adapter
+from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 
 pytestmark = pytest.mark.golden

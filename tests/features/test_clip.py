@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from goldens import Golden, golden_root
+from helpers.goldens import Golden, golden_root
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPVisionConfig, CLIPVisionModel
 

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from videomind.features import extract

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from goldens import Golden, golden_root
+from helpers.goldens import Golden, golden_root
 
 from videomind.features.frames import frame_indices, read_frames, squash
 from videomind.video.reader import BadVideoError

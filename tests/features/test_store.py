@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from goldens import Golden, golden_root
+from helpers.goldens import Golden, golden_root
 from safetensors.numpy import save_file
 
 from videomind.features.store import FEATURE_EXTENSIONS, find_features, read_features, write_features

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from goldens import golden_manifest
+from helpers.goldens import golden_manifest
 from nncore.nn import DropPath
 from torch import nn
 from videomind.dataset.video import read_clip

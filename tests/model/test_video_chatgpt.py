@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from videochat import BASE, GOLDEN, mlp_base, recorded_features, unrolled, use_rows
+from helpers.videochat import BASE, GOLDEN, mlp_base, recorded_features, unrolled, use_rows
 
 from videomind.model.checkpoint import LoadSettings
 from videomind.model.video_chatgpt import VideoChatGPT, make_projector

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 from safetensors.torch import load_file, save_file
-from videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 
 from videomind.llama_tokenizer import VideoTokens
 from videomind.model.checkpoint import LoadSettings

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from goldens import golden_bases
+from helpers.goldens import golden_bases
 from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 

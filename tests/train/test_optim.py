@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from goldens import golden_bases, golden_manifest, golden_root
+from helpers.goldens import golden_bases, golden_manifest, golden_root
 
 from videomind.model.adapters import LORA_TYPES, lora_targets
 from videomind.model.checkpoint import LoadSettings, load_base

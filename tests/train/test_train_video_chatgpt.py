@@ -11,9 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import REPO, environment, losses
+from helpers.runs import REPO, environment, losses
+from helpers.videochat import (
+    BASE,
+    GOLDEN,
+    arguments,
+    mlp_base,
+    recorded_features,
+    use_rows,
+    write_recorded_features,
+)
 from safetensors.torch import load_file
-from videochat import BASE, GOLDEN, arguments, mlp_base, recorded_features, use_rows, write_recorded_features
 
 from videomind.eval.video_chatgpt import main as chat
 from videomind.model.checkpoint import LoadSettings

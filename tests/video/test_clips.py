@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from goldens import golden_ids
+from helpers.goldens import golden_ids
 from PIL import Image
 from test_video_readers import (
     INSTALLED,

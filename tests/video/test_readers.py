@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from goldens import golden_ids
+from helpers.goldens import golden_ids
 from PIL import Image
 
 from videomind.video import readers as video_readers

@@ -25,10 +25,10 @@ from videomind.eval.agent import VideoMind, video_annotation
 from videomind.eval.chain import Chain
 from videomind.eval.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.eval.samples import STYLES, ChainSettings
-from videomind.eval.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
 from videomind.roles import budget_numbers
+from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.clips import BadVideoError
 
 log = logging.getLogger(__name__)

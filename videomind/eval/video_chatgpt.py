@@ -31,7 +31,6 @@ from videomind.eval.video_chat import (
     TowerFeatures,
     VideoChat,
 )
-from videomind.eval.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.features.clip import ClipTower
 from videomind.files import read_json, write_text
 from videomind.logger import rank, run_reporting, setup_logging
@@ -39,6 +38,7 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.model.video_chatgpt import VideoChatGPTConfig
 from videomind.model.video_chatgpt_disk import CLIP, LoadedVideoModel, load_chat
 from videomind.roles import nearest
+from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 
 log = logging.getLogger(__name__)
 

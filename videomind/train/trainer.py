@@ -23,7 +23,7 @@ from videomind.dataset.mixture import BadSample
 from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_text
 from videomind.logger import rank, run_reporting, setup_logging
-from videomind.processes import die_with_parent
+from videomind.runs.processes import die_with_parent
 from videomind.train.arguments import TrainingArguments
 from videomind.train.sampler import GroupSampler
 

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 SMALL = ["--min_tokens_per_frame", "4", "--max_tokens_per_frame", "4", "--lora_r", "4", "--lora_alpha", "4"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from videomind.dataset.schema import Sample
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def golden_root(tree: str = "videomind") -> Path:

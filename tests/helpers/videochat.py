@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from goldens import Golden, golden_root
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from helpers.goldens import Golden, golden_root
 from videomind.model import video_chatgpt_disk
 
 GOLDEN = Golden(golden_root("video_chatgpt"))

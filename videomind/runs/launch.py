@@ -1,6 +1,6 @@
 """torchrun that ends with one line instead of a traceback when a process has already said what is wrong.
 
-`python -m videomind.launch TORCHRUN_ARGUMENTS`: the scripts start every run through it.
+`python -m videomind.runs.launch TORCHRUN_ARGUMENTS`: the scripts start every run through it.
 """
 
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-from videomind.processes import LAUNCHER
+from videomind.runs.processes import LAUNCHER
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from videomind.eval.workers import in_flight
+from videomind.runs.workers import in_flight
 
 
 def steps(index: int, model: list[int]):
