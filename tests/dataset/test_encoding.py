@@ -8,11 +8,11 @@ import pytest
 import torch
 from helpers.goldens import escaped_plan_fix, golden_ids, golden_manifest
 
+from videomind.backbones.processor import load_processor
 from videomind.dataset.conversation import chatml, render, to_messages
 from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips
 from videomind.dataset.schema import Annotation, GroundingTarget, Sample
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
-from videomind.processing import load_processor
 from videomind.roles import get_role
 from videomind.video.clips import read_clip
 from videomind.video.request import VideoClip

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from videomind.backbones.processor import Processor
 from videomind.dataset.encoding import Encoded, Encoder
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
 from videomind.model.qwen2_vl import AgentQwen2VL, clip_states, record_states
-from videomind.processing import Processor
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.clips import ClipFrames, read_clips, video_duration

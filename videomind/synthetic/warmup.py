@@ -16,13 +16,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from videomind.backbones.processor import load_processor
 from videomind.dataset.encoding import Encoder
 from videomind.device import HOST_BACKEND
 from videomind.files import read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk
 from videomind.model.qwen2_vl import AgentQwen2VL
-from videomind.processing import load_processor
 from videomind.runs.processes import die_with_parent
 from videomind.synthetic.folders import MARKER, is_made, making
 from videomind.synthetic.tiny_model import write_shards

@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
+from videomind.backbones.processor import Processor
 from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect
@@ -28,7 +29,6 @@ from videomind.model.checkpoint import (
 )
 from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
-from videomind.processing import Processor
 from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.optim import trainable_table
