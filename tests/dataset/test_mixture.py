@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from videomind.dataset.encoding import BadSampleError, Encoded
 from videomind.dataset.filters import Filters
 from videomind.dataset.mixture import Collator, Draw, Item, Mixture
+from videomind.encoding.encoder import BadSampleError, Encoded
 
 
 def item(input_ids, labels) -> Item:

@@ -6,8 +6,8 @@ from helpers.videochat import GOLDEN, unrolled
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from videomind.dataset.encoding import BadSampleError
 from videomind.dataset.vicuna import CHAT_MODE, VideoBlock, chat_prompt, label, training_prompt
+from videomind.encoding.encoder import BadSampleError
 from videomind.llama_tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START, add_video_tokens, load_tokenizer
 
 pytestmark = pytest.mark.golden

@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers.goldens import golden_manifest
 
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.schema import Annotation
+from videomind.encoding.encoder import Encoder
 from videomind.eval.chain import Result, chain, drive, even_windows, parse_plan, ranking
 from videomind.eval.pipeline import Pipeline, prepare, prepare_all
 from videomind.eval.samples import ChainSettings, verifier_samples

@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers.goldens import golden_manifest
 
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.schema import Annotation
+from videomind.encoding.encoder import Encoder
 from videomind.eval.infer import submission_row
 from videomind.eval.pipeline import Grounding, Pipeline, prepare
 from videomind.eval.samples import ChainSettings, asked_text, grounder_sample

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from videomind.dataset.encoding import IGNORE_INDEX, BadSampleError, Encoded, Encoder
 from videomind.dataset.filters import ALL, Filters
 from videomind.dataset.parts import Part, load_parts, open_source, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.views import View
+from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError, Encoded, Encoder
 from videomind.roles import budget_override
 from videomind.video.clips import BadVideoError, read_clip
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from videomind.dataset.encoding import IGNORE_INDEX, BadSampleError
 from videomind.dataset.schema import VIDEO
+from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
 from videomind.llama_tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 from videomind.roles import nearest
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
 from videomind.device import attention, default_dtype, detect, prepare_process, spread, torch_device
+from videomind.encoding.encoder import Encoder
 from videomind.eval.chain import Chain, Result, chain, drive
 from videomind.eval.pipeline import MAX_NEW_TOKENS, Pipeline, prepare_all
 from videomind.eval.samples import ChainSettings

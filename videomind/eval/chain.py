@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import NUM_CANDIDATES
+from videomind.encoding.encoder import Encoder
 from videomind.eval.pipeline import Pipeline, Prepared
 from videomind.eval.samples import (
     ChainSettings,

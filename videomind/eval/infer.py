@@ -18,9 +18,9 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from videomind.dataset.base import Source
-from videomind.dataset.encoding import BadSampleError
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
+from videomind.encoding.encoder import BadSampleError
 from videomind.eval.agent import VideoMind, video_annotation
 from videomind.eval.chain import Chain
 from videomind.eval.pipeline import MAX_NEW_TOKENS, prepare_all

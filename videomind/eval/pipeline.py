@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from videomind.backbones.processor import Processor
-from videomind.dataset.encoding import Encoded, Encoder
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
+from videomind.encoding.encoder import Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
 from videomind.model.qwen2_vl import AgentQwen2VL, clip_states, record_states

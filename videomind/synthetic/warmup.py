@@ -17,8 +17,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from videomind.backbones.processor import load_processor
-from videomind.dataset.encoding import Encoder
 from videomind.device import HOST_BACKEND
+from videomind.encoding.encoder import Encoder
 from videomind.files import read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk

@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videomind.dataset.base import get_source
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.phrases import capitalize, letter, multiple_choice
 from videomind.dataset.schema import Annotation
+from videomind.encoding.encoder import Encoder
 from videomind.files import read_json
 from videomind.roles import MCQ_PREFIX, VisualBudget, get_role
 from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, FLOORS, SHAPES, question, sentence

@@ -15,9 +15,9 @@ from peft import PeftModel
 from transformers import set_seed
 
 from videomind.backbones.processor import Processor
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect
+from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
     LoadedModel,

@@ -9,10 +9,10 @@ import torch
 from helpers.goldens import escaped_plan_fix, golden_ids, golden_manifest
 
 from videomind.backbones.processor import load_processor
-from videomind.dataset.conversation import chatml, render, to_messages
-from videomind.dataset.encoding import BadSampleError, Encoder, salient_clips
 from videomind.dataset.schema import Annotation, GroundingTarget, Sample
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
+from videomind.encoding.conversation import chatml, render, to_messages
+from videomind.encoding.encoder import BadSampleError, Encoder, salient_clips
 from videomind.roles import get_role
 from videomind.video.clips import read_clip
 from videomind.video.request import VideoClip

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from videomind.backbones.processor import Processor
-from videomind.dataset.conversation import render
 from videomind.dataset.schema import GroundingTarget, Sample
+from videomind.encoding.conversation import render
 from videomind.roles import SEG_END_TOKEN, SEG_START_TOKEN
 from videomind.spans import fit
 
