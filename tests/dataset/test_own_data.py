@@ -11,10 +11,10 @@ import pytest
 from helpers.runs import REPO
 
 from videomind.backbones.processor import load_processor
-from videomind.dataset.mixture import Mixture
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
+from videomind.train.mixture import Mixture
 
 GUIDE = (REPO / "docs/CUSTOM_DATASET.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```jsonl\n(.*?)```", GUIDE, re.DOTALL)

@@ -15,12 +15,12 @@ from videomind.dataset.base import Source, get_source
 from videomind.dataset.cache import cache_folder
 from videomind.dataset.commands import main
 from videomind.dataset.filters import Filters
-from videomind.dataset.mixture import Mixture
 from videomind.dataset.parts import Entry, load_part, load_parts, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.table import BATCH_ROWS, AnnotationTable, write_table
 from videomind.dataset.views import Grounding
+from videomind.train.mixture import Mixture
 
 
 @pytest.mark.parametrize(

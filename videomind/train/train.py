@@ -15,7 +15,6 @@ from peft import PeftModel
 from transformers import set_seed
 
 from videomind.backbones.processor import Processor
-from videomind.dataset.mixture import Mixture
 from videomind.device import attention, detect
 from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import add_adapter, bare
@@ -31,6 +30,7 @@ from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
 from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
+from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
 from videomind.train.role_trainer import RoleTrainer
 from videomind.train.trainer import init_communication, run_training

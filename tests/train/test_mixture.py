@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from videomind.dataset.filters import Filters
-from videomind.dataset.mixture import Collator, Draw, Item, Mixture
 from videomind.encoding.encoder import BadSampleError, Encoded
+from videomind.train.mixture import Collator, Draw, Item, Mixture
 
 
 def item(input_ids, labels) -> Item:
@@ -63,7 +63,7 @@ def mixture(tmp_path, monkeypatch):
         return SimpleNamespace(name=sample.clip.path.rpartition("/")[2], number=rng.random())
 
     good: set[str] = set()
-    monkeypatch.setattr("videomind.dataset.mixture.read_clip", lambda clip: read(clip, good))
+    monkeypatch.setattr("videomind.train.mixture.read_clip", lambda clip: read(clip, good))
     return make, good
 
 
