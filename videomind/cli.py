@@ -10,7 +10,7 @@ from videomind.roles import nearest
 # sub-command -> (module with `main(argv) -> exit code`, what it does)
 COMMANDS = {
     "train": ("videomind.train.train", "train a role on this process (scripts/ start several)"),
-    "infer": ("videomind.eval.infer", "run the agent over a data set or one video"),
+    "infer": ("videomind.agent.infer", "run the agent over a data set or one video"),
     "chat": ("videomind.eval.video_chatgpt", "ask Video-ChatGPT about videos"),
     "train-chat": ("videomind.train.train_video_chatgpt", "train Video-ChatGPT on this process"),
     "combine": ("videomind.model.assembly", "several role checkpoints as one folder"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.runs import REPO, SMALL, arguments, environment
 
-from videomind.eval.infer import main
+from videomind.agent.infer import main
 from videomind.train.train import main as train
 
 BUDGET = SMALL[:4]

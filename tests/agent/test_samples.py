@@ -2,8 +2,7 @@
 
 import pytest
 
-from videomind.dataset.schema import Annotation
-from videomind.eval.samples import (
+from videomind.agent.samples import (
     ChainSettings,
     Subtitle,
     answer_span,
@@ -14,6 +13,7 @@ from videomind.eval.samples import (
     read_subtitles,
     subtitle_text,
 )
+from videomind.dataset.schema import Annotation
 from videomind.roles import VisualBudget
 
 ANNO = Annotation(video_path="v.mp4", query="q", question="Which?", options=["red", ""], duration=100.0)

@@ -11,11 +11,11 @@ import torch
 from helpers.runs import SMALL, arguments
 
 from videomind import VideoMind
+from videomind.agent.infer import main as infer
+from videomind.agent.samples import ChainSettings
 from videomind.dataset.commands import main as data
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
-from videomind.eval.infer import main as infer
-from videomind.eval.samples import ChainSettings
 from videomind.model.assembly import main as combine
 from videomind.synthetic.render import render
 from videomind.synthetic.scenes import charades_scene

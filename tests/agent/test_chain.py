@@ -8,11 +8,11 @@ import pytest
 import torch
 from helpers.goldens import golden_manifest
 
+from videomind.agent.chain import Result, chain, drive, even_windows, parse_plan, ranking
+from videomind.agent.pipeline import Pipeline, prepare, prepare_all
+from videomind.agent.samples import ChainSettings, verifier_samples
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
-from videomind.eval.chain import Result, chain, drive, even_windows, parse_plan, ranking
-from videomind.eval.pipeline import Pipeline, prepare, prepare_all
-from videomind.eval.samples import ChainSettings, verifier_samples
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import VisualBudget
 

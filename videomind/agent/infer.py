@@ -1,6 +1,6 @@
 """Runs the chain of roles over a data set, or over one video, and writes predictions.
 
-`python -m videomind.eval.infer --dataset nextgqa --model_gnd_path PATH --pred_path OUT`, alone or under
+`python -m videomind.agent.infer --dataset nextgqa --model_gnd_path PATH --pred_path OUT`, alone or under
 torchrun. A rerun continues where the last one ended.
 """
 
@@ -17,14 +17,14 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from videomind.agent.agent import VideoMind, video_annotation
+from videomind.agent.chain import Chain
+from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
+from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
-from videomind.eval.agent import VideoMind, video_annotation
-from videomind.eval.chain import Chain
-from videomind.eval.pipeline import MAX_NEW_TOKENS, prepare_all
-from videomind.eval.samples import STYLES, ChainSettings
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
 from videomind.roles import budget_numbers

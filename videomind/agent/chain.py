@@ -10,11 +10,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from videomind.dataset.schema import Annotation, Sample, Span
-from videomind.dataset.views import NUM_CANDIDATES
-from videomind.encoding.encoder import Encoder
-from videomind.eval.pipeline import Pipeline, Prepared
-from videomind.eval.samples import (
+from videomind.agent.pipeline import Pipeline, Prepared
+from videomind.agent.samples import (
     ChainSettings,
     answer_span,
     answerer_sample,
@@ -24,6 +21,9 @@ from videomind.eval.samples import (
     planner_sample,
     verifier_samples,
 )
+from videomind.dataset.schema import Annotation, Sample, Span
+from videomind.dataset.views import NUM_CANDIDATES
+from videomind.encoding.encoder import Encoder
 
 TIE = 1e-6  # scores that differ by no more keep the grounder's order
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from helpers.goldens import golden_manifest
 
+from videomind.agent.infer import submission_row
+from videomind.agent.pipeline import Grounding, Pipeline, prepare
+from videomind.agent.samples import ChainSettings, asked_text, grounder_sample
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
-from videomind.eval.infer import submission_row
-from videomind.eval.pipeline import Grounding, Pipeline, prepare
-from videomind.eval.samples import ChainSettings, asked_text, grounder_sample
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.video.clips import video_duration

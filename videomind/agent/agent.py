@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
+from videomind.agent.chain import Chain, Result, chain, drive
+from videomind.agent.pipeline import MAX_NEW_TOKENS, Pipeline, prepare_all
+from videomind.agent.samples import ChainSettings
 from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
 from videomind.device import attention, default_dtype, detect, prepare_process, spread, torch_device
 from videomind.encoding.encoder import Encoder
-from videomind.eval.chain import Chain, Result, chain, drive
-from videomind.eval.pipeline import MAX_NEW_TOKENS, Pipeline, prepare_all
-from videomind.eval.samples import ChainSettings
 from videomind.model.assembly import load_roles
 from videomind.model.checkpoint import LoadSettings, load_model, resolve_folder, saved_roles
 
@@ -107,7 +107,7 @@ class VideoMind:
         return drive(self.chain(anno, settings), partial(prepare_all, encoder=self.encoder))
 
     def chain(self, anno: Annotation, settings: ChainSettings) -> Chain:
-        """The chain on an annotation, to be driven by the caller; see `videomind.eval.chain`."""
+        """The chain on an annotation, to be driven by the caller; see `videomind.agent.chain`."""
         return chain(self.pipeline, self.encoder, anno, settings)
 
 
