@@ -50,7 +50,7 @@ say "Instructions as conversations -> $work/training.json"
 "$PYTHON" scripts/convert_instruction_json_to_training_format.py --input_json_file "$data/instructions.json" \
     --output_json_file "$work/training.json" --clip_feature_path "$work/features"
 
-ask=("$PYTHON" -m videomind.eval.video_chatgpt --vision_tower "$clip" --conv-mode vicuna_v1_1 --temperature 0)
+ask=("$PYTHON" -m videomind.video_chatgpt.infer --vision_tower "$clip" --conv-mode vicuna_v1_1 --temperature 0)
 answer() { # MODEL OUT: questions about held-out videos in held-out words, and whether the answers are right
     local out=$2
     if [[ -f $out/judged.metrics.json ]]; then

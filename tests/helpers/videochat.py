@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from helpers.goldens import Golden, golden_root
-from videomind.model import video_chatgpt_disk
+from videomind.video_chatgpt import disk as video_chatgpt_disk
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 BASE = GOLDEN.root / "e_model/base"

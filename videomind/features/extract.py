@@ -28,9 +28,9 @@ from videomind.features.frames import read_frames
 from videomind.features.store import FEATURE_EXTENSIONS, FeatureError, read_features, write_features
 from videomind.files import write_json
 from videomind.logger import rank, run_reporting, setup_logging, world_size
-from videomind.model.video_chatgpt_disk import CLIP, CLIP_336
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video.reader import BadVideoError
+from videomind.video_chatgpt.disk import CLIP, CLIP_336
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from helpers.videochat import BASE, GOLDEN, recorded_features, unrolled, write_recorded_features
 
-from videomind.eval import video_chatgpt
-from videomind.eval.video_chat import VideoChat, clean, find_video
-from videomind.eval.video_chatgpt import answer_rows, main
 from videomind.features.clip import ClipTower
 from videomind.features.store import write_features
-from videomind.llama_tokenizer import decode
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.video_chatgpt_disk import adapter_state, add_videos, load_chat, load_start, save_adapter
 from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
+from videomind.video_chatgpt import infer as video_chatgpt
+from videomind.video_chatgpt.chat import VideoChat, clean, find_video
+from videomind.video_chatgpt.disk import adapter_state, add_videos, load_chat, load_start, save_adapter
+from videomind.video_chatgpt.infer import answer_rows, main
+from videomind.video_chatgpt.tokenizer import decode
 
 pytestmark = pytest.mark.golden
 WHOLE = GOLDEN.root / "e_model/full_save"

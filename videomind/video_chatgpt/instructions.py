@@ -20,12 +20,12 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.schema import VIDEO
-from videomind.dataset.vicuna import Labelled, VideoBlock, label, training_prompt
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
 from videomind.features.store import find_features, read_features
 from videomind.files import read_json
 from videomind.logger import rank
 from videomind.train.mixture import BadSample, Draw, first_good
+from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_prompt
 
 
 @dataclass(frozen=True, kw_only=True)

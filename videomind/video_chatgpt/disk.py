@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from videomind.files import atomic_path, read_json, write_json
-from videomind.llama_tokenizer import (
+from videomind.model.checkpoint import LoadSettings, resolve_folder
+from videomind.model.sharding import gathered
+from videomind.model.tensors import compare, refuse
+from videomind.video_chatgpt.model import LINEAR, MLP, VideoChatGPT, VideoChatGPTConfig
+from videomind.video_chatgpt.tokenizer import (
     VIDEO_PATCH,
     VideoTokens,
     add_video_tokens,
     load_tokenizer,
     save_tokenizer,
 )
-from videomind.model.checkpoint import LoadSettings, resolve_folder
-from videomind.model.sharding import gathered
-from videomind.model.tensors import compare, refuse
-from videomind.model.video_chatgpt import LINEAR, MLP, VideoChatGPT, VideoChatGPTConfig
 
 log = logging.getLogger(__name__)
 

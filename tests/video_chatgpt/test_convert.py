@@ -8,7 +8,7 @@ import pytest
 from helpers.goldens import Golden, golden_root
 from helpers.runs import REPO, environment
 
-from videomind.dataset.convert_instructions import main
+from videomind.video_chatgpt.convert import main
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 

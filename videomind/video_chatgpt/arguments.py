@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from transformers import HfArgumentParser
 from transformers.utils import is_torch_tf32_available
 
-from videomind.model.video_chatgpt import PROJECTORS
 from videomind.roles import nearest
 from videomind.train.arguments import TrainingArguments, device_arguments
+from videomind.video_chatgpt.model import PROJECTORS
 
 log = logging.getLogger(__name__)
 

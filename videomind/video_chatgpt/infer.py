@@ -22,23 +22,23 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import set_seed
 
-from videomind.dataset.vicuna import CHAT_MODE, SYSTEMS
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
-from videomind.eval.video_chat import (
+from videomind.features.clip import ClipTower
+from videomind.files import read_json, write_text
+from videomind.logger import rank, run_reporting, setup_logging
+from videomind.model.checkpoint import LoadSettings
+from videomind.roles import nearest
+from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
+from videomind.video_chatgpt.chat import (
     VIDEO_EXTENSIONS,
     FeatureSource,
     StoredFeatures,
     TowerFeatures,
     VideoChat,
 )
-from videomind.features.clip import ClipTower
-from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
-from videomind.model.checkpoint import LoadSettings
-from videomind.model.video_chatgpt import VideoChatGPTConfig
-from videomind.model.video_chatgpt_disk import CLIP, LoadedVideoModel, load_chat
-from videomind.roles import nearest
-from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
+from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel, load_chat
+from videomind.video_chatgpt.model import VideoChatGPTConfig
+from videomind.video_chatgpt.vicuna import CHAT_MODE, SYSTEMS
 
 log = logging.getLogger(__name__)
 

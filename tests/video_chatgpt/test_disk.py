@@ -10,9 +10,8 @@ import torch
 from helpers.videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 from safetensors.torch import load_file, save_file
 
-from videomind.llama_tokenizer import VideoTokens
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.video_chatgpt_disk import (
+from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
     adapter_state,
     add_videos,
@@ -24,6 +23,7 @@ from videomind.model.video_chatgpt_disk import (
     save_whole,
     whole_state,
 )
+from videomind.video_chatgpt.tokenizer import VideoTokens
 
 pytestmark = pytest.mark.golden
 ADAPTER = GOLDEN.root / "e_model/train/out/mm_projector.bin"

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
-from videomind.llama_tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 from videomind.roles import nearest
+from videomind.video_chatgpt.tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 
 USER, ASSISTANT = "USER", "ASSISTANT"
 END = "</s>"

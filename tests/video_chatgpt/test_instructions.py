@@ -7,14 +7,14 @@ import pytest
 import torch
 from helpers.videochat import BASE
 
-from videomind.dataset.instructions import (
+from videomind.features.store import write_features
+from videomind.video_chatgpt.instructions import (
     InstructionDataset,
     collate,
     feature_shape,
     read_instructions,
 )
-from videomind.features.store import write_features
-from videomind.llama_tokenizer import add_video_tokens, load_tokenizer
+from videomind.video_chatgpt.tokenizer import add_video_tokens, load_tokenizer
 
 pytestmark = pytest.mark.golden
 SHAPE = (5, 4)

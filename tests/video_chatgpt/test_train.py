@@ -23,12 +23,12 @@ from helpers.videochat import (
 )
 from safetensors.torch import load_file
 
-from videomind.eval.video_chatgpt import main as chat
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.video_chatgpt_disk import load_chat
-from videomind.train.train_video_chatgpt import main
 from videomind.train.trainer import complete_checkpoints
-from videomind.train.video_chatgpt_arguments import parse_arguments
+from videomind.video_chatgpt.arguments import parse_arguments
+from videomind.video_chatgpt.disk import load_chat
+from videomind.video_chatgpt.infer import main as chat
+from videomind.video_chatgpt.train import main
 
 pytestmark = pytest.mark.golden
 ADAPTER = ("--tune_mm_mlp_adapter", "True")
@@ -221,7 +221,7 @@ def command(out: Path, features: Path, port: int) -> list[str]:
     """The documented command, with other paths and process counts."""
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", str(port)),
-        *("videomind/train/train_video_chatgpt.py", "--model_name_or_path", str(BASE), "--version", "v1"),
+        *("videomind/video_chatgpt/train.py", "--model_name_or_path", str(BASE), "--version", "v1"),
         *("--data_path", str(GOLDEN.root / "e_model/train/train.json"), "--video_folder", str(features)),
         *("--tune_mm_mlp_adapter", "True", "--mm_use_vid_start_end", "--bf16", "True"),
         *("--output_dir", str(out), "--num_train_epochs", "20", "--per_device_train_batch_size", "1"),

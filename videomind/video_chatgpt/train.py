@@ -1,4 +1,4 @@
-"""Trains Video-ChatGPT: `torchrun ... videomind/train/train_video_chatgpt.py ...` (see scripts/pretrain).
+"""Trains Video-ChatGPT: `torchrun ... videomind/video_chatgpt/train.py ...` (see scripts/pretrain).
 
 Rerunning the same command continues from the newest complete checkpoint.
 """
@@ -13,12 +13,15 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from videomind.dataset.instructions import InstructionDataset, collate, feature_shape, read_instructions
 from videomind.device import attention, detect
 from videomind.model.checkpoint import LoadSettings
 from videomind.model.tensors import refuse
-from videomind.model.video_chatgpt import LINEAR, VideoChatGPT
-from videomind.model.video_chatgpt_disk import (
+from videomind.train.arguments import weight_dtype
+from videomind.train.optim import trainable_table
+from videomind.train.sampler import GroupSampler
+from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication, run_training
+from videomind.video_chatgpt.arguments import VideoArguments, parse_arguments
+from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
     adapter_state,
     add_videos,
@@ -32,11 +35,8 @@ from videomind.model.video_chatgpt_disk import (
     save_whole,
     whole_state,
 )
-from videomind.train.arguments import weight_dtype
-from videomind.train.optim import trainable_table
-from videomind.train.sampler import GroupSampler
-from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication, run_training
-from videomind.train.video_chatgpt_arguments import VideoArguments, parse_arguments
+from videomind.video_chatgpt.instructions import InstructionDataset, collate, feature_shape, read_instructions
+from videomind.video_chatgpt.model import LINEAR, VideoChatGPT
 
 log = logging.getLogger(__name__)
 

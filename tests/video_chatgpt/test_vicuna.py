@@ -6,9 +6,15 @@ from helpers.videochat import GOLDEN, unrolled
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from videomind.dataset.vicuna import CHAT_MODE, VideoBlock, chat_prompt, label, training_prompt
 from videomind.encoding.encoder import BadSampleError
-from videomind.llama_tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START, add_video_tokens, load_tokenizer
+from videomind.video_chatgpt.tokenizer import (
+    VIDEO_END,
+    VIDEO_PATCH,
+    VIDEO_START,
+    add_video_tokens,
+    load_tokenizer,
+)
+from videomind.video_chatgpt.vicuna import CHAT_MODE, VideoBlock, chat_prompt, label, training_prompt
 
 pytestmark = pytest.mark.golden
 ROWS = 356

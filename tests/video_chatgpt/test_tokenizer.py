@@ -6,7 +6,7 @@ import re
 import pytest
 from helpers.videochat import BASE, GOLDEN
 
-from videomind.llama_tokenizer import (
+from videomind.video_chatgpt.tokenizer import (
     VideoTokens,
     add_video_tokens,
     decode,

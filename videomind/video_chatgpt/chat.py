@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
-from videomind.dataset.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
 from videomind.features.clip import ClipTower
 from videomind.features.frames import read_frames
 from videomind.features.store import find_features, read_features
-from videomind.llama_tokenizer import decode
-from videomind.model.video_chatgpt_disk import LoadedVideoModel
 from videomind.video.reader import BadVideoError
+from videomind.video_chatgpt.disk import LoadedVideoModel
+from videomind.video_chatgpt.tokenizer import decode
+from videomind.video_chatgpt.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from videomind.llama_tokenizer import VideoTokens
+from videomind.video_chatgpt.tokenizer import VideoTokens
 
 LINEAR, MLP = PROJECTORS = ("linear", "mlp2x_gelu")
 

@@ -6,10 +6,10 @@ import torch
 from helpers.videochat import BASE, GOLDEN, mlp_base, recorded_features, unrolled, use_rows
 
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.video_chatgpt import VideoChatGPT, make_projector
-from videomind.model.video_chatgpt_disk import add_videos, load_start
-from videomind.train.train_video_chatgpt import build_model
-from videomind.train.video_chatgpt_arguments import parse_arguments
+from videomind.video_chatgpt.arguments import parse_arguments
+from videomind.video_chatgpt.disk import add_videos, load_start
+from videomind.video_chatgpt.model import VideoChatGPT, make_projector
+from videomind.video_chatgpt.train import build_model
 
 pytestmark = pytest.mark.golden
 EXPECTED = GOLDEN.json("e_model/expected_forward.json")
