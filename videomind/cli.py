@@ -17,9 +17,9 @@ COMMANDS = {
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),
     "picture": ("videomind.eval.picture", "film strips with true and found moments"),
-    "judge": ("videomind.eval.judge", "score answers of Video-ChatGPT with a language model"),
+    "judge": ("videomind.video_chatgpt.judge.judge", "score answers of Video-ChatGPT with a language model"),
     "convert": ("videomind.video_chatgpt.convert", "VideoInstruct rows to training conversations"),
-    "features": ("videomind.features.extract", "CLIP features of a folder of videos"),
+    "features": ("videomind.video_chatgpt.features.extract", "CLIP features of a folder of videos"),
     "data": ("videomind.dataset.commands", "what data sets hold, and data for verifier and planner"),
     "synthetic": ("videomind.synthetic.__main__", "render data and make a tiny model"),
 }

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
-from videomind.features.clip import ClipTower
 from videomind.model.checkpoint import LoadSettings
 from videomind.synthetic import make_tiny_chat
 from videomind.synthetic.instructions import instruction_texts
 from videomind.synthetic.phrases import COLOURS, FLOORS
 from videomind.video_chatgpt.disk import load_start
+from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.tokenizer import decode, load_tokenizer
 from videomind.video_chatgpt.vicuna import SYSTEMS
 

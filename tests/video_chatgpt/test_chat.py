@@ -11,14 +11,14 @@ import pytest
 import torch
 from helpers.videochat import BASE, GOLDEN, recorded_features, unrolled, write_recorded_features
 
-from videomind.features.clip import ClipTower
-from videomind.features.store import write_features
 from videomind.model.checkpoint import LoadSettings
 from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
 from videomind.video_chatgpt.disk import adapter_state, add_videos, load_chat, load_start, save_adapter
+from videomind.video_chatgpt.features.clip import ClipTower
+from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.infer import answer_rows, main
 from videomind.video_chatgpt.tokenizer import decode
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.videochat import BASE
 
-from videomind.features.store import write_features
+from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.instructions import (
     InstructionDataset,
     collate,

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
-from videomind.features.clip import ClipTower
-from videomind.features.frames import read_frames
-from videomind.features.store import find_features, read_features
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import LoadedVideoModel
+from videomind.video_chatgpt.features.clip import ClipTower
+from videomind.video_chatgpt.features.frames import read_frames
+from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.tokenizer import decode
 from videomind.video_chatgpt.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
 

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
-from videomind.features.clip import ClipTower
 from videomind.files import read_json, write_text
 from videomind.logger import rank, run_reporting, setup_logging
 from videomind.model.checkpoint import LoadSettings
@@ -37,6 +36,7 @@ from videomind.video_chatgpt.chat import (
     VideoChat,
 )
 from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel, load_chat
+from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.model import VideoChatGPTConfig
 from videomind.video_chatgpt.vicuna import CHAT_MODE, SYSTEMS
 

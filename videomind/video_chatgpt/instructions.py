@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
-from videomind.features.store import find_features, read_features
 from videomind.files import read_json
 from videomind.logger import rank
 from videomind.train.mixture import BadSample, Draw, first_good
+from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_prompt
 
 

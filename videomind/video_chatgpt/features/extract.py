@@ -23,14 +23,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videomind.device import default_dtype, detect, prepare_process, torch_device
-from videomind.features.clip import DEFAULT_BATCH, ClipTower, TowerShape, tower_config
-from videomind.features.frames import read_frames
-from videomind.features.store import FEATURE_EXTENSIONS, FeatureError, read_features, write_features
 from videomind.files import write_json
 from videomind.logger import rank, run_reporting, setup_logging, world_size
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import CLIP, CLIP_336
+from videomind.video_chatgpt.features.clip import DEFAULT_BATCH, ClipTower, TowerShape, tower_config
+from videomind.video_chatgpt.features.frames import read_frames
+from videomind.video_chatgpt.features.store import (
+    FEATURE_EXTENSIONS,
+    FeatureError,
+    read_features,
+    write_features,
+)
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,12 @@ import pytest
 from helpers.goldens import Golden, golden_root
 from safetensors.numpy import save_file
 
-from videomind.features.store import FEATURE_EXTENSIONS, find_features, read_features, write_features
+from videomind.video_chatgpt.features.store import (
+    FEATURE_EXTENSIONS,
+    find_features,
+    read_features,
+    write_features,
+)
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 ARRAY = np.arange(12, dtype=np.float16).reshape(4, 3)

@@ -7,8 +7,8 @@ from helpers.goldens import Golden, golden_root
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
-from videomind.features.clip import ClipTower, TowerShape, pool, tower_config
-from videomind.features.frames import read_frames
+from videomind.video_chatgpt.features.clip import ClipTower, TowerShape, pool, tower_config
+from videomind.video_chatgpt.features.frames import read_frames
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 CPU = torch.device("cpu")

@@ -20,12 +20,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from videomind.endpoint import KEY_VARIABLE, Endpoint, EndpointError
-from videomind.eval.judge_criteria import CRITERIA, Criterion, Failure, Prediction, read_predictions
-from videomind.eval.judge_replies import Judged, ReplyError, ReplyFolder, parse_reply, summarize
-from videomind.eval.judges import LOCAL_JUDGES, Judge, endpoint_judge
 from videomind.files import write_text
 from videomind.logger import run_reporting, setup_logging
 from videomind.roles import nearest
+from videomind.video_chatgpt.judge.criteria import CRITERIA, Criterion, Failure, Prediction, read_predictions
+from videomind.video_chatgpt.judge.judges import LOCAL_JUDGES, Judge, endpoint_judge
+from videomind.video_chatgpt.judge.replies import Judged, ReplyError, ReplyFolder, parse_reply, summarize
 
 log = logging.getLogger(__name__)
 

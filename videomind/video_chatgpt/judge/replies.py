@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videomind.eval.judge_criteria import Criterion, Failure, Prediction
-from videomind.eval.judges import MAX_SCORE
 from videomind.files import read_json, write_json, write_text
+from videomind.video_chatgpt.judge.criteria import Criterion, Failure, Prediction
+from videomind.video_chatgpt.judge.judges import MAX_SCORE
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,18 @@ import pytest
 from helpers.goldens import Golden, close, golden_root
 
 from videomind.endpoint import EndpointError
-from videomind.eval import judge as judging
-from videomind.eval.judge import ATTEMPTS, collect, main
-from videomind.eval.judge_criteria import CRITERIA, read_predictions
-from videomind.eval.judge_replies import Judged, ReplyError, ReplyFolder, parse_reply, summarize, verdict
-from videomind.eval.judges import LOCAL_JUDGES
+from videomind.video_chatgpt.judge import judge as judging
+from videomind.video_chatgpt.judge.criteria import CRITERIA, read_predictions
+from videomind.video_chatgpt.judge.judge import ATTEMPTS, collect, main
+from videomind.video_chatgpt.judge.judges import LOCAL_JUDGES
+from videomind.video_chatgpt.judge.replies import (
+    Judged,
+    ReplyError,
+    ReplyFolder,
+    parse_reply,
+    summarize,
+    verdict,
+)
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 RECORDED = {"correctness": "correctness", "consistency": "consistency", "zeroshot_qa": "zero_shot_qa"}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from videomind.endpoint import Endpoint
-from videomind.eval.judge_criteria import Criterion
+from videomind.video_chatgpt.judge.criteria import Criterion
 
 Judge = Callable[[Criterion, Mapping[str, str]], str]
 MAX_TOKENS = 256  # of a reply

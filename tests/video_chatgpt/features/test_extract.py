@@ -16,9 +16,9 @@ import torch
 from helpers.runs import REPO, environment
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from videomind.features import extract
-from videomind.features.extract import TOWERS, build_parser, choose_tower, main, output_names
-from videomind.features.store import read_features, write_features
+from videomind.video_chatgpt.features import extract
+from videomind.video_chatgpt.features.extract import TOWERS, build_parser, choose_tower, main, output_names
+from videomind.video_chatgpt.features.store import read_features, write_features
 
 SHAPE = (104, 8)  # two by two patches
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers.goldens import Golden, golden_root
 
-from videomind.features.frames import frame_indices, read_frames, squash
 from videomind.video.reader import BadVideoError
+from videomind.video_chatgpt.features.frames import frame_indices, read_frames, squash
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
 
-from videomind.features.frames import MAX_FRAMES
+from videomind.video_chatgpt.features.frames import MAX_FRAMES
 
 DEFAULT_BATCH = 32  # frames
 CLIP_TYPES = ("clip", "clip_vision_model")  # both towers, the vision tower alone
