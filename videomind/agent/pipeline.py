@@ -22,7 +22,7 @@ from videomind.dataset.views import NUM_CANDIDATES
 from videomind.encoding.encoder import Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
-from videomind.model.qwen2_vl import AgentQwen2VL, clip_states, record_states
+from videomind.model.role_model import AgentQwen2VL, clip_states, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.clips import ClipFrames, read_clips, video_duration

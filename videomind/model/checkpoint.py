@@ -29,7 +29,7 @@ from videomind.model.disk_format import (
     from_disk,
     to_disk,
 )
-from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.model.role_model import AgentQwen2VL
 from videomind.model.sharding import gathered
 from videomind.model.tensors import changed, compare, read_tensors, refuse, save_tensors
 from videomind.roles import ROLES, SPECIAL_TOKENS, get_role

@@ -22,7 +22,7 @@ from videomind.encoding.encoder import Encoder
 from videomind.files import read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk
-from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.model.role_model import AgentQwen2VL
 from videomind.runs.processes import die_with_parent
 from videomind.synthetic.folders import MARKER, is_made, making
 from videomind.synthetic.tiny_model import write_shards

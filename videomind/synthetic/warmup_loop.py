@@ -13,7 +13,7 @@ from tqdm import tqdm
 from videomind.backbones.processor import Processor
 from videomind.encoding.conversation import VIDEO_PLACEHOLDER, chatml
 from videomind.encoding.encoder import IGNORE_INDEX
-from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.model.role_model import AgentQwen2VL
 from videomind.roles import VisualBudget
 from videomind.synthetic.warmup_data import Task, Tasks
 
