@@ -11,13 +11,13 @@ from helpers.goldens import close, escaped_plan_fix, golden_manifest, golden_roo
 from pyarrow import parquet
 
 from videomind.dataset.base import get_source, source_names
-from videomind.dataset.conversation import to_messages
 from videomind.dataset.filters import Filters
 from videomind.dataset.parts import Entry, load_part
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.sub_classes.mvbench import frame_numbers
 from videomind.dataset.views import AnsweringCrop, Grounding
+from videomind.encoding.conversation import to_messages
 from videomind.files import read_json
 
 CASES = [

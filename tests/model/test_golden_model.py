@@ -8,17 +8,17 @@ import torch
 from helpers.goldens import golden_manifest
 from nncore.nn import DropPath
 from torch import nn
-from videomind.dataset.video import read_clip
-from videomind.dataset.video_request import VideoClip
 
-from videomind.dataset.encoding import Encoder
-from videomind.dataset.mixture import Collator, Item
 from videomind.dataset.schema import Annotation, Sample
 from videomind.dataset.views import Grounding, Planning, Verifying
+from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import to_disk
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget
+from videomind.train.mixture import Collator, Item
+from videomind.video.clips import read_clip
+from videomind.video.request import VideoClip
 
 VIEWS = {
     "grounder": ("grounding", Grounding),

@@ -1,1 +1,1 @@
-"""From a sample and its frames to tensors: the conversation, then its encoding. Training and inference share it."""
+"""From a sample and its frames to tensors: conversation, then encoding. Training and inference share it."""

@@ -1,1 +1,1 @@
-"""The second model family whole (arXiv 2306.05424): CLIP features, conversations, model, training, answers, judge."""
+"""The second model family (arXiv 2306.05424): CLIP features, conversations, model, training, chat, judge."""

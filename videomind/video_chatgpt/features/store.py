@@ -1,6 +1,6 @@
 """One file of features per video: written by the extraction, read by training and inference.
 
-The array is (N, C) float16: the temporal rows, then one row per patch (see `videomind.video_chatgpt.features.clip`). A
+The array is (N, C) float16: the temporal rows, then one row per patch (see `clip.py` beside this file). A
 `.pkl` holds it as the published feature files do, a `.safetensors` under the name `features`.
 """
 

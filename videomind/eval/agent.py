@@ -1,0 +1,5 @@
+"""Today's `videomind.agent.agent`."""
+
+from videomind.doors import lead_to
+
+lead_to("videomind.agent.agent", __name__)
