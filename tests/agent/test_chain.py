@@ -87,7 +87,7 @@ def compare_record(result: Result, anno: Annotation, output: dict, calls: list[d
     for name in recorded.keys() - {"pred", "conf", "pred_ori", "conf_ori", "probs", "ranks"}:
         if name.endswith("response"):
             # A verifier's choice between near-equal candidates decides what the answerer sees.
-            if name in ("answerer_response", "response") and not same_clip(record, recorded):
+            if name in ("answerer_response", "response") and not same_excerpt(record, recorded):
                 continue
             assert agrees(record[name], recorded[name], calls), name
         else:
@@ -103,7 +103,7 @@ def readable(response: str) -> bool:
     return parse_plan(response, rephrasing=True, planning=True).readable
 
 
-def same_clip(record: dict, recorded: dict) -> bool:
+def same_excerpt(record: dict, recorded: dict) -> bool:
     return "ranks" not in recorded or record["ranks"][0] == recorded["ranks"][0]
 
 

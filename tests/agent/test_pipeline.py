@@ -14,7 +14,7 @@ from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
-from videomind.video.clips import video_duration
+from videomind.video.excerpts import video_duration
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
 UNITS = {"i_a": 0.1, "i_b": 0.001, "i_q": 2.0}  # of the made-up data sets, see the manifest's note

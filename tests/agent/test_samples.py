@@ -30,7 +30,7 @@ def test_question_styles():
         ChainSettings(style="mc")
 
 
-def test_the_clip_is_as_long_as_the_source_wants():
+def test_the_excerpt_is_as_long_as_the_source_wants():
     assert answer_span([50, 52], 100.0, ChainSettings()) == [35, 67]
     assert answer_span([0, 2], 100.0, ChainSettings(min_len_s=64)) == [0, 64]
     assert answer_span([50, 52], 100.0, ChainSettings(min_len_s=64, min_ratio=0.1)) == [46, 56]
@@ -41,9 +41,9 @@ def test_budgets():
     own = VisualBudget(min_tokens=100, max_tokens=128, max_frames=300, fps=2.0)
     settings = ChainSettings(answer_budget=own, budget={"max_tokens": 110, "fps": None})
     answered, grounded = answerer_sample(ANNO, [1, 2], settings), grounder_sample("v.mp4", "q", settings)
-    assert (answered.clip.budget.max_tokens, answered.clip.budget.max_frames) == (110, 300)
-    assert (grounded.clip.budget.max_tokens, grounded.clip.budget.fps) == (110, 1.0)
-    assert (answered.clip.start_s, answered.clip.end_s) == (1, 2)
+    assert (answered.excerpt.budget.max_tokens, answered.excerpt.budget.max_frames) == (110, 300)
+    assert (grounded.excerpt.budget.max_tokens, grounded.excerpt.budget.fps) == (110, 1.0)
+    assert (answered.excerpt.start_s, answered.excerpt.end_s) == (1, 2)
 
 
 def test_what_is_asked():
@@ -64,7 +64,7 @@ there
 """
 
 
-def test_subtitles_within_the_clip(tmp_path, caplog):
+def test_subtitles_within_the_excerpt(tmp_path, caplog):
     (tmp_path / "a.srt").write_bytes(b"\xef\xbb\xbf" + SRT.replace("\n", "\r\n").encode())
     first, second = read_subtitles(tmp_path / "a.srt")
     assert first == Subtitle(start_s=1.5, end_s=3.0, text="Hello there")
@@ -78,8 +78,8 @@ def test_subtitles_within_the_clip(tmp_path, caplog):
     read = answerer_sample(asked, None, ChainSettings(use_subtitle=True), 10.0).prompt
     assert read.startswith("You are given a video with 10.0 seconds long.\nSubtitles:\n1.5s")
     assert answerer_sample(asked, None, ChainSettings()).prompt.startswith("Which?")
-    # As Video-MME's, which have no duration: the clip is enough.
-    clip = answerer_sample(asked, [1.0, 4.0], ChainSettings(use_subtitle=True)).prompt
-    assert clip.startswith(
+    # As Video-MME's, which have no duration: the excerpt is enough.
+    excerpt = answerer_sample(asked, [1.0, 4.0], ChainSettings(use_subtitle=True)).prompt
+    assert excerpt.startswith(
         "You are given a video with 3.0 seconds long.\nSubtitles:\n0.5s - 2.0s, Hello there\n"
     )

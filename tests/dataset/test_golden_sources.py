@@ -176,7 +176,7 @@ def test_filters_and_views(in_datasets, name):
         if "ss" in item:
             assert close(list(sample.segment), [item["ss"], item["se"]])
         crops = isinstance(view, AnsweringCrop) or "ss" in item
-        assert crops == (sample.clip.start_s is not None)
+        assert crops == (sample.excerpt.start_s is not None)
 
 
 def test_didemo_shift(tmp_path):

@@ -87,7 +87,7 @@ def test_a_view_of_ones_own_choice(write):
     base = {"video": "videos/kitchen.mp4", "question": "q", "answer": "a", "span": [[1, 2]], "duration": 60}
     crop = load_part(Entry(name=write({**base, "view": "answering_crop"})))
     sample = crop.view.sample(crop.annotations[0], random.Random(0))
-    assert isinstance(crop.view, AnsweringCrop) and sample.clip.end_s < 60
+    assert isinstance(crop.view, AnsweringCrop) and sample.excerpt.end_s < 60
     ground = load_part(Entry(name=write({**base, "view": "grounding"})))
     assert isinstance(ground.view, Grounding) and ground.annotations[0].query == "q"
 

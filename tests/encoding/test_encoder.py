@@ -14,8 +14,8 @@ from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Plannin
 from videomind.encoding.conversation import chatml, render, to_messages
 from videomind.encoding.encoder import BadSampleError, Encoder, salient_clips
 from videomind.roles import get_role
-from videomind.video.clips import read_clip
-from videomind.video.request import VideoClip
+from videomind.video.excerpts import read_excerpt
+from videomind.video.request import Excerpt
 
 VIEWS = {
     "grounding": Grounding,
@@ -37,14 +37,14 @@ def sample_of(case: dict) -> Sample:
     sample = VIEWS[case["role"]]().sample(anno, random.Random(0))
     video = case["meta"]["messages"][0]["content"][0]
     if case["role"] == "answering_crop" and not anno.no_aug:
-        assert 0 <= sample.clip.start_s < sample.clip.end_s <= anno.duration
-        clip = VideoClip(
-            path=sample.clip.path,
-            budget=sample.clip.budget,
+        assert 0 <= sample.excerpt.start_s < sample.excerpt.end_s <= anno.duration
+        excerpt = Excerpt(
+            path=sample.excerpt.path,
+            budget=sample.excerpt.budget,
             start_s=video["video_start"],
             end_s=video["video_end"],
         )
-        sample = replace(sample, clip=clip)
+        sample = replace(sample, excerpt=excerpt)
     return escaped_plan_fix(sample, case["meta"]["messages"][1]["content"])
 
 
@@ -58,7 +58,7 @@ def test_preprocessing(golden, processor, case_id):
         assert sample.segment == pytest.approx((case["meta"]["ss"], case["meta"]["se"]), abs=1e-9)
     talk = render(sample)
     assert talk.context + talk.response == case["text"]
-    out = Encoder(processor)(sample, read_clip(sample.clip).frames, random.Random(case["seed"]))
+    out = Encoder(processor)(sample, read_excerpt(sample.excerpt).frames, random.Random(case["seed"]))
     assert [out.grid.tolist()] == case["video_grid_thw"]
     assert list(out.pixel_values.shape) == case["pixel_values_shape"]
     np.testing.assert_array_equal(out.input_ids, arrays["input_ids"].squeeze())
@@ -95,7 +95,7 @@ def test_chatml_is_the_template_of_the_base(golden, processor):
 def grounding_sample(**changes) -> Sample:
     fields = {
         "role": "grounder",
-        "clip": VideoClip(path="v.mp4", budget=get_role("grounder").budget),
+        "excerpt": Excerpt(path="v.mp4", budget=get_role("grounder").budget),
         "prompt": "Find it.",
         "response": "The relevant moment happens in <|reg|>.",
         "grounding": GroundingTarget(spans=[[1.0, 3.0]], duration_s=8.0),
@@ -117,7 +117,7 @@ def test_the_positive_clip_depends_on_the_seed_alone(golden, processor):
 @pytest.mark.parametrize(
     ("changes", "encoder", "frames", "reason"),
     [
-        ({}, {}, torch.zeros_like(FRAMES), "every pixel of the clip is zero"),
+        ({}, {}, torch.zeros_like(FRAMES), "every pixel of the excerpt is zero"),
         ({}, {"max_length": 20}, FRAMES, r"tokens, more than --model_max_length 20"),
         ({}, {"check_moments": lambda *_: False}, FRAMES, r"moments \[\[1.0, 3.0\]\] s"),
     ],

@@ -60,15 +60,15 @@ def mixture(tmp_path, monkeypatch):
         return Mixture("charades_sta", encoder=encode, data_root=tmp_path, **kwargs)
 
     def encode(sample, frames, rng):
-        return SimpleNamespace(name=sample.clip.path.rpartition("/")[2], number=rng.random())
+        return SimpleNamespace(name=sample.excerpt.path.rpartition("/")[2], number=rng.random())
 
     good: set[str] = set()
-    monkeypatch.setattr("videomind.train.mixture.read_clip", lambda clip: read(clip, good))
+    monkeypatch.setattr("videomind.train.mixture.read_excerpt", lambda excerpt: read(excerpt, good))
     return make, good
 
 
-def read(clip, good):
-    name = clip.path.rpartition("/")[2]
+def read(excerpt, good):
+    name = excerpt.path.rpartition("/")[2]
     if name not in good:
         raise BadSampleError(f"{name} is broken")
     return SimpleNamespace(frames=None)

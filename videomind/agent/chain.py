@@ -62,7 +62,7 @@ class Result:
         proposed: the grounder's candidates, best first. candidates: the final order, reordered by the
             verifier (then the best five).
         ranks: places of the final candidates among the proposed, when a verifier ran.
-        clip: what was answered from, s; None is the whole video. answer.
+        excerpt: what was answered from, s; None is the whole video. answer.
         duration: of the video, s. timings: seconds by step; `decode` is work of the preparing threads.
     """
 
@@ -74,7 +74,7 @@ class Result:
     proposed: list[Candidate] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     ranks: list[int] | None = None
-    clip: Span | None = None
+    excerpt: Span | None = None
     answer: str | None = None
     duration: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
@@ -138,8 +138,10 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
             _apply(result, _timed(result, "verifier", lambda: pipeline.verify(prepared)))
     if answers(anno, settings):
         if result.candidates:
-            result.clip = answer_span(result.candidates[0].span, result.duration, settings)
-        prepared = _received(result, (yield [answerer_sample(anno, result.clip, settings, result.duration)]))
+            result.excerpt = answer_span(result.candidates[0].span, result.duration, settings)
+        prepared = _received(
+            result, (yield [answerer_sample(anno, result.excerpt, settings, result.duration)])
+        )
         result.answer = _timed(result, "answerer", lambda: pipeline.answer(prepared[0]))
     return result
 

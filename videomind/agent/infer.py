@@ -29,7 +29,7 @@ from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
 from videomind.roles import budget_numbers
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
-from videomind.video.clips import BadVideoError
+from videomind.video.excerpts import BadVideoError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--max_new_tokens", type=int, default=MAX_NEW_TOKENS)
     how = parser.add_argument_group("the chain")
     how.add_argument("--style", default="mcq", choices=STYLES, help="how options are asked for")
-    how.add_argument("--use_subtitle", action="store_true", help="the answerer reads the clip's subtitles")
+    how.add_argument(
+        "--use_subtitle", action="store_true", help="the answerer reads the subtitles of what it sees"
+    )
     how.add_argument("--auto_rephrasing", action="store_true", help="ground the planner's query")
     how.add_argument("--auto_planning", action="store_true", help="a plan may skip grounding")
     how.add_argument("--verify_query", action="store_true", help="judge by the query, not the question")

@@ -25,7 +25,7 @@ from videomind.model.grounding_head import decode
 from videomind.model.role_model import AgentQwen2VL, clip_states, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
-from videomind.video.clips import ClipFrames, read_clips, video_duration
+from videomind.video.excerpts import Frames, read_excerpts, video_duration
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,9 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
     prepared: list[Prepared] = []
     for _, alike in groupby(samples, key=_decoded_alike):
         group, start = list(alike), time.perf_counter()
-        clips = read_clips([sample.clip for sample in group])
-        encoded = [encoder(sample, clip.frames) for sample, clip in zip(group, clips, strict=True)]
-        duration, seconds = _duration(group[0], clips[0]), time.perf_counter() - start
+        read = read_excerpts([sample.excerpt for sample in group])
+        encoded = [encoder(sample, frames.frames) for sample, frames in zip(group, read, strict=True)]
+        duration, seconds = _duration(group[0], read[0]), time.perf_counter() - start
         prepared += [
             Prepared(sample=sample, encoded=e, duration_s=duration, seconds=seconds / len(group))
             for sample, e in zip(group, encoded, strict=True)
@@ -98,17 +98,17 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
     return prepared
 
 
-def _duration(sample: Sample, frames: ClipFrames) -> float:
+def _duration(sample: Sample, frames: Frames) -> float:
     """Length of the sample's video, s. A .gif's own rate is that of the budget which read it."""
-    path = sample.clip.path
+    path = sample.excerpt.path
     if isinstance(path, str) and path.endswith(".gif"):
         return video_duration(path)
     return frames.total_frames / frames.fps
 
 
 def _decoded_alike(sample: Sample) -> tuple:
-    clip, budget = sample.clip, sample.clip.budget
-    return clip.path, budget.min_tokens, budget.max_tokens, budget.fps
+    excerpt, budget = sample.excerpt, sample.excerpt.budget
+    return excerpt.path, budget.min_tokens, budget.max_tokens, budget.fps
 
 
 def model_inputs(encoded: Sequence[Encoded], model: AgentQwen2VL | PeftModel) -> dict[str, Tensor]:
@@ -222,7 +222,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def answer(self, prepared: Prepared) -> str:
-        """Answer a question about a clip, with the answerer's adapter or the base model."""
+        """Answer a question about an excerpt, with the answerer's adapter or the base model."""
         with self._as("answerer"):
             return self.generate(prepared.encoded).text
 

@@ -1,4 +1,4 @@
-"""What each role sees at inference, as samples: prompts, clips and budgets, before any decoding."""
+"""What each role sees at inference, as samples: prompts, excerpts and budgets, before any decoding."""
 
 import logging
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span
-from videomind.dataset.views import verifying_clip
+from videomind.dataset.views import verifying_excerpt
 from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
 from videomind.spans import fit
-from videomind.video.clips import video_duration
-from videomind.video.request import VideoClip
+from videomind.video.excerpts import video_duration
+from videomind.video.request import Excerpt
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ChainSettings:
         style: how options are asked for: `mcq` also starts the answer, `options` only lists them,
             `direct` asks the question alone.
         planning: a plan that answers at once skips grounding. rephrasing: the plan's query is used.
-        use_subtitle: the answerer reads the clip's subtitles.
+        use_subtitle: the answerer reads the excerpt's subtitles.
         open_ended: questions without options are answered too.
         verify_query: the verifier judges by the grounder's query instead of the question (published
             scores were made with the question).
@@ -73,15 +73,15 @@ def asked_text(anno: Annotation, settings: ChainSettings) -> str:
 def planner_sample(anno: Annotation, settings: ChainSettings) -> Sample:
     """The planner's input."""
     role = get_role("planner")
-    clip = VideoClip(path=anno.video_path, budget=settings.budget_of(role.name))
-    return Sample(role=role.name, clip=clip, prompt=role.prompt(asked_text(anno, settings)))
+    excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of(role.name))
+    return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(asked_text(anno, settings)))
 
 
 def grounder_sample(path: str | list[str], query: str, settings: ChainSettings) -> Sample:
     """The grounder's input. Args: path of the video; query, cleaned here."""
     role = get_role("grounder")
-    clip = VideoClip(path=path, budget=settings.budget_of(role.name))
-    return Sample(role=role.name, clip=clip, prompt=role.prompt(clean_query(query)))
+    excerpt = Excerpt(path=path, budget=settings.budget_of(role.name))
+    return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(clean_query(query)))
 
 
 def verifier_samples(
@@ -91,13 +91,13 @@ def verifier_samples(
     role = get_role("verifier")
     samples = []
     for span in spans:
-        clip, segment = verifying_clip(path, list(span), duration_s, settings.budget_of(role.name))
-        samples.append(Sample(role=role.name, clip=clip, prompt=role.prompt(text), segment=segment))
+        excerpt, segment = verifying_excerpt(path, list(span), duration_s, settings.budget_of(role.name))
+        samples.append(Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(text), segment=segment))
     return samples
 
 
 def answer_span(span: Span, duration_s: float, settings: ChainSettings) -> Span:
-    """The clip that is answered from: the moment, at least as long as the source wants, s."""
+    """The excerpt that is answered from: the moment, at least as long as the source wants, s."""
     ratio = settings.min_ratio
     return fit(span, duration_s, settings.min_len_s if ratio is None else ratio * duration_s)
 
@@ -107,16 +107,16 @@ def answerer_sample(
 ) -> Sample:
     """The answerer's input.
 
-    Args: span of the clip, s; None is the whole video, of duration_s (read from it if subtitles need it).
+    Args: span of the excerpt, s; None is the whole video, of duration_s (read from it if subtitles need it).
     """
     start, end = span or (None, None)
-    clip = VideoClip(path=anno.video_path, budget=settings.budget_of("answerer"), start_s=start, end_s=end)
+    excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of("answerer"), start_s=start, end_s=end)
     prompt = question_text(anno, settings.style)
     if settings.use_subtitle and anno.subtitle_path:
         shown = span or [0.0, duration_s or video_duration(anno.video_path)]
         prompt = subtitle_text(read_subtitles(anno.subtitle_path), shown) + prompt
     prefix = MCQ_PREFIX if settings.style == "mcq" and anno.options else None
-    return Sample(role="answerer", clip=clip, prompt=prompt, response_prefix=prefix)
+    return Sample(role="answerer", excerpt=excerpt, prompt=prompt, response_prefix=prefix)
 
 
 def question_text(anno: Annotation, style: str) -> str:
@@ -159,7 +159,7 @@ def _seconds(parts: Sequence[str]) -> float:
 
 
 def subtitle_text(subtitles: Sequence[Subtitle], span: Span) -> str:
-    """What the answerer reads before the question: the first subtitles within a clip, in the clip's time."""
+    """What the answerer reads before the question: the first subtitles within an excerpt, in its time."""
     start, end = span
     inside = [s for s in subtitles if s.start_s >= start and s.end_s <= end][:MAX_SUBTITLES]
     lines = [f"{s.start_s - start:.1f}s - {s.end_s - start:.1f}s, {s.text}\n" for s in inside]

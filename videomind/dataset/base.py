@@ -62,7 +62,7 @@ class Source:
         annotations of videos that are not there are left out.
         train_split, eval_split: the default ones, chosen from the splits unless given; train_split is
         None for data sets that only evaluate.
-        unit_s: grid that predictions are rounded to. min_len_s, min_ratio: smallest clip shown to the
+        unit_s: grid that predictions are rounded to. min_len_s, min_ratio: smallest excerpt shown to the
         answerer, in s or as a share of the video. answer_budget: the answerer's frames.
         draws_as: what seeds its random choices beside the row, for sources that draw. It belongs to the
         labels: it stays when the file moves or the class gets another name.

@@ -22,7 +22,7 @@ from videomind.dataset.views import (
     View,
 )
 from videomind.roles import nearest
-from videomind.video.clips import video_duration
+from videomind.video.excerpts import video_duration
 from videomind.video.reader import BadVideoError
 
 VIEWS: dict[str, type[View]] = {

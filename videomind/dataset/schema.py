@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from videomind.video.request import VideoClip
+from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
 VIDEO = "<video>"  # where a question of VideoInstruct has the video
@@ -62,17 +62,17 @@ class Sample:
 
     Attributes:
         role: whose prompt this is.
-        clip: what the model sees.
+        excerpt: what the model sees.
         prompt: the user's text.
         response: the assistant's text to learn; None at inference.
         response_prefix: text the assistant's turn starts with at inference.
         grounding: targets of the grounding head.
-        segment: place of the verifier's candidate within the clip, as fractions (start, end).
+        segment: place of the verifier's candidate within the excerpt, as fractions (start, end).
         source, data_type: of the annotation it came from.
     """
 
     role: str
-    clip: VideoClip
+    excerpt: Excerpt
     prompt: str
     response: str | None = None
     response_prefix: str | None = None

@@ -38,15 +38,15 @@ def render(sample: Sample) -> Conversation:
 
 def to_messages(sample: Sample) -> list[dict]:
     """The conversation in the chat format of transformers, for looking at and for other tools."""
-    clip = sample.clip
-    video: dict = {"type": "video", "video": clip.path}
-    if clip.start_s is not None:
-        video |= {"video_start": clip.start_s, "video_end": clip.end_s}
+    excerpt = sample.excerpt
+    video: dict = {"type": "video", "video": excerpt.path}
+    if excerpt.start_s is not None:
+        video |= {"video_start": excerpt.start_s, "video_end": excerpt.end_s}
     video |= {
-        "min_pixels": clip.budget.min_pixels,
-        "max_pixels": clip.budget.max_pixels,
-        "max_frames": clip.budget.max_frames,
-        "fps": clip.budget.fps,
+        "min_pixels": excerpt.budget.min_pixels,
+        "max_pixels": excerpt.budget.max_pixels,
+        "max_frames": excerpt.budget.max_frames,
+        "fps": excerpt.budget.fps,
     }
     messages = [{"role": "user", "content": [video, {"type": "text", "text": sample.prompt}]}]
     if sample.response is not None:

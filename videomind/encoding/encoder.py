@@ -75,7 +75,7 @@ class Encoder:
         Raises: BadSampleError.
         """
         if sample.response is not None and not frames.any():
-            raise BadSampleError("every pixel of the clip is zero")
+            raise BadSampleError("every pixel of the excerpt is zero")
         pixels, grid = self.patches(frames)
         ids, labels = self._tokens(sample, grid)
         if self.max_length is not None and len(ids) > self.max_length:

@@ -22,7 +22,7 @@ from videomind.dataset.statistics import statistics
 from videomind.dataset.views import View
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError, Encoded, Encoder
 from videomind.roles import budget_override
-from videomind.video.clips import BadVideoError, read_clip
+from videomind.video.excerpts import BadVideoError, read_excerpt
 
 T = TypeVar("T")
 
@@ -181,9 +181,9 @@ class Mixture(Dataset):
 
     def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
         sample = view.sample(anno, rng)
-        changed = budget_override(sample.clip.budget, **self.budget)
-        clip = sample.clip if changed is None else replace(sample.clip, budget=changed)
-        return self.encoder(sample, read_clip(clip).frames, rng)
+        changed = budget_override(sample.excerpt.budget, **self.budget)
+        excerpt = sample.excerpt if changed is None else replace(sample.excerpt, budget=changed)
+        return self.encoder(sample, read_excerpt(excerpt).frames, rng)
 
     def statistics(self) -> str:
         """Tables of what was loaded, what was dropped and why, and how long videos and moments are."""

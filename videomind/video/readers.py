@@ -1,6 +1,6 @@
 """Decoders of video files: PyAV by default, decord or torchcodec by choice, PIL for a .gif.
 
-`open_reader` picks one; `videomind.video.clips` plans which frames it reads and resizes them. Frames
+`open_reader` picks one; `videomind.video.excerpts` plans which frames it reads and resizes them. Frames
 are numbered in the order they are shown. All readers return the same pixels of the intact 8-bit H.264,
 HEVC, VP8 and VP9 files tried; where they are known to differ, their docstrings say so.
 """

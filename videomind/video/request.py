@@ -6,7 +6,7 @@ from videomind.roles import VisualBudget
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoClip:
+class Excerpt:
     """What to decode: a video, a part of it, and how finely.
 
     Attributes: path, a video file, a .gif or a list of image files; start_s, end_s (None: the video's

@@ -1,4 +1,4 @@
-"""From a `VideoClip` to the frames the model sees: which frames, from which reader, at what size.
+"""From a `Excerpt` to the frames the model sees: which frames, from which reader, at what size.
 
 Used by training and inference alike, between the conversation and the encoding. The decoders are in
 `videomind.video.readers`.
@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from videomind.roles import PIXELS_PER_TOKEN
 from videomind.video.reader import BadVideoError, replace_missing
 from videomind.video.readers import IMAGE_ERRORS, open_reader
-from videomind.video.request import VideoClip
+from videomind.video.request import Excerpt
 
 __all__ = [
     "BadVideoError",
-    "ClipFrames",
+    "Frames",
     "plan_frames",
-    "read_clip",
+    "read_excerpt",
     "resize_frames",
     "smart_num_frames",
     "smart_resize",
@@ -48,8 +48,8 @@ EMPTY_LIST = "an empty list of images, not a video"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipFrames:
-    """A decoded clip.
+class Frames:
+    """A decoded excerpt.
 
     Attributes:
         frames: uint8 (T, 3, h, w) RGB, resized.
@@ -78,7 +78,7 @@ def smart_num_frames(
     """How many frames to take: an even number, never above the frames there are.
 
     Args:
-        considered: frames of the clip; video_fps: their rate, frames per second.
+        considered: frames of the excerpt; video_fps: their rate, frames per second.
         fps: wanted frames per second (2 unless given), or num_frames: the wanted count itself.
         min_frames, max_frames: bounds of what `fps` gives (max_frames: 768 unless given).
     Raises: ValueError when both wishes are given or fewer than two frames come out.
@@ -98,40 +98,40 @@ def smart_num_frames(
     count = min(count, considered // TEMPORAL_PATCH * TEMPORAL_PATCH)
     if count < TEMPORAL_PATCH:
         wish = f"{fps or DEFAULT_FPS} frames per second" if num_frames is None else f"{num_frames} frames"
-        raise ValueError(f"fewer than two frames remain of a clip of {considered} ({wish} wanted)")
+        raise ValueError(f"fewer than two frames remain of an excerpt of {considered} ({wish} wanted)")
     return count
 
 
-def plan_frames(*, total_frames: int, fps: float, clip: VideoClip) -> list[int]:
-    """Which frames of a video to take for a clip.
+def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
+    """Which frames of a video to take for an excerpt.
 
-    A clip that hangs over the video's end keeps its length, so its last frames repeat: as the
+    An excerpt that hangs over the video's end keeps its length, so its last frames repeat: as the
     published checkpoints were trained.
 
-    Args: total_frames, fps: of the video; clip.
+    Args: total_frames, fps: of the video; excerpt.
     Returns: frame numbers, not decreasing, an even count.
     Raises: BadVideoError when fewer than two frames remain.
     """
-    start_s = 0 if clip.start_s is None else clip.start_s
-    end_s = total_frames / fps if clip.end_s is None else clip.end_s
+    start_s = 0 if excerpt.start_s is None else excerpt.start_s
+    end_s = total_frames / fps if excerpt.end_s is None else excerpt.end_s
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
-        raise ValueError(f"{clip.path}: start_s ({start_s}) and end_s ({end_s}) must be finite")
+        raise ValueError(f"{excerpt.path}: start_s ({start_s}) and end_s ({end_s}) must be finite")
     first, last = (min(max(round(t * fps), 0), total_frames - 1) for t in (start_s, end_s))
     if first > last:
-        logger.warning("%s: the clip's ends are reversed (%s s to %s s)", clip.path, start_s, end_s)
+        logger.warning("%s: the excerpt's ends are reversed (%s s to %s s)", excerpt.path, start_s, end_s)
         first, last = last, first
-    budget = clip.budget
+    budget = excerpt.budget
     try:
         count = smart_num_frames(
             considered=min(max(MIN_FRAMES, round((end_s - start_s) * fps)), total_frames),
             video_fps=fps,
-            fps=budget.fps if clip.num_frames is None else None,
-            num_frames=clip.num_frames,
+            fps=budget.fps if excerpt.num_frames is None else None,
+            num_frames=excerpt.num_frames,
             min_frames=budget.min_frames,
             max_frames=budget.max_frames,
         )
     except ValueError as error:
-        raise BadVideoError(f"{clip.path}: {error}") from error
+        raise BadVideoError(f"{excerpt.path}: {error}") from error
     return torch.linspace(first, last, count).round().long().tolist()
 
 
@@ -158,15 +158,17 @@ def smart_resize(
     return size[0], size[1]
 
 
-def _clip_size(height: int, width: int, clip: VideoClip) -> tuple[int, int]:
-    """`smart_resize` by the clip's budget. Raises BadVideoError where no such size exists."""
-    budget = clip.budget
+def _frame_size(height: int, width: int, excerpt: Excerpt) -> tuple[int, int]:
+    """`smart_resize` by the excerpt's budget. Raises BadVideoError where no such size exists."""
+    budget = excerpt.budget
     try:
         size = smart_resize(height, width, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
     except ValueError as error:
-        raise BadVideoError(f"{clip.path}: {error}") from error
+        raise BadVideoError(f"{excerpt.path}: {error}") from error
     if 0 in size:
-        raise BadVideoError(f"{clip.path}: frames of {width} x {height} pixels are too narrow for {budget}")
+        raise BadVideoError(
+            f"{excerpt.path}: frames of {width} x {height} pixels are too narrow for {budget}"
+        )
     return size
 
 
@@ -186,44 +188,47 @@ def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
     return planes.clamp_(0, 255).round_().to(torch.uint8)
 
 
-def read_clip(clip: VideoClip, *, reader: str | None = None) -> ClipFrames:
-    """Decode and resize the frames of a clip.
+def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
+    """Decode and resize the frames of an excerpt.
 
     A list of image files is taken whole: one frame each, the last repeated to make the count even; its
     frame rate, maximum count, start and end do not apply.
 
-    Args: clip; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
+    Args: excerpt; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
     Raises: BadVideoError when the video is unusable, ValueError when the reader is.
     """
-    return read_clips([clip], reader=reader)[0]
+    return read_excerpts([excerpt], reader=reader)[0]
 
 
-def read_clips(clips: Sequence[VideoClip], *, reader: str | None = None) -> list[ClipFrames]:
-    """Decode several clips of one video in one pass; each result is that of `read_clip` alone.
+def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> list[Frames]:
+    """Decode several excerpts of one video in one pass; each result is that of `read_excerpt` alone.
 
-    Args: clips of the same path and of the same pixels per frame and, for a .gif, fps.
-    Raises: as `read_clip`.
+    Args: excerpts of the same path and of the same pixels per frame and, for a .gif, fps.
+    Raises: as `read_excerpt`.
     """
-    first = clips[0]
+    first = excerpts[0]
     if isinstance(first.path, list | tuple):
-        return [_read_images(clip) for clip in clips]
+        return [_read_images(excerpt) for excerpt in excerpts]
 
     def resize(frame: Tensor) -> Tensor:  # (H, W, 3) -> (3, h, w)
-        return resize_frames(frame[None], size=_clip_size(*frame.shape[:2], first))[0]
+        return resize_frames(frame[None], size=_frame_size(*frame.shape[:2], first))[0]
 
     with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
-        plans = [plan_frames(total_frames=video.total_frames, fps=video.fps, clip=clip) for clip in clips]
+        plans = [
+            plan_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
+            for excerpt in excerpts
+        ]
         of_video = {"fps": video.fps, "total_frames": video.total_frames}
         found = zip(plans, video.get_many(plans, transform=resize), strict=True)
         return [
-            ClipFrames(frames=frames, indices=indices, problems=problems, **of_video)
+            Frames(frames=frames, indices=indices, problems=problems, **of_video)
             for indices, (frames, problems) in found
         ]
 
 
-def _read_images(clip: VideoClip) -> ClipFrames:
+def _read_images(excerpt: Excerpt) -> Frames:
     """A list of image files as a video. Each is resized by PIL, which differs from torch by a level."""
-    paths = list(clip.path)
+    paths = list(excerpt.path)
     if not paths:
         raise BadVideoError(EMPTY_LIST)
     pool: dict[int, Tensor] = {}
@@ -233,7 +238,7 @@ def _read_images(clip: VideoClip) -> ClipFrames:
                 rgb = image.convert("RGB")
         except IMAGE_ERRORS:
             continue
-        height, width = _clip_size(rgb.height, rgb.width, clip)
+        height, width = _frame_size(rgb.height, rgb.width, excerpt)
         pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
     problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}")
     sizes = {frame.shape for frame in pool.values()}
@@ -242,7 +247,7 @@ def _read_images(clip: VideoClip) -> ClipFrames:
     indices = list(range(len(paths)))
     indices += indices[-1:] * (len(indices) % TEMPORAL_PATCH)
     frames = torch.stack([pool[i] for i in indices]).permute(0, 3, 1, 2).contiguous()
-    return ClipFrames(
+    return Frames(
         frames=frames, indices=indices, fps=IMAGE_LIST_FPS, total_frames=len(paths), problems=problems
     )
 

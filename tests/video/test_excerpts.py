@@ -1,4 +1,4 @@
-"""The frame plan, the resize and whole clips, against the original system's."""
+"""The frame plan, the resize and whole excerpts, against the original system's."""
 
 import json
 import re
@@ -8,28 +8,21 @@ import numpy as np
 import pytest
 import torch
 from helpers.goldens import golden_ids
+from helpers.videos import INSTALLED, damage, number_of, numbered, write_video
 from PIL import Image
-from test_video_readers import (
-    INSTALLED,
-    damage,
-    number_of,
-    numbered,
-    one_thread,  # noqa: F401  (a fixture)
-    write_video,
-)
 from torchvision.transforms import functional as vision
 
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget, get_role
-from videomind.video.clips import (
+from videomind.video.excerpts import (
     BadVideoError,
     plan_frames,
-    read_clip,
+    read_excerpt,
     resize_frames,
     smart_num_frames,
     smart_resize,
     video_duration,
 )
-from videomind.video.request import VideoClip
+from videomind.video.request import Excerpt
 
 
 def budget(**changes) -> VisualBudget:
@@ -74,10 +67,10 @@ def test_golden_frame_index(golden):
     cases = golden.json("units/frame_index.json")
     assert cases
     for total, video_fps, start_s, end_s, fps, max_frames, expected in cases:
-        clip = VideoClip(
+        excerpt = Excerpt(
             path="v.mp4", budget=budget(fps=fps, max_frames=max_frames), start_s=start_s, end_s=end_s
         )
-        ours = outcome(plan_frames, total_frames=total, fps=video_fps, clip=clip)
+        ours = outcome(plan_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
         if expected == "ValueError":
             check_defect_15_is_fixed(len(ours) if ours != "ValueError" else ours, {}, total)
             continue
@@ -95,9 +88,9 @@ def test_golden_resize(golden):
         assert ours == (expected if expected == "ValueError" else tuple(expected)), (height, width, bounds)
 
 
-def clip_of(video: dict) -> VideoClip:
+def excerpt_of(video: dict) -> Excerpt:
     """The request of a recorded message."""
-    return VideoClip(
+    return Excerpt(
         path=video["video"],
         budget=VisualBudget(
             min_tokens=video["min_pixels"] // PIXELS_PER_TOKEN,
@@ -121,24 +114,24 @@ def test_golden_clips(golden, case_id):
     if "resized_hw" not in expected:
         check_unreadable_case_is_fixed(case["inputs"]["video"])
         return
-    clip = read_clip(clip_of(expected["meta"]["messages"][0]["content"][0]))
-    assert clip.frames.dtype == torch.uint8
-    assert list(clip.frames.shape) == [expected["num_frames"], 3, *expected["resized_hw"]]
+    excerpt = read_excerpt(excerpt_of(expected["meta"]["messages"][0]["content"][0]))
+    assert excerpt.frames.dtype == torch.uint8
+    assert list(excerpt.frames.shape) == [expected["num_frames"], 3, *expected["resized_hw"]]
     if expected["frame_idx"] is not None:  # null for a list of images
-        assert clip.indices == expected["frame_idx"]
+        assert excerpt.indices == expected["frame_idx"]
     arrays = golden.npz(f"preproc/{case_id}.npz")
     # Far inside the manifest's 1.5: the decoder and the resize are the same to the bit, but for ties.
-    means = clip.frames.numpy().mean((2, 3), dtype=np.float32)
+    means = excerpt.frames.numpy().mean((2, 3), dtype=np.float32)
     np.testing.assert_allclose(means, arrays["frame_mean"], atol=0.05)
-    assert clip.problems == []
+    assert excerpt.problems == []
 
 
 def check_unreadable_case_is_fixed(path: str) -> None:
     """Fix of defect 15: the original raised on some odd totals; every role reads them."""
     for role in ("planner", "grounder", "verifier", "answerer"):
-        clip = read_clip(VideoClip(path=path, budget=get_role(role).budget))
-        assert len(clip.frames) % 2 == 0
-        assert 2 <= len(clip.frames) <= clip.total_frames
+        excerpt = read_excerpt(Excerpt(path=path, budget=get_role(role).budget))
+        assert len(excerpt.frames) % 2 == 0
+        assert 2 <= len(excerpt.frames) <= excerpt.total_frames
 
 
 @pytest.mark.golden
@@ -146,8 +139,8 @@ def test_golden_resized_frames(golden):
     """The pixels the original's processor was fed: the same but for a level on rounding ties."""
     case = golden.case("model", "frames_sample0")
     expected = torch.from_numpy(np.load(golden.root / "model" / case["outputs"].removesuffix(".xz"))).int()
-    clip = VideoClip(path=case["inputs"]["video"], budget=get_role("grounder").budget)
-    difference = (read_clip(clip).frames.int() - expected).abs()
+    excerpt = Excerpt(path=case["inputs"]["video"], budget=get_role("grounder").budget)
+    difference = (read_excerpt(excerpt).frames.int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-4
 
@@ -164,8 +157,8 @@ def test_golden_durations(golden, case_id):
 
 @pytest.mark.parametrize("total", [19, 27, 155])
 def test_defect_15_odd_totals_lower_to_the_even_number_that_fits(total):
-    clip = VideoClip(path="v.mp4", budget=budget(fps=2.0, max_frames=300))
-    indices = plan_frames(total_frames=total, fps=2.0, clip=clip)
+    excerpt = Excerpt(path="v.mp4", budget=budget(fps=2.0, max_frames=300))
+    indices = plan_frames(total_frames=total, fps=2.0, excerpt=excerpt)
     assert len(indices) == total - 1
     assert (indices[0], indices[-1]) == (0, total - 1)
 
@@ -176,18 +169,18 @@ def test_either_a_rate_or_a_count():
 
 
 def test_a_fixed_count_replaces_the_budgets_rate():
-    clip = VideoClip(path="v.mp4", budget=budget(max_frames=4), num_frames=7)
-    assert len(plan_frames(total_frames=100, fps=25.0, clip=clip)) == 8
+    excerpt = Excerpt(path="v.mp4", budget=budget(max_frames=4), num_frames=7)
+    assert len(plan_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
 
 
 def test_a_clip_is_planned_between_its_ends():
-    clip = VideoClip(path="v.mp4", budget=budget(), start_s=10.0, end_s=14.0)
-    assert plan_frames(total_frames=900, fps=30.0, clip=clip) == [300, 340, 380, 420]
+    excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=10.0, end_s=14.0)
+    assert plan_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
 
 
 def test_reversed_ends_are_swapped_with_a_warning(caplog):
-    clip = VideoClip(path="v.mp4", budget=budget(), start_s=14.0, end_s=10.0)
-    indices = plan_frames(total_frames=900, fps=30.0, clip=clip)
+    excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=14.0, end_s=10.0)
+    indices = plan_frames(total_frames=900, fps=30.0, excerpt=excerpt)
     assert (indices[0], indices[-1], len(indices)) == (300, 420, 4)
     assert "v.mp4" in caplog.text and "reversed" in caplog.text
 
@@ -195,15 +188,15 @@ def test_reversed_ends_are_swapped_with_a_warning(caplog):
 @pytest.mark.parametrize("total", [0, 1])
 def test_too_short_a_video_is_named(total):
     with pytest.raises(
-        BadVideoError, match=rf"v\.mp4: fewer than two .* clip of {total} \(1.0 frames per second"
+        BadVideoError, match=rf"v\.mp4: fewer than two .* excerpt of {total} \(1.0 frames per second"
     ):
-        plan_frames(total_frames=total, fps=30.0, clip=VideoClip(path="v.mp4", budget=budget()))
+        plan_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
 
 
 @pytest.mark.parametrize("end_s", [float("nan"), float("inf")])
 def test_ends_that_are_no_times(end_s):
     with pytest.raises(ValueError, match=r"v\.mp4: .*end_s"):
-        plan_frames(total_frames=90, fps=30.0, clip=VideoClip(path="v.mp4", budget=budget(), end_s=end_s))
+        plan_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
 
 
 @pytest.mark.parametrize("size", [(56, 84), (196, 112), (64, 96), (28, 140)])
@@ -222,8 +215,8 @@ def test_resize_is_torchvisions(size):
 @pytest.mark.parametrize("reader", INSTALLED)
 def test_read_clip(tmp_path, reader):
     path = write_video(tmp_path / "v.mp4", 90)
-    clip = VideoClip(path=path, budget=budget(max_tokens=16), start_s=0.5, end_s=2.5)
-    result = read_clip(clip, reader=reader)
+    excerpt = Excerpt(path=path, budget=budget(max_tokens=16), start_s=0.5, end_s=2.5)
+    result = read_excerpt(excerpt, reader=reader)
     assert (result.indices, result.fps, result.total_frames) == ([15, 35, 55, 75], 30.0, 90)
     assert result.frames.shape == (4, 3, 56, 140) and result.problems == []
     assert [number_of(frame.permute(1, 2, 0)) for frame in result.frames] == result.indices
@@ -232,8 +225,8 @@ def test_read_clip(tmp_path, reader):
 def test_replaced_frames_are_reported(tmp_path):
     path = write_video(tmp_path / "v.mp4", 60, options={"g": "1"})
     damage(path, 3)
-    clip = VideoClip(path=path, budget=budget(), num_frames=20)  # 0, 3, 6, …
-    result = read_clip(clip)
+    excerpt = Excerpt(path=path, budget=budget(), num_frames=20)  # 0, 3, 6, …
+    result = read_excerpt(excerpt)
     assert result.indices[1] == 3 and number_of(result.frames[1].permute(1, 2, 0)) == 2
     assert len(result.problems) == 1 and path in result.problems[0]
 
@@ -245,7 +238,7 @@ def test_frames_that_no_size_fits(tmp_path, shape, reason):
     image = tmp_path / "v.png"
     Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(image)
     with pytest.raises(BadVideoError, match=rf"v\.png.*{reason}"):
-        read_clip(VideoClip(path=[str(image)] * 2, budget=get_role("grounder").budget))
+        read_excerpt(Excerpt(path=[str(image)] * 2, budget=get_role("grounder").budget))
 
 
 @pytest.fixture
@@ -258,8 +251,8 @@ def images(tmp_path) -> list[str]:
 
 def test_a_list_of_images_is_taken_whole(images):
     """Rate, maximum, start and end do not apply (defect 18, kept); the last is repeated."""
-    clip = VideoClip(path=images, budget=budget(max_tokens=16, max_frames=4), start_s=3.0, end_s=5.0)
-    result = read_clip(clip)
+    excerpt = Excerpt(path=images, budget=budget(max_tokens=16, max_frames=4), start_s=3.0, end_s=5.0)
+    result = read_excerpt(excerpt)
     assert result.indices == [*range(11), 10]
     assert (result.fps, result.total_frames, result.problems) == (1.0, 11, [])
     assert [number_of(frame.permute(1, 2, 0)) for frame in result.frames] == result.indices
@@ -269,24 +262,24 @@ def test_a_list_of_images_is_taken_whole(images):
 
 def test_a_missing_image_is_replaced_and_many_are_an_error(images):
     Path(images[4]).unlink()
-    clip = VideoClip(path=images, budget=budget(max_tokens=16))
-    result = read_clip(clip)
+    excerpt = Excerpt(path=images, budget=budget(max_tokens=16))
+    result = read_excerpt(excerpt)
     assert number_of(result.frames[4].permute(1, 2, 0)) == 3
     assert len(result.problems) == 1 and "3 for 4" in result.problems[0]
     Path(images[5]).write_text("not an image")
     with pytest.raises(BadVideoError, match=re.escape(images[0]) + r".*2 of the 11 wanted"):
-        read_clip(clip)
+        read_excerpt(excerpt)
 
 
 def test_images_of_different_sizes(images):
     Image.fromarray(numbered(0, (128, 64))).save(images[2])
     with pytest.raises(BadVideoError, match="different sizes"):
-        read_clip(VideoClip(path=images, budget=budget()))
+        read_excerpt(Excerpt(path=images, budget=budget()))
 
 
 def test_an_empty_list_of_images():
     with pytest.raises(BadVideoError, match="empty list"):
-        read_clip(VideoClip(path=[], budget=budget()))
+        read_excerpt(Excerpt(path=[], budget=budget()))
 
 
 def test_a_gif_has_the_budgets_rate(tmp_path):
@@ -295,7 +288,7 @@ def test_a_gif_has_the_budgets_rate(tmp_path):
     pictures = [Image.fromarray(numbered(i)) for i in range(19)]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
     for fps, indices in ((1.0, [4, 5, 7, 8]), (2.0, [8, 9, 10, 11, 13, 14, 15, 16])):
-        result = read_clip(VideoClip(path=path, budget=budget(fps=fps), start_s=4.0, end_s=8.0))
+        result = read_excerpt(Excerpt(path=path, budget=budget(fps=fps), start_s=4.0, end_s=8.0))
         assert (result.fps, result.total_frames) == (fps, 19)
         assert [number_of(frame.permute(1, 2, 0)) for frame in result.frames] == indices == result.indices
     assert video_duration(path) == 19.0
