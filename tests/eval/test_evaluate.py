@@ -140,7 +140,7 @@ def test_what_cannot_be_scored_is_one_clear_line(
         else:
             write_lines(tmp_path / name, content)
 
-    assert main(arguments) == 1
+    assert main(arguments) == 2
 
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert len(errors) == 1 and "\n" not in errors[0]

@@ -5,7 +5,6 @@ A path is a file or folder of predictions as `infer` writes them; several data s
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,8 @@ from tabulate import tabulate
 from videomind.eval.evaluate import read_records
 from videomind.eval.metrics import evaluate, grounding_metrics, tasks_of
 from videomind.files import labelled_paths, read_json, write_json
-from videomind.logger import setup_logging
+from videomind.logger import run_command
 from videomind.runs.workers import RESULT
-
-log = logging.getLogger(__name__)
 
 
 def predictions(folder: Path) -> dict[str, list[dict]]:
@@ -116,18 +113,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind.add_argument("--questions", action="store_true", help="accuracy too, and per task")
     kind.add_argument("--judged", action="store_true", help="paths are metrics of `videomind judge`")
     parser.add_argument("--out", help="also write the figures to this JSON file")
-    args = parser.parse_args(argv)
+    return run_command(lambda: parser.parse_args(argv), run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare what the command line names."""
     compared = compare_questions if args.questions else compare_judged if args.judged else compare
-    setup_logging()
-    try:
-        table = compared(labelled_paths(args.runs))
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
+    table = compared(labelled_paths(args.runs))
     sys.stdout.write(render(table) + "\n")
     if args.out:
         write_json(args.out, table)
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from videomind.eval import report
 from videomind.eval.metrics import CGBENCH, DEFAULT, evaluate
 from videomind.eval.qvhighlights import evaluate_qvhighlights
+from videomind.logger import run_command
 from videomind.roles import nearest
 
 logger = logging.getLogger(__name__)
@@ -176,13 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score prediction files. Args: argv, without the program's name. Returns: the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    try:
-        _run(_parser().parse_args(argv))
-    except (ValueError, OSError) as error:
-        logger.error(error)
-        return 1
-    return 0
+    return run_command(lambda: _parser().parse_args(argv), _run)
 
 
 if __name__ == "__main__":
