@@ -48,7 +48,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # One thread per process and core: more of them only wait for each other on a shared node.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / nproc : 1))}
 
-exec "$PYTHON" -m videomind.launch \
+exec "$PYTHON" -m videomind.runs.launch \
     --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" \
-    -m videomind.processes "${MODULE:-videomind.train.train}" "${arguments[@]}" "$@"
+    -m videomind.runs.processes "${MODULE:-videomind.train.train}" "${arguments[@]}" "$@"

@@ -130,7 +130,7 @@ Checkpoint: $run      Curves: tensorboard --logdir $run/tensorboard
 QVHighlights' official metrics: $work/after/qvhighlights/valid/metrics.log
 
 Next: ask the model about a video,
-  $PYTHON -m videomind.eval.infer --model_gnd_path $run --pred_path $work/try ${budget[*]} \\
+  $PYTHON -m videomind.agent.infer --model_gnd_path $run --pred_path $work/try ${budget[*]} \\
       --video $video --query "a red ball"
 then read docs/TRAIN.md to train on real data.
 TEXT

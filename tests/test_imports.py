@@ -1,77 +1,68 @@
-"""Importing the whole package without a desktop's libraries, and with an opencv that fails for their lack."""
+"""Which files a module is made of."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
-from runs import REPO, environment
 
-IMPORT_ALL = """
-import importlib, json, pkgutil, sys
-for name in sys.argv[1:]:
-    sys.modules[name] = None
-import videomind
-modules = [module.name for module in pkgutil.walk_packages(videomind.__path__, "videomind.")]
-for name in modules:
-    importlib.import_module(name)
-loaded = sorted({"cv2", "h5py", "nncore"} & {name for name, module in sys.modules.items() if module})
-strays = [folder for folder in sys.path if folder.endswith("cv2")]
-print(json.dumps({"modules": len(modules), "loaded": loaded, "strays": strays}))
-"""
-# What opencv-python does when it is imported without libxcb: its folder stays first in sys.path, where
-# `import typing` of any later process finds cv2/typing.
-FAILING_OPENCV = """
-import os, sys
-sys.path.insert(0, os.path.dirname(__file__))
-raise ImportError("libxcb.so.1: cannot open shared object file: No such file or directory")
-"""
+from videomind import imports
+from videomind.dataset import base, cache, own_data, table
+from videomind.imports import imported_names, reached_files
 
 
-def import_all(*absent: str, **extra: str) -> dict:
-    run = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, *absent],
-        env=environment(**extra),
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+@pytest.fixture
+def package(tmp_path):
+    """A package of five modules, one of which nothing reaches."""
+    files = {
+        "__init__.py": "from videomind.unused import x\n",
+        "a.py": "from videomind.room.b import thing\nimport os\n",
+        "room/__init__.py": "",
+        "room/b.py": "def thing():\n    from videomind.room import c\n",
+        "room/c.py": "import videomind.a\n",
+        "unused.py": "",
+    }
+    root = tmp_path / "videomind"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
 
 
-def failing_opencv(folder: Path) -> Path:
-    """A folder for PYTHONPATH with a cv2 that cannot be imported."""
-    (folder / "cv2/typing").mkdir(parents=True)
-    (folder / "cv2/__init__.py").write_text(FAILING_OPENCV)
-    (folder / "cv2/typing/__init__.py").write_text("import cv2.libxcb\n")
-    return folder
+def names(package, *starts):
+    return [
+        path.relative_to(package).as_posix()
+        for path in reached_files([package / start for start in starts], package)
+    ]
 
 
-@pytest.mark.parametrize("absent", [(), ("cv2", "h5py", "nncore")], ids=("as installed", "absent"))
-def test_no_module_loads_what_brings_a_desktop(absent):
-    found = import_all(*absent)
-    assert found["loaded"] == []
-    assert found["modules"] == len(list((REPO / "videomind").rglob("*.py"))) - 1
+def test_imports_are_followed_also_in_functions_and_circles(package):
+    assert names(package, "a.py") == ["a.py", "room/__init__.py", "room/b.py", "room/c.py"]
+    assert names(package, "unused.py") == ["unused.py"]
 
 
-def test_an_opencv_that_fails_harms_nothing(tmp_path):
-    found = import_all(PYTHONPATH=f"{failing_opencv(tmp_path)}:{REPO}")
-    assert (found["loaded"], found["strays"]) == ([], [])
+def test_a_package_counts_as_its_init(package):
+    (package / "a.py").write_text("import videomind.room\n")
+    assert names(package, "a.py") == ["a.py", "room/__init__.py"]
 
 
-def test_the_failing_opencv_is_one(tmp_path):
-    """The test above means nothing unless importing it fails and breaks `typing` for child processes."""
-    code = """
-import subprocess, sys
-try:
-    import cv2
-except ImportError:
-    pass
-path = {"PYTHONPATH": ":".join(sys.path)}
-sys.exit(subprocess.run([sys.executable, "-c", "import typing"], env=path).returncode)
-"""
-    env = environment(PYTHONPATH=f"{failing_opencv(tmp_path)}:{REPO}")
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert run.returncode and "cv2" in run.stderr
+def test_a_file_from_outside_is_part_of_it(package, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("from videomind.room.c import x\n")
+    assert own in reached_files([own], package)
+    assert package / "a.py" in reached_files([own], package)
+
+
+def test_names_of_other_packages_do_not_count(package):
+    (package / "a.py").write_text("import videomindful.x, json\nfrom videomind_x import y\n")
+    assert imported_names(package / "a.py") == ()
+
+
+@pytest.mark.parametrize("source", [base, own_data])
+def test_annotations_are_made_of_what_the_cache_names(source, tmp_path):
+    """Whatever a source reaches is in it: the schema, the table, the filters, spans, roles and files."""
+    root = tmp_path / "videomind"
+    shutil.copytree(imports.Path(imports.__file__).parent, root)
+    starts = [root / imports.Path(module.__file__).relative_to(imports.Path(imports.__file__).parent)
+              for module in (source, cache, table)]  # fmt: skip
+    reached = {path.name for path in reached_files(starts, root)}
+    assert {"schema.py", "filters.py", "files.py", "roles.py", "views.py", "phrases.py"} <= reached
+    assert not {"train.py", "cli.py", "pipeline.py"} & reached

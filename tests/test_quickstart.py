@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
-from videomind.eval.infer import main as infer
+from videomind.agent.infer import main as infer
 
 REAL = Path(os.environ.get("VIDEOMIND_REAL_VIDEOS") or REPO.parent / "shared" / "real" / "videos")
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
-from videomind.eval.video_chatgpt import main as chat
+from videomind.video_chatgpt.infer import main as chat
 
 SCRIPT = str(REPO / "scripts/quickstart/video_chatgpt.sh")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs inference on all visible devices, one process each; the evaluation scripts end here.
 #
-#   bash scripts/evaluation/infer.sh ARGUMENTS...      of videomind.eval.infer
+#   bash scripts/evaluation/infer.sh ARGUMENTS...      of videomind.agent.infer
 #
 # NPROC_PER_NODE overrides the number of processes. A rerun continues where the last one ended.
 set -euo pipefail
@@ -15,8 +15,8 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / nproc : 1))}
 
 if ((nproc == 1)); then
-    exec "$PYTHON" -m videomind.eval.infer "$@"
+    exec "$PYTHON" -m videomind.agent.infer "$@"
 fi
-exec "$PYTHON" -m videomind.launch --nproc_per_node "$nproc" \
+exec "$PYTHON" -m videomind.runs.launch --nproc_per_node "$nproc" \
     --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" \
-    -m videomind.processes videomind.eval.infer "$@"
+    -m videomind.runs.processes videomind.agent.infer "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains Video-ChatGPT's projector on VideoInstruct-100K, as documented. Extra arguments win.
-export MODULE=videomind.train.train_video_chatgpt DEEPSPEED=${DEEPSPEED:-none}
+export MODULE=videomind.video_chatgpt.train DEEPSPEED=${DEEPSPEED:-none}
 export GLOBAL_BATCH=${GLOBAL_BATCH:-32} BATCH_PER_DEVICE=${BATCH_PER_DEVICE:-8} MASTER_PORT=${MASTER_PORT:-29001}
 exec bash "$(dirname "$0")/../launch.sh" \
     --model_name_or_path model_zoo/llava-v1.5-7b --version v1 \

@@ -43,7 +43,7 @@ TC: what the floor is like during an event. DO: whether something is seen at all
 planner answers it at once. Acc@GQA counts a right answer only with a moment (IoP >= 0.5).
 Agent: $agent      Figures: $work/answers.json
 Ask it about a video,
-  $PYTHON -m videomind.eval.infer --model_gnd_path $agent --pred_path $work/try_agent ${budget[*]} \\
+  $PYTHON -m videomind.agent.infer --model_gnd_path $agent --pred_path $work/try_agent ${budget[*]} \\
       --video $data/nextqa/videos/$(ls "$data/nextqa/videos" | head -n 1) --question "what is the floor while the red ball spins?" \\
       --options white black orange pink brown
 TEXT

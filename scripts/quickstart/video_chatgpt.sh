@@ -50,7 +50,7 @@ say "Instructions as conversations -> $work/training.json"
 "$PYTHON" scripts/convert_instruction_json_to_training_format.py --input_json_file "$data/instructions.json" \
     --output_json_file "$work/training.json" --clip_feature_path "$work/features"
 
-ask=("$PYTHON" -m videomind.eval.video_chatgpt --vision_tower "$clip" --conv-mode vicuna_v1_1 --temperature 0)
+ask=("$PYTHON" -m videomind.video_chatgpt.infer --vision_tower "$clip" --conv-mode vicuna_v1_1 --temperature 0)
 answer() { # MODEL OUT: questions about held-out videos in held-out words, and whether the answers are right
     local out=$2
     if [[ -f $out/judged.metrics.json ]]; then
@@ -60,7 +60,7 @@ answer() { # MODEL OUT: questions about held-out videos in held-out words, and w
     "${ask[@]}" --model-name "$1" --video_dir "$data/test_videos" --max_new_tokens 16 --batch_size 20 \
         --gt_file_question "$data/test_q.json" --gt_file_answers "$data/test_a.json" \
         --output_dir "$out" --output_name answers
-    "$PYTHON" -m videomind.eval.judge --criterion zero_shot_qa --judge exact --pred_path "$out/answers.json" \
+    "$PYTHON" -m videomind.video_chatgpt.judge.judge --criterion zero_shot_qa --judge exact --pred_path "$out/answers.json" \
         --output_dir "$out/replies" --output_json "$out/judged.json" >"$out/judged.txt"
 }
 

@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from goldens import golden_manifest
+from helpers.goldens import golden_manifest
 
 from videomind.eval.evaluate import main, read_records
 
