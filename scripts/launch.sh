@@ -14,18 +14,15 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-PYTHON=${PYTHON:-python}
-facts=${DEVICE_FACTS:-$("$PYTHON" -m videomind.device)} # a script that starts several runs looks once
-eval "$facts"
-
+# shellcheck source=scripts/devices.sh
+source scripts/devices.sh
 nnodes=${NNODES:-1}
-nproc=${NPROC_PER_NODE:-$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 1))}
 global_batch=${GLOBAL_BATCH:-32}
 batch=${BATCH_PER_DEVICE:-1}
-per_step=$((nnodes * nproc * batch))
+per_step=$((nnodes * NPROC_PER_NODE * batch))
 if ((global_batch % per_step)); then
-    echo "A global batch of $global_batch (GLOBAL_BATCH) cannot be shared by $nnodes node(s) x $nproc process(es)" \
-        "x $batch sample(s) (BATCH_PER_DEVICE): $per_step must divide it." >&2
+    echo "A global batch of $global_batch (GLOBAL_BATCH) cannot be shared by $nnodes node(s)" \
+        "x $NPROC_PER_NODE process(es) x $batch sample(s) (BATCH_PER_DEVICE): $per_step must divide it." >&2
     exit 2
 fi
 
@@ -38,17 +35,14 @@ if [[ $deepspeed != none ]]; then
     [[ -f $deepspeed ]] || deepspeed=scripts/deepspeed/$deepspeed.json
     if [[ ! -f $deepspeed ]]; then
         echo "No DeepSpeed configuration $deepspeed (DEEPSPEED). Allowed: none, a file, or one of" \
-            "$(basename -s .json scripts/deepspeed/*.json | paste -sd ' ')." >&2
+            "$(basename -s .json scripts/deepspeed/*.json | paste -s -d ' ' -)." >&2
         exit 2
     fi
     arguments+=(--deepspeed "$deepspeed")
 fi
 [[ $DEVICE_KIND == cpu ]] && export DS_ACCELERATOR=cpu
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-# One thread per process and core: more of them only wait for each other on a shared node.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / nproc : 1))}
 
 exec "$PYTHON" -m videomind.launch \
-    --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
+    --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$NPROC_PER_NODE" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" \
     -m videomind.processes "${MODULE:-videomind.train.train}" "${arguments[@]}" "$@"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from videomind.cores import usable_cores
 from videomind.device import attention, detect, torch_device
 
 REPO = Path(__file__).parent.parent
@@ -49,6 +50,7 @@ def test_npu(npu_env):
         "DEVICE_BACKEND": "hccl",
         "DEVICE_COUNT": "8",
         "DEVICE_VARIABLE": "ASCEND_RT_VISIBLE_DEVICES",
+        "CPU_CORES": str(usable_cores()),
     }
     assert shell_facts(npu_env | {"ASCEND_RT_VISIBLE_DEVICES": "2,5"})["DEVICE_COUNT"] == "2"
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from videomind.cores import usable_cores
+
 HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
 
 
@@ -128,7 +130,7 @@ def peak_memory_gib() -> float:
 
 
 def shell_facts() -> str:
-    """Shell assignments: DEVICE_KIND, DEVICE_BACKEND, DEVICE_COUNT, DEVICE_VARIABLE."""
+    """What the launch scripts need to know of this machine, as shell assignments."""
     device = detect()
     return "\n".join(
         (
@@ -136,6 +138,7 @@ def shell_facts() -> str:
             f"DEVICE_BACKEND={device.backend}",
             f"DEVICE_COUNT={device.count}",
             f"DEVICE_VARIABLE={device.visible_variable}",
+            f"CPU_CORES={usable_cores()}",
         )
     )
 

@@ -7,16 +7,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-PYTHON=${PYTHON:-python}
-facts=${DEVICE_FACTS:-$("$PYTHON" -m videomind.device)} # a script that starts several runs looks once
-eval "$facts"
-nproc=${NPROC_PER_NODE:-$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 1))}
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / nproc : 1))}
+# shellcheck source=scripts/devices.sh
+source scripts/devices.sh
 
-if ((nproc == 1)); then
+if ((NPROC_PER_NODE == 1)); then
     exec "$PYTHON" -m videomind.eval.infer "$@"
 fi
-exec "$PYTHON" -m videomind.launch --nproc_per_node "$nproc" \
+exec "$PYTHON" -m videomind.launch --nproc_per_node "$NPROC_PER_NODE" \
     --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" \
     -m videomind.processes videomind.eval.infer "$@"
