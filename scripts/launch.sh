@@ -10,7 +10,7 @@
 #   GLOBAL_BATCH      samples per optimizer step over all devices (default 32)
 #   BATCH_PER_DEVICE  samples per forward pass (default 1)
 #   MODULE            what trains (default videomind.train.train)
-#   DEEPSPEED         zero2 (default), zero2_offload, zero3, zero3_offload, a JSON file, or none
+#   DEEPSPEED         zero2 (default on Linux), zero2_offload, zero3, zero3_offload, a JSON file, or none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,12 +30,26 @@ arguments=(
     --per_device_train_batch_size "$batch"
     --gradient_accumulation_steps $((global_batch / per_step))
 )
-deepspeed=${DEEPSPEED:-zero2}
+# DeepSpeed spares the memory of accelerators that only Linux has, and requirements.txt holds it only there.
+case $(uname -s) in
+Linux) deepspeed=${DEEPSPEED:-zero2} ;;
+*) deepspeed=${DEEPSPEED:-none} ;;
+esac
 if [[ $deepspeed != none ]]; then
     [[ -f $deepspeed ]] || deepspeed=scripts/deepspeed/$deepspeed.json
     if [[ ! -f $deepspeed ]]; then
         echo "No DeepSpeed configuration $deepspeed (DEEPSPEED). Allowed: none, a file, or one of" \
-            "$(basename -s .json scripts/deepspeed/*.json | paste -s -d ' ' -)." >&2
+            "$(basename -s .json scripts/deepspeed/*.json | paste -sd ' ')." >&2
+        exit 2
+    fi
+    if [[ $DEEPSPEED_INSTALLED == no ]]; then
+        echo "DeepSpeed is not installed here. pip install -e '.[deepspeed]' adds it (on Linux);" \
+            "DEEPSPEED=none trains without." >&2
+        exit 2
+    fi
+    if [[ $DEVICE_KIND == cpu ]] && ! command -v c++ >/dev/null && ! command -v g++ >/dev/null; then
+        echo "DeepSpeed needs a C++ compiler on a CPU, and there is none (Debian, Ubuntu: apt-get install g++);" \
+            "DEEPSPEED=none trains without." >&2
         exit 2
     fi
     arguments+=(--deepspeed "$deepspeed")

@@ -51,15 +51,16 @@ steps=${QUICKSTART_STEPS:-260}
 share_batch 8
 export DEEPSPEED=zero2
 if [[ $DEVICE_KIND == cpu ]]; then
-    if [[ -f $run/finished ]]; then
-        : # nothing left to train
-    elif command -v c++ >/dev/null || command -v g++ >/dev/null; then
+    if [[ $DEEPSPEED_INSTALLED == no ]]; then
+        echo "No DeepSpeed here: training with plain DDP instead."
+        DEEPSPEED=none
+    elif ! command -v c++ >/dev/null && ! command -v g++ >/dev/null; then
+        echo "No C++ compiler here, which DeepSpeed needs on a CPU: training with plain DDP instead."
+        DEEPSPEED=none
+    elif [[ ! -f $run/finished ]]; then
         # DeepSpeed compiles its CPU communication once; let it do so while the videos are rendered.
         "$PYTHON" -c "from deepspeed.comm.torch import build_shm_op; build_shm_op()" >"$work/compile.log" 2>&1 &
         compiling=$!
-    else
-        echo "No C++ compiler here, which DeepSpeed needs on a CPU: training with plain DDP instead."
-        DEEPSPEED=none
     fi
 fi
 

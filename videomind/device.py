@@ -138,6 +138,7 @@ def shell_facts() -> str:
             f"DEVICE_BACKEND={device.backend}",
             f"DEVICE_COUNT={device.count}",
             f"DEVICE_VARIABLE={device.visible_variable}",
+            f"DEEPSPEED_INSTALLED={'yes' if importlib.util.find_spec('deepspeed') else 'no'}",
             f"CPU_CORES={usable_cores()}",
         )
     )
