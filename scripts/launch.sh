@@ -39,7 +39,7 @@ if [[ $deepspeed != none ]]; then
     [[ -f $deepspeed ]] || deepspeed=scripts/deepspeed/$deepspeed.json
     if [[ ! -f $deepspeed ]]; then
         echo "No DeepSpeed configuration $deepspeed (DEEPSPEED). Allowed: none, a file, or one of" \
-            "$(basename -s .json scripts/deepspeed/*.json | paste -sd ' ')." >&2
+            "$(basename -s .json scripts/deepspeed/*.json | paste -s -d ' ' -)." >&2
         exit 2
     fi
     if [[ $DEEPSPEED_INSTALLED == no ]]; then

@@ -14,7 +14,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage="Usage: bash scripts/quickstart.sh [video_chatgpt] [--fresh] [--grounder-only]"
 if [[ ${1:-} == video_chatgpt ]]; then
-    exec bash scripts/quickstart/video_chatgpt.sh "${@:2}"
+    shift
+    exec bash scripts/quickstart/video_chatgpt.sh "$@"
 fi
 fresh='' whole=yes
 for argument in "$@"; do
@@ -45,7 +46,7 @@ training=(
     --gradient_checkpointing False --dataloader_num_workers 0
     --save_steps 50 --logging_steps 10 "${budget[@]}"
 )
-grounding=(--role grounder --datasets charades_sta,qvhighlights)
+grounding=(--role grounder --datasets "charades_sta,qvhighlights")
 steps=${QUICKSTART_STEPS:-260}
 
 share_batch 8
@@ -67,7 +68,8 @@ fi
 say "Rendering videos with known moments -> $data"
 questions=()
 [[ $whole ]] && questions=(--num_question_train 80 --num_question_test 20)
-"$PYTHON" -m videomind.synthetic data "$data" --num_train 200 --num_valid 40 --num_test 40 "${questions[@]}"
+"$PYTHON" -m videomind.synthetic data "$data" --num_train 200 --num_valid 40 --num_test 40 \
+    ${questions[@]+"${questions[@]}"}
 
 say "Tiny Qwen2-VL with random weights -> $base"
 "$PYTHON" -m videomind.synthetic base "$base"

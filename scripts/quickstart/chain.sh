@@ -1,3 +1,5 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # whoever sources this sets work, data, warm, run and budget
 # Sourced by scripts/quickstart.sh after the grounder: the other roles, and the chain with and without each of them.
 # Uses its variables (work, data, warm, run, budget) and functions (say, train).
 
@@ -37,6 +39,7 @@ say "Questions about held-out videos"
 "$PYTHON" -m videomind.eval.compare --questions --out "$work/answers.json" \
     "whole video=$work/chain_whole_video" "grounder=$work/chain_grounder" \
     "+ verifier=$work/chain_verifier" "+ planner=$work/chain_planner"
+video=$(find "$data/nextqa/videos" -name '*.mp4' | sort | tail -n 1)
 cat <<TEXT
 
 TC: what the floor is like during an event. DO: whether something is seen at all, which needs no moment; so the
@@ -44,6 +47,6 @@ planner answers it at once. Acc@GQA counts a right answer only with a moment (Io
 Agent: $agent      Figures: $work/answers.json
 Ask it about a video,
   $PYTHON -m videomind.eval.infer --model_gnd_path $agent --pred_path $work/try_agent ${budget[*]} \\
-      --video $data/nextqa/videos/$(ls "$data/nextqa/videos" | head -n 1) --question "what is the floor while the red ball spins?" \\
+      --video $video --question "what is the floor while the red ball spins?" \\
       --options white black orange pink brown
 TEXT

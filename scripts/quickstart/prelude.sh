@@ -1,3 +1,5 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # whoever sources this sets work
 # Sourced by both quickstarts from the repository's root: messages with their time, the environment, the devices.
 # Needs: work, the folder that everything goes to. Sets: DEVICE_* (see videomind.device), NPROC_PER_NODE,
 # MASTER_PORT; defines say and share_batch.
