@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from goldens import golden_manifest
-from nncore.nn import DropPath
 from torch import nn
 
 from videomind.dataset.encoding import Encoder
@@ -17,6 +16,7 @@ from videomind.dataset.views import Grounding, Planning, Verifying
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import to_disk
+from videomind.model.layers import DropPath
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget
 
 VIEWS = {
@@ -40,10 +40,8 @@ def load_trainable(golden, case_id: str, role: str):
     if bare(model).head is not None:
         bare(model).head.requires_grad_(role == "grounder")
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.Dropout | DropPath):
             module.p = 0.0
-        elif isinstance(module, DropPath):
-            module._p = 0.0
     return loaded.processor, model.train()
 
 
