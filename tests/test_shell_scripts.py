@@ -12,7 +12,7 @@ from shell_rules import SCRIPTS, read_rules, unguarded_arrays
 
 BASH_RULES = read_rules("bash")
 RULES = [*BASH_RULES, *read_rules("tools")]
-LINUX_ONLY = {"fresh.sh", "train.sbatch"}  # these may use what every Linux has
+LINUX_ONLY = {"fresh.sh", "enter.sh", "train.sbatch"}  # these may use what every Linux has
 CONTEXTS = (
     "{}",
     "    {}",
