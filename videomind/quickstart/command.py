@@ -21,11 +21,11 @@ from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
 from videomind.quickstart.settings import Place, place_for
 from videomind.quickstart.steps import Job, StepFailed
+from videomind.runs.launch import missing_for_deepspeed
 
 log = logging.getLogger(__name__)
 
 AGENT, CHAT = "agent", "video_chatgpt"
-NO_COMPILER = "No C++ compiler here, which DeepSpeed needs on a CPU: training with plain DDP instead."
 AFTER_GROUNDER = """
 Picture: {work}/picture.png      Figures: {work}/results.json
 Checkpoint: {work}/grounder      Curves: tensorboard --logdir {work}/grounder/tensorboard
@@ -96,20 +96,19 @@ def clear(folder: Path) -> None:
 
 def run_agent(place: Place, args: argparse.Namespace) -> None:
     """Run the agent's quickstart."""
-    has_compiler = any(map(shutil.which, ("c++", "g++")))
-    on_cpu = place.device.kind == "cpu"
-    if on_cpu and not has_compiler:
-        place.say(NO_COMPILER)
+    problem, on_cpu = missing_for_deepspeed(place.device.kind), place.device.kind == "cpu"
+    if problem:
+        place.say(f"{problem}: training with plain DDP instead.")
     quickstart = AgentQuickstart(
         place=place,
         lengths=Lengths(
             grounder=args.steps or Lengths.grounder, verifier=args.verifier_steps, planner=args.planner_steps
         ),
         has_chain=not args.grounder_only,
-        deepspeed="none" if on_cpu and not has_compiler else "zero2",
+        deepspeed="none" if problem else "zero2",
     )
     job = Job(folder=place.folder, steps=quickstart.steps(), say=place.say)
-    compiled = compile_communication(place.folder) if on_cpu and has_compiler else None
+    compiled = compile_communication(place.folder) if on_cpu and not problem else None
     job.run(before={"untrained": compiled.wait} if compiled else None)
     show(place, "results.txt")
     video = max((place.folder / "data/charades_sta").rglob("*.mp4"))

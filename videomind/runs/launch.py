@@ -7,14 +7,19 @@
     NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT       several nodes (default: this one alone)
     GLOBAL_BATCH      training: samples per optimizer step over all devices (default 32)
     BATCH_PER_DEVICE  training: samples per forward pass (default 1)
-    DEEPSPEED         training: zero2 (default), zero2_offload, zero3, zero3_offload, a JSON file, or none
+    DEEPSPEED         training: zero2 (default on Linux), zero2_offload, zero3, zero3_offload, a JSON file, or
+                      none
 
+`--show` among the arguments prints what would be started, and starts nothing.
 A recipe's `launch` section holds defaults of its own for the last three and the port; the environment wins
 over it, and the command line over both.
 """
 
 import importlib
+import importlib.util
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +36,7 @@ COMMANDS = {**TRAINING, "infer": "videomind.agent.infer"}
 PORTS = {"train": 29500, "train-chat": 29500, "infer": 29501}  # of the first node, where they meet
 REPOSITORY = Path(__file__).parents[2]
 DEEPSPEED_FOLDER = REPOSITORY / "scripts/deepspeed"
+SHOW = "--show"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,17 @@ class Placement:
     def world_size(self) -> int:
         """Processes over all nodes."""
         return self.num_nodes * self.per_node
+
+    def flags(self) -> list[str]:
+        """The same for torchrun."""
+        options = {
+            "nnodes": self.num_nodes,
+            "node_rank": self.node_rank,
+            "nproc_per_node": self.per_node,
+            "master_addr": self.address,
+            "master_port": self.port,
+        }
+        return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
 
 def placement(environ: Mapping[str, str], device: Device, default_port: int) -> Placement:
@@ -93,7 +110,7 @@ def _number(environ: Mapping[str, str], name: str, default: int, *, lowest: int)
 
 
 def training_arguments(
-    environ: Mapping[str, str], section: Mapping[str, object], place: Placement
+    environ: Mapping[str, str], section: Mapping[str, object], place: Placement, kind: str
 ) -> list[str]:
     """Say how a global batch is cut, and which DeepSpeed stage runs.
 
@@ -101,6 +118,7 @@ def training_arguments(
         environ: environment variables, see the module.
         section: a recipe's `launch` section.
         place: the run's processes.
+        kind: of the device, see `Device`.
 
     Raises:
         ValueError: the processes cannot share the batch, or there is no such DeepSpeed configuration.
@@ -121,8 +139,31 @@ def training_arguments(
         )
     arguments = ["--per_device_train_batch_size", str(batch)]
     arguments += ["--gradient_accumulation_steps", str(global_batch // per_pass)]
-    stage = environ.get("DEEPSPEED") or str(section.get("deepspeed", "zero2"))
-    return arguments if stage == "none" else [*arguments, "--deepspeed", str(deepspeed_file(stage))]
+    stage = environ.get("DEEPSPEED") or str(section.get("deepspeed", default_stage()))
+    if stage == "none":
+        return arguments
+    file = deepspeed_file(stage)
+    if problem := missing_for_deepspeed(kind):
+        raise ValueError(f"{problem}; DEEPSPEED=none trains without.")
+    return [*arguments, "--deepspeed", str(file)]
+
+
+def default_stage() -> str:
+    """The published recipes' stage; DeepSpeed spares the memory of accelerators that only Linux has."""
+    return "zero2" if sys.platform == "linux" else "none"
+
+
+def missing_for_deepspeed(kind: str) -> str | None:
+    """Say what DeepSpeed lacks here, if anything.
+
+    Args:
+        kind: of the device, see `Device`.
+    """
+    if importlib.util.find_spec("deepspeed") is None:
+        return "DeepSpeed is not installed here (on Linux: pip install -e '.[deepspeed]')"
+    if kind == "cpu" and not any(map(shutil.which, ("c++", "g++"))):
+        return "DeepSpeed needs a C++ compiler on a CPU and there is none (on Debian: apt-get install g++)"
+    return None
 
 
 def deepspeed_file(stage: str) -> Path:
@@ -168,19 +209,16 @@ def launch(command: str, argv: Sequence[str]) -> int:
     port = int(str(section.get("master_port", PORTS[command])))
     place = placement(os.environ, device, port)
     if command in TRAINING:
-        argv = [*training_arguments(os.environ, section, place), *argv]
+        argv = [*training_arguments(os.environ, section, place, device.kind), *argv]
+    shows, argv = SHOW in argv, [part for part in argv if part != SHOW]
+    torchrun_argv = [*place.flags(), "-m", "videomind.runs.processes", COMMANDS[command], *argv]
+    if shows:
+        sys.stdout.write(f"torchrun {shlex.join(torchrun_argv)}\n")
+        return 0
     prepare_environment(device, place.per_node)
     if command not in TRAINING and place.world_size == 1:
         return importlib.import_module(COMMANDS[command]).main(argv)
-    options = {
-        "nnodes": place.num_nodes,
-        "node_rank": place.node_rank,
-        "nproc_per_node": place.per_node,
-        "master_addr": place.address,
-        "master_port": place.port,
-    }
-    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return torchrun.main([*flags, "-m", "videomind.runs.processes", COMMANDS[command], *argv])
+    return torchrun.main(torchrun_argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
