@@ -1,5 +1,6 @@
 """Videos whose pictures carry their numbers, so that what a reader gives can be told."""
 
+import os
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 
 from videomind.video.readers import READERS, choose_reader
 
+SHIPPED = Path(__file__).parents[1] / "data/videos"  # real files, see the README beside that folder
+REAL = Path(os.environ.get("VIDEOMIND_REAL_VIDEOS") or SHIPPED)
 WIDTH, HEIGHT, BITS = 128, 64, 8
 CLOSED = {"x264-params": "keyint=12:bframes=3:b-adapt=0:scenecut=0"}
 
