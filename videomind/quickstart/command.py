@@ -20,7 +20,7 @@ from videomind.logger import setup_logging
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
 from videomind.quickstart.settings import Place, place_for
-from videomind.quickstart.steps import Job, StepFailed
+from videomind.quickstart.steps import Workflow, StepFailed
 from videomind.runs.launch import missing_for_deepspeed
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def run_agent(place: Place, args: argparse.Namespace) -> None:
         has_chain=not args.grounder_only,
         deepspeed="none" if problem else "zero2",
     )
-    job = Job(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    job = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
     compiled = compile_communication(place.folder) if on_cpu and not problem else None
     job.run(before={"untrained": compiled.wait} if compiled else None)
     show(place, "results.txt")
@@ -124,7 +124,7 @@ def run_agent(place: Place, args: argparse.Namespace) -> None:
 def run_chat(place: Place, args: argparse.Namespace) -> None:
     """Run Video-ChatGPT's quickstart."""
     quickstart = ChatQuickstart(place=place, length=args.steps or LENGTH)
-    job = Job(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    job = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
     job.run()
     show(place, "results.txt")
     video = max((place.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
