@@ -35,6 +35,7 @@ def test_a_command_that_works_ends_with_0(capsys):
     seen = []
     assert run_command(lambda: "arguments", seen.append) == 0
     assert seen == ["arguments"] and capsys.readouterr().err == ""
+    assert run_command(lambda: 7, lambda code: code) == 7
 
 
 @pytest.mark.parametrize("error", [ValueError("--x is 3"), FileNotFoundError(2, "No such file", "a.json")])

@@ -103,7 +103,7 @@ def _silence_others() -> None:
 
 def run_command(
     parse: Callable[[], Arguments],
-    run: Callable[[Arguments], object],
+    run: Callable[[Arguments], int | None],
     *,
     log_file: Callable[[Arguments], Path | None] = lambda _: None,
 ) -> int:
@@ -113,11 +113,11 @@ def run_command(
 
     Args:
         parse: gives the arguments.
-        run: does the work.
+        run: does the work; what it returns, if anything, is the exit code.
         log_file: where the arguments say that a log is to be written; None is the screen alone.
 
     Returns:
-        0, or 2 for what a user can mend: arguments or data that cannot be used (a ValueError of either step),
+        That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError of either step),
         a file that cannot be read or written (an OSError).
     """
     setup_logging()
@@ -125,11 +125,10 @@ def run_command(
         args = parse()
         if (path := log_file(args)) is not None:
             setup_logging(path)
-        run(args)
+        return run(args) or 0
     except (ValueError, OSError) as error:
         _report(error)
         return 2
-    return 0
 
 
 def _report(error: Exception) -> None:

@@ -91,12 +91,16 @@ def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, is_lazy)
 
 
 def test_a_cut_within_the_video_is_recorded(dataset):
-    """Defect 8."""
-    length = len(dataset(GOOD)[0].tokens.input_ids)
-    good = dataset(GOOD, max_length=length)[0]
-    assert not good.bad
-    with pytest.raises(RuntimeError, match="cut within the video at 60 tokens .--model_max_length.: "):
-        dataset(row("A dog?\n<video>", "Runs."), max_length=60, max_retries=2)[0]
+    """D608: wherever it falls, from behind the start to before the end."""
+    made = dataset(GOOD)
+    ids = made[0].tokens.input_ids.tolist()
+    start, end = (ids.index(made.tokenizer.convert_tokens_to_ids(f"<vid_{at}>")) for at in ("start", "end"))
+    assert end - start == SHAPE[0] + 1
+    for length in range(start + 1, end + 1):
+        place = f"cut within the video at {length} tokens .--model_max_length.: "
+        with pytest.raises(RuntimeError, match=place):
+            dataset(GOOD, max_length=length, max_retries=2)[0]
+    assert not dataset(GOOD, max_length=len(ids))[0].bad
 
 
 def test_text_and_videos_share_a_batch(dataset):
