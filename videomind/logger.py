@@ -117,8 +117,8 @@ def run_command(
         log_file: where the arguments say that a log is to be written; None is the screen alone.
 
     Returns:
-        That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError of either step),
-        a file that cannot be read or written (an OSError).
+        That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a
+        ValueError of either step), a file that cannot be read or written (an OSError).
     """
     setup_logging()
     try:
