@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import environment, needs_deepspeed
 
 from videomind.cores import usable_cores
 from videomind.device import attention, detect, torch_device
@@ -153,6 +154,25 @@ def test_deepspeed_on_a_cpu_needs_a_compiler(tmp_path, kind):
             assert "DeepSpeed needs a C++ compiler on a CPU" in run.stderr
         else:
             assert run.returncode == 0 and "--nproc_per_node 1" in run.stdout
+
+
+COMPILING = """
+from videomind.train.arguments import device_arguments
+device_arguments([])
+import deepspeed.comm.torch  # whose compiling imports the builder of extensions
+import torch.utils.cpp_extension
+print(torch.utils.cpp_extension.CUDA_HOME)
+"""
+
+
+@needs_deepspeed
+def test_a_cuda_toolkit_without_a_gpu_is_no_matter_on_a_cpu(tmp_path):
+    env = environment(CUDA_HOME=str(tmp_path))
+    run = subprocess.run([sys.executable, "-c", COMPILING], env=env, cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if torch.version.cuda:
+        assert run.stdout.splitlines()[-1] == str(tmp_path)
+    assert "CUDA_HOME" not in run.stderr
 
 
 @pytest.mark.parametrize(
