@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader, get_worker_info
 
 from videomind.dataset.filters import Filters
-from videomind.dataset.mixture import Draw, Mixture
+from videomind.train.mixture import Draw, Mixture
 
 # Records per data set, about as the published mixture divides them.
 SIZES = {

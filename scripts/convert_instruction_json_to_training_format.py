@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from videomind.dataset.convert_instructions import main
+from videomind.video_chatgpt.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from videomind.features.extract import main
+from videomind.video_chatgpt.features.extract import main
 
 if __name__ == "__main__":
     sys.exit(main())

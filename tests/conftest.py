@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from goldens import Golden, golden_root
-from runs import REPO, environment
+from helpers.goldens import Golden, golden_root
+from helpers.npu import npu_env  # noqa: F401 - a fixture
+from helpers.runs import REPO, environment
 
 from videomind.dataset import base
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from import_all import NUM_MODULES, failing_opencv, import_all
+from helpers.import_all import NUM_MODULES, failing_opencv, import_all
+from helpers.runs import REPO, environment
 from install import INSTALLED, REQUIREMENTS, pip_settings, uv_environment
-from runs import REPO, environment
 
 pytestmark = pytest.mark.slow
 VERSIONS = ("3.11", "3.12", "3.13")

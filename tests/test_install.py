@@ -8,7 +8,7 @@ from pathlib import Path
 
 import install
 import pytest
-from runs import REPO
+from helpers.runs import REPO
 
 UNREACHABLE_BY_UV = """Using Python 3.11.7 environment at: v
 error: Request failed after 3 retries in 9.3s

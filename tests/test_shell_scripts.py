@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Sequence
 
 import pytest
-from runs import REPO
-from shell_rules import SCRIPTS, read_rules, unguarded_arrays
+from helpers.runs import REPO
+from helpers.shell_rules import SCRIPTS, read_rules, unguarded_arrays
 
 BASH_RULES = read_rules("bash")
 RULES = [*BASH_RULES, *read_rules("tools")]

@@ -9,17 +9,19 @@ from videomind.roles import nearest
 
 # sub-command -> (module with `main(argv) -> exit code`, what it does)
 COMMANDS = {
+    "quickstart": ("videomind.quickstart.command", "the main job on rendered videos and a tiny model"),
+    "launch": ("videomind.runs.launch", "start train, infer or train-chat on all devices and nodes"),
     "train": ("videomind.train.train", "train a role on this process (scripts/ start several)"),
-    "infer": ("videomind.eval.infer", "run the agent over a data set or one video"),
-    "chat": ("videomind.eval.video_chatgpt", "ask Video-ChatGPT about videos"),
-    "train-chat": ("videomind.train.train_video_chatgpt", "train Video-ChatGPT on this process"),
+    "infer": ("videomind.agent.infer", "run the agent over a data set or one video"),
+    "chat": ("videomind.video_chatgpt.infer", "ask Video-ChatGPT about videos"),
+    "train-chat": ("videomind.video_chatgpt.train", "train Video-ChatGPT on this process"),
     "combine": ("videomind.model.assembly", "several role checkpoints as one folder"),
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),
     "picture": ("videomind.eval.picture", "film strips with true and found moments"),
-    "judge": ("videomind.eval.judge", "score answers of Video-ChatGPT with a language model"),
-    "convert": ("videomind.dataset.convert_instructions", "VideoInstruct rows to training conversations"),
-    "features": ("videomind.features.extract", "CLIP features of a folder of videos"),
+    "judge": ("videomind.video_chatgpt.judge.judge", "score answers of Video-ChatGPT with a language model"),
+    "convert": ("videomind.video_chatgpt.convert", "VideoInstruct rows to training conversations"),
+    "features": ("videomind.video_chatgpt.features.extract", "CLIP features of a folder of videos"),
     "data": ("videomind.dataset.commands", "what data sets hold, and data for verifier and planner"),
     "synthetic": ("videomind.synthetic.__main__", "render data and make a tiny model"),
 }

@@ -1,6 +1,6 @@
 """CUDA, Ascend NPU or CPU: the one place that knows what runs here and what follows from it.
 
-`python -m videomind.device` prints the same facts as shell variables, for the launch scripts.
+`python -m videomind.device` prints the same facts as shell variables, for scripts of your own.
 """
 
 import importlib.util
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-
-from videomind.cores import usable_cores
 
 HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
 
@@ -133,7 +131,7 @@ def peak_memory_gib() -> float:
 
 
 def shell_facts() -> str:
-    """What the launch scripts need to know of this machine, as shell assignments."""
+    """What a script may want to know of this machine, as shell assignments."""
     device = detect()
     return "\n".join(
         (
@@ -141,8 +139,6 @@ def shell_facts() -> str:
             f"DEVICE_BACKEND={device.backend}",
             f"DEVICE_COUNT={device.count}",
             f"DEVICE_VARIABLE={device.visible_variable}",
-            f"DEEPSPEED_INSTALLED={'yes' if importlib.util.find_spec('deepspeed') else 'no'}",
-            f"CPU_CORES={usable_cores()}",
         )
     )
 

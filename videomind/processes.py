@@ -1,43 +1,5 @@
-"""What the processes of one run owe each other: to end when the one that started them is gone.
+"""Today's `videomind.runs.processes`."""
 
-`python -m videomind.processes MODULE ARGUMENTS` runs `MODULE.main` as a process of `videomind.launch`.
-"""
+from videomind.doors import lead_to
 
-import ctypes
-import importlib
-import os
-import signal
-import sys
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LAUNCHER = "VIDEOMIND_LAUNCHER"  # environment variable: the process id of torchrun
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Let this process end when the one that started it is killed (on Linux).
-
-    Args: parent, its process id; by default whichever it is now.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid() if parent is None else parent
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was killed already
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def main() -> int:
-    """Run a module's main, bound to the launcher before anything heavy is imported.
-
-    torchrun starts processes in sessions of their own: after a SIGKILL of torchrun alone they would go on,
-    hold their devices, and write beside the next run.
-    """
-    if launcher := os.environ.get(LAUNCHER):
-        die_with_parent(int(launcher))
-    module = sys.argv[1]
-    sys.argv = sys.argv[1:]  # so that usage texts name the module
-    return importlib.import_module(module).main()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+lead_to("videomind.runs.processes", __name__)

@@ -22,7 +22,7 @@ PIXELS_PER_TOKEN = 28 * 28  # patch 14, merged 2 x 2
 
 @dataclass(frozen=True, kw_only=True)
 class VisualBudget:
-    """How finely a clip is sampled.
+    """How finely a video is sampled.
 
     Attributes: min_tokens, max_tokens per frame (units of 28 x 28 pixels); min_frames, max_frames;
     fps, frames per second of video.
@@ -113,6 +113,9 @@ _BUDGET_FLAGS = {
     "max_frames": "max_frames",
     "fps": "fps",
 }
+
+
+BUDGET_FLAGS = tuple(_BUDGET_FLAGS.values())
 
 
 def budget_numbers(arguments: object) -> dict[str, float | None]:

@@ -4,7 +4,7 @@
 #   bash scripts/data/make_verifying.sh GROUNDER DATASET OUT.json [ARGUMENTS...]
 #
 # OUT for a registered name is data/verifying/verifying_{qvhighlights,didemo,tacos}_{2b,7b}.json; any other file can
-# be given to --datasets as it is. Arguments go to videomind.eval.infer; SPLIT (default train) and DATA_ROOT
+# be given to --datasets as it is. Arguments go to videomind.agent.infer; SPLIT (default train) and DATA_ROOT
 # name another split and data root. A rerun continues.
 set -euo pipefail
 if (($# < 3)); then

@@ -4,7 +4,7 @@
 #
 #   bash scripts/evaluation/eval_auto.sh SIZE DATASET [SPLIT] [ARGUMENTS...]
 #
-# SPLIT defaults to the one that the data set is evaluated on; arguments go to videomind.eval.infer. Environment:
+# SPLIT defaults to the one that the data set is evaluated on; arguments go to videomind.agent.infer. Environment:
 #   MODEL      folder or hub id of the agent (default model_zoo/VideoMind-SIZE, else yeliudev/VideoMind-SIZE)
 #   ROLES      which of its roles run (default "gnd ver", as published; "gnd ver pla" with --auto_planning)
 #   OUT        folder of the outputs (default outputs_SIZE/DATASET_SPLIT)

@@ -4,7 +4,7 @@
 #
 #   bash scripts/evaluation/eval_qvhighlights.sh MODEL [OUT] [ARGUMENTS...]
 #
-# OUT defaults to MODEL's own outputs_qvhighlights/; arguments go to videomind.eval.infer. SPLITS="valid" skips
+# OUT defaults to MODEL's own outputs_qvhighlights/; arguments go to videomind.agent.infer. SPLITS="valid" skips
 # test, DATA_ROOT names another data root.
 set -euo pipefail
 if (($# < 1)); then

@@ -1,18 +1,11 @@
 #!/usr/bin/env bash
-# Runs inference on all visible devices, one process each; the evaluation scripts end here.
+# Runs inference on all visible devices, one process each; the same as `videomind launch infer`.
 #
-#   bash scripts/evaluation/infer.sh ARGUMENTS...      of videomind.eval.infer
+#   bash scripts/evaluation/infer.sh ARGUMENTS...      of videomind infer
 #
-# NPROC_PER_NODE overrides the number of processes. A rerun continues where the last one ended.
+# NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT say where, as in training. A rerun continues where
+# the last one ended.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-
-# shellcheck source=scripts/devices.sh
-source scripts/devices.sh
-
-if ((NPROC_PER_NODE == 1)); then
-    exec "$PYTHON" -m videomind.eval.infer "$@"
-fi
-exec "$PYTHON" -m videomind.launch --nproc_per_node "$NPROC_PER_NODE" \
-    --master_addr 127.0.0.1 --master_port "${MASTER_PORT:-29501}" \
-    -m videomind.processes videomind.eval.infer "$@"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -m videomind.cli launch infer "$@"

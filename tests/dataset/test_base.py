@@ -150,7 +150,11 @@ def test_broken_files_are_errors_that_name_the_place(tacos, case):
     ("name", "files", "message"),
     [
         ("tacos", {}, r"No annotation file .*tacos/train\.jsonl.* See data/README"),
-        ("didemo", {"didemo/train_data.json": "[]{"}, r"train_data\.json is not valid JSON.*line 1"),
+        (
+            "didemo",
+            {"didemo/train_data.json": "[]{"},
+            r"train_data\.json, line 1, is not valid JSON: column 3",
+        ),
         ("didemo", {"didemo/train_data.json": '"x"'}, "holds a str, expected a list or a mapping"),
         (
             "didemo",
@@ -252,3 +256,20 @@ def test_sources_are_small_and_share_no_code():
         code = [line.strip() for line in lines if line.strip() and not line.startswith(("import", "from"))]
         for i in range(len(code) - 5):
             assert runs.setdefault(tuple(code[i : i + 6]), name) == name, (name, code[i])
+
+
+@pytest.mark.parametrize(
+    ("name", "draws"),
+    [("didemo", [742, 936, 207]), ("qa_ego4d", [502, 474, 994]), ("ego_timeqa", [976, 768, 64])],
+)
+def test_random_labels_stay_wherever_the_file_lies(name, draws):
+    rng = get_source(name).rng("v1", "a query")
+    assert [rng.randrange(1000) for _ in range(3)] == draws
+
+
+def test_a_source_that_draws_declares_its_seed(own_registry):
+    class Drawing(Source):
+        names = {"drawing": Grounding}
+
+    with pytest.raises(TypeError, match="Drawing draws at random.*draws_as"):
+        get_source("drawing").rng("v1")

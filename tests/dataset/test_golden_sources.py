@@ -7,17 +7,17 @@ from itertools import pairwise
 
 import pyarrow
 import pytest
-from goldens import close, escaped_plan_fix, golden_manifest, golden_root
+from helpers.goldens import close, escaped_plan_fix, golden_manifest, golden_root
 from pyarrow import parquet
 
 from videomind.dataset.base import get_source, source_names
-from videomind.dataset.conversation import to_messages
 from videomind.dataset.filters import Filters
 from videomind.dataset.parts import Entry, load_part
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.sub_classes.mvbench import frame_numbers
 from videomind.dataset.views import AnsweringCrop, Grounding
+from videomind.encoding.conversation import to_messages
 from videomind.files import read_json
 
 CASES = [
@@ -176,7 +176,7 @@ def test_filters_and_views(in_datasets, name):
         if "ss" in item:
             assert close(list(sample.segment), [item["ss"], item["se"]])
         crops = isinstance(view, AnsweringCrop) or "ss" in item
-        assert crops == (sample.clip.start_s is not None)
+        assert crops == (sample.excerpt.start_s is not None)
 
 
 def test_didemo_shift(tmp_path):

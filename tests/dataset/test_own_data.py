@@ -8,13 +8,13 @@ import shutil
 import sys
 
 import pytest
-from runs import REPO
+from helpers.runs import REPO
 
-from videomind.dataset.encoding import Encoder
-from videomind.dataset.mixture import Mixture
+from videomind.backbones.processor import load_processor
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
-from videomind.processing import load_processor
+from videomind.encoding.encoder import Encoder
+from videomind.train.mixture import Mixture
 
 GUIDE = (REPO / "docs/CUSTOM_DATASET.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```jsonl\n(.*?)```", GUIDE, re.DOTALL)
@@ -87,7 +87,7 @@ def test_a_view_of_ones_own_choice(write):
     base = {"video": "videos/kitchen.mp4", "question": "q", "answer": "a", "span": [[1, 2]], "duration": 60}
     crop = load_part(Entry(name=write({**base, "view": "answering_crop"})))
     sample = crop.view.sample(crop.annotations[0], random.Random(0))
-    assert isinstance(crop.view, AnsweringCrop) and sample.clip.end_s < 60
+    assert isinstance(crop.view, AnsweringCrop) and sample.excerpt.end_s < 60
     ground = load_part(Entry(name=write({**base, "view": "grounding"})))
     assert isinstance(ground.view, Grounding) and ground.annotations[0].query == "q"
 

@@ -2,24 +2,25 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import fields
 
 import pytest
-from runs import REPO, environment
+from helpers.runs import REPO, environment
 
 from videomind.dataset.base import Source, get_source
 from videomind.dataset.cache import cache_folder
 from videomind.dataset.commands import main
 from videomind.dataset.filters import Filters
-from videomind.dataset.mixture import Mixture
 from videomind.dataset.parts import Entry, load_part, load_parts, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.table import BATCH_ROWS, AnnotationTable, write_table
 from videomind.dataset.views import Grounding
+from videomind.train.mixture import Mixture
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,47 @@ def test_annotations_come_from_the_cache(charades, monkeypatch):
     (charades / "charades_sta/durations.json").write_text(json.dumps({"v1": 9.0}))
     changed = load_part(entry, data_root=charades)
     assert queries(changed) == [] and changed.report.dropped == {"no entry in the durations file": 1}
+
+
+TOUCHED = """
+import sys
+from pathlib import Path
+import videomind
+from videomind.dataset import cache
+from videomind.dataset.filters import ALL
+from videomind.dataset.parts import open_source
+
+def state(source):
+    cache._file_digest.cache_clear()
+    return cache.Cache(source, source.resolve_split(None), ALL).table
+
+name, data_root, *files = sys.argv[1:]
+source = open_source(name, data_root)
+for file in files:
+    (path,) = Path(videomind.__file__).parent.rglob(file)
+    before = state(source)
+    path.write_text(path.read_text() + "# touched")
+    print(file, state(source) != before)
+"""
+
+
+def test_code_that_makes_annotations_is_part_of_the_cache(charades, tmp_path):
+    """Told by touching a copy of the package: its reading, the spans, verifying rows of one's own."""
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"video": "v.mp4", "view": "grounding", "query": "x", "span": [[0, 1]]}\n')
+    shutil.copytree(REPO / "videomind", tmp_path / "copy/videomind")
+    env = environment() | {"PYTHONPATH": str(tmp_path / "copy")}
+
+    def changes(name, *files):
+        command = [sys.executable, "-c", TOUCHED, str(name), str(charades), *files]
+        run = subprocess.run(
+            command, env=env, cwd=tmp_path / "copy", capture_output=True, text=True, check=True
+        )
+        return dict(line.split() for line in run.stdout.splitlines())
+
+    files = ("spans.py", "charades_sta.py", "table.py", "cli.py")
+    assert list(changes("charades_sta", *files).values()) == ["True", "True", "True", "False"]
+    assert set(changes(own, "spans.py", "roles.py", "verifying.py").values()) == {"True"}
 
 
 def test_a_cache_that_was_not_finished_is_written_again(charades):

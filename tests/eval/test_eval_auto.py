@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runs import REPO, SMALL, arguments, environment
+from helpers.runs import REPO, SMALL, arguments, environment
 
 from videomind.train.train import main as train
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from goldens import golden_manifest
+from helpers.goldens import golden_manifest
 
 from videomind.eval.metrics import CGBENCH, check_ans, compute_iou, evaluate, grounding_metrics, union_iou
 

@@ -1,7 +1,7 @@
 """The official QVHighlights metrics, against the original's and by hand."""
 
 import pytest
-from goldens import golden_manifest
+from helpers.goldens import golden_manifest
 
 from videomind.eval.evaluate import read_records
 from videomind.eval.qvhighlights import evaluate_qvhighlights

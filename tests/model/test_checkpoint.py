@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from goldens import golden_bases, golden_checkpoints
+from helpers.goldens import golden_bases, golden_checkpoints
 from safetensors.torch import load_file, save_file
 
 from videomind.model.adapters import bare

@@ -5,19 +5,20 @@ import random
 import numpy as np
 import pytest
 import torch
-from goldens import golden_manifest
+from helpers.goldens import golden_manifest
 from torch import nn
 
-from videomind.dataset.encoding import Encoder
-from videomind.dataset.mixture import Collator, Item
-from videomind.dataset.schema import Annotation, Sample, VideoClip
-from videomind.dataset.video import read_clip
+from videomind.dataset.schema import Annotation, Sample
 from videomind.dataset.views import Grounding, Planning, Verifying
+from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import to_disk
 from videomind.model.layers import DropPath
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget
+from videomind.train.mixture import Collator, Item
+from videomind.video.excerpts import read_excerpt
+from videomind.video.request import Excerpt
 
 VIEWS = {
     "grounder": ("grounding", Grounding),
@@ -53,7 +54,7 @@ def batch_of(golden, processor, role: str, samples: list[int], pos_clips: list[l
     for i, anno in zip(samples, annos, strict=True):
         sample = view().sample(anno, random.Random(0))
         stored = golden.root / f"model/frames_sample{i}.npy"
-        frames = read_clip(sample.clip).frames
+        frames = read_excerpt(sample.excerpt).frames
         if role == "grounder" and stored.is_file():
             frames = torch.from_numpy(np.load(stored))
             frames = frames if frames.shape[1] == 3 else frames.permute(0, 3, 1, 2)
@@ -95,9 +96,9 @@ def test_base_forward(golden, case_id):
     loaded = load_model(golden.case("model", case_id)["inputs"], LoadSettings())
     model = loaded.model.eval()
     video, text = info["messages"][0]["content"]
-    clip = VideoClip(path=video["video"], budget=budget_of(video))
-    sample = Sample(role="answerer", clip=clip, prompt=text["text"])
-    out = Encoder(loaded.processor)(sample, read_clip(clip).frames, random.Random(0))
+    excerpt = Excerpt(path=video["video"], budget=budget_of(video))
+    sample = Sample(role="answerer", excerpt=excerpt, prompt=text["text"])
+    out = Encoder(loaded.processor)(sample, read_excerpt(excerpt).frames, random.Random(0))
     ids, grid = out.input_ids[None], out.grid[None]
     np.testing.assert_array_equal(ids, arrays["input_ids"])
     positions, delta = model.model.get_rope_index(
@@ -204,7 +205,7 @@ def test_merged_adapter_gives_the_same_logits(golden, case_id):
     info = golden.json(f"model/{inputs['prompt']}")
     loaded = load_model(inputs["checkpoint"], LoadSettings(), roles=["grounder"])
     video = info["messages"][0]["content"][0]
-    frames = read_clip(VideoClip(path=video["video"], budget=budget_of(video))).frames
+    frames = read_excerpt(Excerpt(path=video["video"], budget=budget_of(video))).frames
     pixels, grid = Encoder(loaded.processor).patches(frames)
     ids = torch.from_numpy(prompt["input_ids"]).long()
     inputs = {

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from goldens import golden_root
+from helpers.goldens import golden_root
 
 from videomind.model.grounding_head import GroundingHead, HeadOutput, decode, make_points, nms
 from videomind.model.layers import ConvHead, ConvPyramid, FusionLayer, LevelScale, SinePositions

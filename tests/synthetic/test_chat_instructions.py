@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
-from videomind.dataset.convert_instructions import convert, read_instructions
 from videomind.synthetic import annotations
 from videomind.synthetic.annotations import make_instructions
 from videomind.synthetic.instructions import instruction_texts, pairs_of
 from videomind.synthetic.phrases import COLOURS, FLOORS, INSTRUCTIONS
 from videomind.synthetic.scenes import instruction_scene
+from videomind.video_chatgpt.convert import convert, read_instructions
 
 
 @pytest.fixture

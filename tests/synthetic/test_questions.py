@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from videomind.backbones.processor import load_processor
 from videomind.dataset.base import get_source
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.making import planning_row
-from videomind.processing import load_processor
+from videomind.encoding.encoder import Encoder
 from videomind.synthetic import make_data, make_tiny_base
 from videomind.synthetic.phrases import COLOURS, EVER, FLOOR, FLOORS, WHOLE
 from videomind.synthetic.scenes import question_scene

@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
-from videomind.dataset.vicuna import SYSTEMS
-from videomind.features.clip import ClipTower
-from videomind.llama_tokenizer import decode, load_tokenizer
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.video_chatgpt_disk import load_start
 from videomind.synthetic import make_tiny_chat
 from videomind.synthetic.instructions import instruction_texts
 from videomind.synthetic.phrases import COLOURS, FLOORS
+from videomind.video_chatgpt.disk import load_start
+from videomind.video_chatgpt.features.clip import ClipTower
+from videomind.video_chatgpt.tokenizer import decode, load_tokenizer
+from videomind.video_chatgpt.vicuna import SYSTEMS
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from goldens import golden_bases
+from helpers.goldens import golden_bases
 from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
+from videomind.backbones.processor import load_processor
 from videomind.model.checkpoint import LoadSettings, load_base
-from videomind.processing import load_processor
 from videomind.roles import ROLES, SPECIAL_TOKENS
 from videomind.synthetic import TinySizes, make_tiny_base
 from videomind.synthetic.phrases import corpus

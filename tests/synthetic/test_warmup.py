@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from videomind.dataset.encoding import Encoder
-from videomind.processing import load_processor
+from videomind.backbones.processor import load_processor
+from videomind.encoding.encoder import Encoder
 from videomind.synthetic import WarmupSettings, make_tiny_base, warm_up
 from videomind.synthetic.phrases import COLOURS
 from videomind.synthetic.tiny_model import _SHARDS as SHARDS

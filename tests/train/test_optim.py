@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from goldens import golden_bases, golden_manifest, golden_root
+from helpers.goldens import golden_bases, golden_manifest, golden_root
 
+from videomind.backbones.processor import load_processor
 from videomind.model.adapters import LORA_TYPES, lora_targets
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import HEAD_MODULES, to_disk
-from videomind.processing import load_processor
 from videomind.train.arguments import parse_arguments
 from videomind.train.optim import decayed_names, parameter_groups, trainable_table
 from videomind.train.train import build_model

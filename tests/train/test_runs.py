@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import REPO, arguments, environment, logged, losses, needs_deepspeed
+from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model

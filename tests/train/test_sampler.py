@@ -2,7 +2,7 @@
 
 import pytest
 
-from videomind.dataset.mixture import Draw
+from videomind.train.mixture import Draw
 from videomind.train.sampler import GroupSampler, group_order
 
 

@@ -3,8 +3,8 @@
 import subprocess
 
 import pytest
-from goldens import golden_bases
-from runs import REPO, environment
+from helpers.goldens import golden_bases
+from helpers.runs import REPO, environment
 
 from videomind.train.train import main
 

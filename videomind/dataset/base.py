@@ -62,8 +62,10 @@ class Source:
         annotations of videos that are not there are left out.
         train_split, eval_split: the default ones, chosen from the splits unless given; train_split is
         None for data sets that only evaluate.
-        unit_s: grid that predictions are rounded to. min_len_s, min_ratio: smallest clip shown to the
+        unit_s: grid that predictions are rounded to. min_len_s, min_ratio: smallest excerpt shown to the
         answerer, in s or as a share of the video. answer_budget: the answerer's frames.
+        draws_as: what seeds its random choices beside the row, for sources that draw. It belongs to the
+        labels: it stays when the file moves or the class gets another name.
     """
 
     names: ClassVar[dict[str, type[View]]] = {}
@@ -80,6 +82,7 @@ class Source:
     min_len_s: ClassVar[float] = 32.0
     min_ratio: ClassVar[float | None] = None
     answer_budget: ClassVar[VisualBudget | None] = None
+    draws_as: ClassVar[str | None] = None
     row_word: str = "row"  # what errors call an element of its files
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -163,8 +166,14 @@ class Source:
         return self._durations[vid]
 
     def rng(self, *key: object) -> Random:
-        """A generator for one row: the same for every process and variant of the data set."""
-        return Random(f"{self.seed}/{type(self).__module__}/{'/'.join(map(str, key))}")
+        """A generator for one row: the same for every process and variant of the data set.
+
+        Raises:
+            TypeError: the source declares no `draws_as`.
+        """
+        if "draws_as" not in vars(type(self)):
+            raise TypeError(f"{type(self).__name__} draws at random, so it has to declare draws_as")
+        return Random(f"{self.seed}/{self.draws_as}/{'/'.join(map(str, key))}")
 
     # What others use
 

@@ -25,6 +25,7 @@ from videomind.dataset.filters import Filters
 from videomind.dataset.schema import Annotation
 from videomind.dataset.table import AnnotationTable, write_table
 from videomind.files import read_json, write_json
+from videomind.imports import reached_files
 
 CACHE_VARIABLE = "VIDEOMIND_CACHE"
 
@@ -119,8 +120,13 @@ def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, st
     label = "".join(c if c.isalnum() else "_" for c in f"{Path(source.name).stem}-{split}")
     slot = f"{label}-{_digest([source.name, split, *where])}"
     files = [[str(path), *_stat(path)] for path in source.inputs(split)]
-    code = [inspect.getsourcefile(cls) or "" for cls in type(source).__mro__[:-1]]
-    return slot, _digest([files, [_file_digest(path) for path in dict.fromkeys(code)], _package_digest()])
+    return slot, _digest([files, [_file_digest(path) for path in _code(type(source))]])
+
+
+def _code(cls: type[Source]) -> list[Path]:
+    """All files that make annotations: the source, its bases, the table's writing, what these import."""
+    own = [inspect.getsourcefile(base) for base in cls.__mro__[:-1]]
+    return reached_files([*(Path(path) for path in own if path is not None), Path(__file__)])
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -135,10 +141,6 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _file_digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-
-
 @cache
-def _package_digest() -> str:
-    return _digest([_file_digest(str(path)) for path in sorted(Path(__file__).parent.glob("*.py"))])
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

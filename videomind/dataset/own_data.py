@@ -12,8 +12,6 @@ from videomind.dataset.phrases import clean_query, clean_question, letter
 from videomind.dataset.readers import read_numbered_jsonl
 from videomind.dataset.schema import Annotation
 from videomind.dataset.sub_classes.verifying import are_positive
-from videomind.dataset.video import video_duration
-from videomind.dataset.video_reader import BadVideoError
 from videomind.dataset.views import (
     NUM_CANDIDATES,
     Answering,
@@ -24,6 +22,8 @@ from videomind.dataset.views import (
     View,
 )
 from videomind.roles import nearest
+from videomind.video.excerpts import video_duration
+from videomind.video.reader import BadVideoError
 
 VIEWS: dict[str, type[View]] = {
     "grounding": Grounding,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from videomind.roles import VisualBudget
+from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
 VIDEO = "<video>"  # where a question of VideoInstruct has the video
@@ -49,21 +49,6 @@ class Annotation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoClip:
-    """What to decode: a video, a part of it, and how finely.
-
-    Attributes: path, a video file, a .gif or a list of image files; start_s, end_s (None: the video's
-    ends); budget; num_frames, a fixed count instead of the budget's fps.
-    """
-
-    path: str | list[str]
-    budget: VisualBudget
-    start_s: float | None = None
-    end_s: float | None = None
-    num_frames: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class GroundingTarget:
     """The moments a `<|reg|>` token stands for: spans and duration, s."""
 
@@ -77,17 +62,17 @@ class Sample:
 
     Attributes:
         role: whose prompt this is.
-        clip: what the model sees.
+        excerpt: what the model sees.
         prompt: the user's text.
         response: the assistant's text to learn; None at inference.
         response_prefix: text the assistant's turn starts with at inference.
         grounding: targets of the grounding head.
-        segment: place of the verifier's candidate within the clip, as fractions (start, end).
+        segment: place of the verifier's candidate within the excerpt, as fractions (start, end).
         source, data_type: of the annotation it came from.
     """
 
     role: str
-    clip: VideoClip
+    excerpt: Excerpt
     prompt: str
     response: str | None = None
     response_prefix: str | None = None

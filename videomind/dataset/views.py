@@ -8,9 +8,10 @@ import random
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from videomind.dataset.schema import Annotation, GroundingTarget, Sample, VideoClip
+from videomind.dataset.schema import Annotation, GroundingTarget, Sample
 from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, VisualBudget, get_role
 from videomind.spans import fit, widen
+from videomind.video.request import Excerpt
 
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
 VERIFY_MIN_S = 2.0
@@ -52,10 +53,10 @@ class View(ABC):
 
     def _sample(self, anno: Annotation, text: str, response: str, **fields: object) -> Sample:
         role = get_role(self.role)
-        clip = fields.pop("clip", None) or VideoClip(path=anno.video_path, budget=role.budget)
+        excerpt = fields.pop("excerpt", None) or Excerpt(path=anno.video_path, budget=role.budget)
         return Sample(
             role=self.role,
-            clip=clip,
+            excerpt=excerpt,
             prompt=role.prompt(text),
             response=response,
             source=anno.source,
@@ -114,8 +115,8 @@ class AnsweringCrop(Answering):
             start, end = (t + rng.uniform(-reach, reach) for t in (start, end))
             start, end = fit((start, end), anno.duration)
         budget = get_role(self.role).budget
-        clip = VideoClip(path=anno.video_path, budget=budget, start_s=start, end_s=end)
-        return self._sample(anno, anno.question, anno.answer, clip=clip)
+        excerpt = Excerpt(path=anno.video_path, budget=budget, start_s=start, end_s=end)
+        return self._sample(anno, anno.question, anno.answer, excerpt=excerpt)
 
 
 class Verifying(View):
@@ -130,25 +131,25 @@ class Verifying(View):
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
         """See View."""
-        clip, segment = verifying_clip(anno.video_path, anno.pred, anno.duration)
+        excerpt, segment = verifying_excerpt(anno.video_path, anno.pred, anno.duration)
         response = VERIFIER_YES if anno.positive else VERIFIER_NO
-        return self._sample(anno, anno.query, response, clip=clip, segment=segment)
+        return self._sample(anno, anno.query, response, excerpt=excerpt, segment=segment)
 
 
-def verifying_clip(
+def verifying_excerpt(
     path: str | list[str], candidate: list[float], duration_s: float, budget: VisualBudget | None = None
-) -> tuple[VideoClip, tuple[float, float]]:
+) -> tuple[Excerpt, tuple[float, float]]:
     """What the verifier sees: the candidate, at least 2 s long, widened by half its length on both sides.
 
     Args: candidate [start, end], s; budget instead of the role's.
-    Returns: the clip, and the candidate's place within it as fractions (start, end).
+    Returns: the excerpt, and the candidate's place within it as fractions (start, end).
     """
     start, end = fit(candidate, duration_s, VERIFY_MIN_S)
-    clip_start, clip_end = widen((start, end), duration_s)
-    length = clip_end - clip_start
+    excerpt_start, excerpt_end = widen((start, end), duration_s)
+    length = excerpt_end - excerpt_start
     budget = budget or get_role("verifier").budget
-    clip = VideoClip(path=path, budget=budget, start_s=clip_start, end_s=clip_end)
-    return clip, ((start - clip_start) / length, (end - clip_start) / length)
+    excerpt = Excerpt(path=path, budget=budget, start_s=excerpt_start, end_s=excerpt_end)
+    return excerpt, ((start - excerpt_start) / length, (end - excerpt_start) / length)
 
 
 class Planning(View):

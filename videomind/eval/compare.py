@@ -14,9 +14,9 @@ from tabulate import tabulate
 
 from videomind.eval.evaluate import read_records
 from videomind.eval.metrics import evaluate, grounding_metrics, tasks_of
-from videomind.eval.workers import RESULT
 from videomind.files import labelled_paths, read_json, write_json
 from videomind.logger import setup_logging
+from videomind.runs.workers import RESULT
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.dataset.schema import VideoClip
-from videomind.dataset.video import read_clip
 from videomind.eval.compare import predictions
 from videomind.files import labelled_paths
 from videomind.logger import setup_logging
 from videomind.roles import VisualBudget
+from videomind.video.excerpts import read_excerpt
+from videomind.video.request import Excerpt
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
 
 def film_strip(path: str) -> Image.Image:
     """Evenly spread frames of a video side by side."""
-    frames = read_clip(VideoClip(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
+    frames = read_excerpt(Excerpt(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
     strip = Image.new("RGB", (FRAME * FRAMES, FRAME), "white")
     for i, frame in enumerate(torch.movedim(frames, 1, -1).numpy()):
         strip.paste(Image.fromarray(frame).resize((FRAME - 2, FRAME)), (i * FRAME, 0))

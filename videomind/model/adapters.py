@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from videomind.model.disk_format import PEFT_PREFIX
-from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.model.role_model import AgentQwen2VL
 from videomind.roles import Role
 
 # lora_type -> (only attention projections, vision tower too)

@@ -18,6 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import Tensor
 from transformers import GenerationConfig, Qwen2VLConfig
 
+from videomind.backbones.processor import Processor, load_processor, save_processor
 from videomind.files import read_json, write_json
 from videomind.model.adapters import TABLES, bare, full_name, in_adapter
 from videomind.model.disk_format import (
@@ -28,10 +29,9 @@ from videomind.model.disk_format import (
     from_disk,
     to_disk,
 )
-from videomind.model.qwen2_vl import AgentQwen2VL
+from videomind.model.role_model import AgentQwen2VL
 from videomind.model.sharding import gathered
 from videomind.model.tensors import changed, compare, read_tensors, refuse, save_tensors
-from videomind.processing import Processor, load_processor, save_processor
 from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from videomind.dataset.vicuna import ASSISTANT, SYSTEMS, USER
-from videomind.llama_tokenizer import BLANK, load_tokenizer, save_tokenizer
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import instruction_texts
+from videomind.video_chatgpt.tokenizer import BLANK, load_tokenizer, save_tokenizer
+from videomind.video_chatgpt.vicuna import ASSISTANT, SYSTEMS, USER
 
 CLIP, LLAMA = "clip", "llama"
 _SPECIAL = ("<unk>", "<s>", "</s>")  # in the order of their ids, as in Llama

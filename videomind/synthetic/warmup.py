@@ -16,14 +16,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from videomind.dataset.encoding import Encoder
+from videomind.backbones.processor import load_processor
 from videomind.device import HOST_BACKEND
+from videomind.encoding.encoder import Encoder
 from videomind.files import read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk
-from videomind.model.qwen2_vl import AgentQwen2VL
-from videomind.processes import die_with_parent
-from videomind.processing import load_processor
+from videomind.model.role_model import AgentQwen2VL
+from videomind.runs.processes import die_with_parent
 from videomind.synthetic.folders import MARKER, is_made, making
 from videomind.synthetic.tiny_model import write_shards
 from videomind.synthetic.warmup_data import DATASETS, Tasks, load_question_videos, load_videos

@@ -13,14 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videomind.dataset.base import get_source
-from videomind.dataset.encoding import Encoder
 from videomind.dataset.phrases import capitalize, letter, multiple_choice
-from videomind.dataset.schema import Annotation, VideoClip
-from videomind.dataset.video import read_clip, video_duration
+from videomind.dataset.schema import Annotation
+from videomind.encoding.encoder import Encoder
 from videomind.files import read_json
 from videomind.roles import MCQ_PREFIX, VisualBudget, get_role
 from videomind.synthetic.phrases import ACTIONS, COLOURS, EVER, FLOORS, SHAPES, question, sentence
 from videomind.synthetic.questions import TRUTH
+from videomind.video.excerpts import read_excerpt, video_duration
+from videomind.video.request import Excerpt
 
 DATASETS = ("charades_sta", "qvhighlights")
 NOTHING = "nothing"
@@ -104,7 +105,7 @@ def load_videos(
     rank, processes = share
     videos = []
     for path in tqdm(paths[:limit][rank::processes], desc="warm-up videos", unit="video", disable=rank > 0):
-        patches, grid = encoder.patches(read_clip(VideoClip(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory
         colours = _step_colours(grouped[path], steps)
@@ -124,7 +125,7 @@ def load_question_videos(
     videos = []
     for vid in tqdm(sorted(truth)[rank::processes], desc="question videos", unit="video", disable=rank > 0):
         path = str(folder / f"NExTVideo/{vid}.mp4")
-        patches, grid = encoder.patches(read_clip(VideoClip(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()
         seen = [
@@ -156,7 +157,7 @@ class Tasks:
         return make(shown, asked)
 
     def long(self) -> Task:
-        """The grounder's prompt over a longer clip: name the colour that is asked for, say if it occurs.
+        """The grounder's prompt over a longer excerpt: name the colour that is asked for, say if it occurs.
 
         `<|reg|>` follows a token of its own for the space before it. So does the colour here (hence two
         spaces): the state that will predict `<|reg|>` learns to hold what was asked for.
@@ -191,12 +192,12 @@ class Tasks:
         return Task(patches=None, grid=(0, 0), prompt=f"As JSON: {named}", reply=json.dumps(steps))
 
     def question(self) -> Task:
-        """A question about a clip or a whole video."""
+        """A question about an excerpt or a whole video."""
         video = self.rng.choice(self.questioned)
         return self._floor(video) if self.rng.random() < 0.4 else self._whole(video)
 
     def _floor(self, video: WarmupVideo) -> Task:
-        """What is under it? Seen in a clip about one event, of a step or up to 16."""
+        """What is under it? Seen in an excerpt about one event, of a step or up to 16."""
         colour = self.rng.choice(sorted(video.floors))
         inside = [i for i, seen in enumerate(video.colours) if seen == colour]
         others = {i for i, seen in enumerate(video.colours) if seen not in (colour, None, NOTHING)}
@@ -238,7 +239,7 @@ class Tasks:
         return text[0].upper() + text[1:] if self.rng.random() < 0.5 else text
 
     def _on_clip(self, colour: str, prompt: str, reply: str) -> Task:
-        """A task on a clip of one or two steps of a colour."""
+        """A task on an excerpt of one or two steps of a colour."""
         video, start = self.rng.choice(self.steps[colour])
         end = start + self.rng.randint(1, _SHORT_STEPS)
         if set(video.colours[start:end]) != {colour}:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from videomind.dataset.conversation import VIDEO_PLACEHOLDER, chatml
-from videomind.dataset.encoding import IGNORE_INDEX
-from videomind.model.qwen2_vl import AgentQwen2VL
-from videomind.processing import Processor
+from videomind.backbones.processor import Processor
+from videomind.encoding.conversation import VIDEO_PLACEHOLDER, chatml
+from videomind.encoding.encoder import IGNORE_INDEX
+from videomind.model.role_model import AgentQwen2VL
 from videomind.roles import VisualBudget
 from videomind.synthetic.warmup_data import Task, Tasks
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from videomind.dataset.mixture import Collator, Mixture
 from videomind.model.adapters import in_adapter
 from videomind.model.checkpoint import LoadedModel, extra_names, restore_role, save_role
 from videomind.model.sharding import gathered
 from videomind.train.arguments import Arguments, weight_dtype
+from videomind.train.mixture import Collator, Mixture
 from videomind.train.optim import parameter_groups
 from videomind.train.sampler import GroupSampler
 from videomind.train.trainer import ResumingTrainer

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from videomind.dataset.mixture import Draw
+from videomind.train.mixture import Draw
 
 log = logging.getLogger(__name__)
 

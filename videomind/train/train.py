@@ -14,9 +14,9 @@ import torch
 from peft import PeftModel
 from transformers import set_seed
 
-from videomind.dataset.encoding import Encoder
-from videomind.dataset.mixture import Mixture
+from videomind.backbones.processor import Processor
 from videomind.device import attention, detect
+from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import add_adapter, bare
 from videomind.model.checkpoint import (
     LoadedModel,
@@ -28,9 +28,9 @@ from videomind.model.checkpoint import (
 )
 from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
-from videomind.processing import Processor
 from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
+from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
 from videomind.train.role_trainer import RoleTrainer
 from videomind.train.trainer import init_communication, run_training

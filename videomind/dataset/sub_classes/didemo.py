@@ -25,6 +25,7 @@ class DiDeMo(Source):
     }
     video_root = "didemo/videos_3fps_480_noaudio"
     durations = "didemo/durations.json"
+    draws_as = "videomind.dataset.sub_classes.didemo"
     # The last chunk often begins where a video ends.
     drop_outside = False
     unit_s = 1.0

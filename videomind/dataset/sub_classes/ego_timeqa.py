@@ -23,6 +23,7 @@ class EgoTimeQA(QaEgo4D):
     splits = {"train": "ego_timeqa/annotations.EgoTimeQA.json"}
     video_root = "ego4d/v2/videos_3fps_480_noaudio"
     durations = "ego4d/v2/durations.json"
+    draws_as = "videomind.dataset.sub_classes.ego_timeqa"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
         """See Source."""

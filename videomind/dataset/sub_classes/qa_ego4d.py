@@ -26,6 +26,7 @@ class QaEgo4D(Source):
     }
     video_root = "ego4d/v1/videos_3fps_480_noaudio"
     durations = "ego4d/v1/durations.json"
+    draws_as = "videomind.dataset.sub_classes.qa_ego4d"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
         """See Source."""

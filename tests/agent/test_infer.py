@@ -1,0 +1,152 @@
+"""Inference as a user runs it: a rerun goes on, processes share the work, broken videos are recorded."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.runs import REPO, SMALL, arguments, environment
+
+from videomind.agent.infer import main
+from videomind.train.train import main as train
+
+BUDGET = SMALL[:4]
+
+
+@pytest.fixture(scope="module")
+def grounder(workshop, tmp_path_factory) -> Path:
+    """An untrained role checkpoint: training of no epochs."""
+    out = tmp_path_factory.mktemp("grounder")
+    assert train(arguments(workshop, out, "--num_train_epochs", "0")) == 0
+    return out
+
+
+def infer_argv(workshop, grounder, out, *extra: str) -> list[str]:
+    return [
+        *(
+            "--dataset",
+            "qvhighlights",
+            "--data_root",
+            str(workshop / "data"),
+            "--model_gnd_path",
+            str(grounder),
+        ),
+        *("--pred_path", str(out), "--max_new_tokens", "3", *BUDGET, *extra),
+    ]
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "output.jsonl").read_text().splitlines()]
+
+
+def test_a_rerun_does_only_what_is_missing(workshop, grounder, tmp_path):
+    argv = infer_argv(workshop, grounder, tmp_path)
+    assert main(argv) == 0
+    whole = (tmp_path / "output.jsonl").read_bytes()
+    part = tmp_path / "parts/part_0.jsonl"
+    rows = part.read_text().splitlines(keepends=True)
+    assert len(rows) == len(lines(tmp_path)) > 2
+    # As a kill in the middle of a write leaves it: one row whole, the next cut short.
+    part.write_text(rows[0] + rows[1][: len(rows[1]) // 2])
+    (tmp_path / "output.jsonl").unlink()
+    assert main(argv) == 0
+    assert (tmp_path / "output.jsonl").read_bytes() == whole
+    again = part.read_text().splitlines()
+    assert again[0] + "\n" == rows[0] and len(again) == len(rows) + 1  # the cut line stays, unused
+
+
+def test_two_processes_write_what_one_writes(workshop, grounder, tmp_path):
+    assert main(infer_argv(workshop, grounder, tmp_path / "one")) == 0
+    run = subprocess.run(
+        [
+            "bash",
+            str(REPO / "scripts/evaluation/infer.sh"),
+            *infer_argv(workshop, grounder, tmp_path / "two"),
+        ],
+        env=environment(NPROC_PER_NODE="2", MASTER_PORT=str(21000 + os.getpid() % 20000)),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "two/output.jsonl").read_bytes() == (tmp_path / "one/output.jsonl").read_bytes()
+    parts = sorted((tmp_path / "two/parts").glob("*.jsonl"))
+    indices = [json.loads(line)["index"] for part in parts for line in part.read_text().splitlines()]
+    assert sorted(indices) == list(range(len(lines(tmp_path / "one"))))
+
+
+def test_a_broken_video_is_recorded_with_its_reason(workshop, grounder, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    videos = sorted({row["video_path"] for row in valid_rows(data)})
+    Path(videos[0]).write_bytes(b"")
+    assert main([*infer_argv(workshop, grounder, tmp_path / "out"), "--data_root", str(data)]) == 0
+    for record in lines(tmp_path / "out"):
+        assert ("error" in record) == (record["video_path"] == videos[0])
+        assert "an empty file" in record.get("error", "an empty file")
+        assert record["grounder_success"] is False
+    submitted = (tmp_path / "out/hl_val_submission.jsonl").read_text().splitlines()
+    assert len(submitted) == sum("error" not in record for record in lines(tmp_path / "out"))
+
+
+def test_failures_are_done_again_when_asked(workshop, grounder, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    video = Path(valid_rows(data)[0]["video_path"])
+    argv = [*infer_argv(workshop, grounder, tmp_path / "out"), "--data_root", str(data)]
+    video.rename(tmp_path / "late.mp4")
+    assert main(argv) == 0
+    (tmp_path / "late.mp4").rename(video)
+    before, part = lines(tmp_path / "out"), tmp_path / "out/parts/part_0.jsonl"
+    assert main(argv) == 0
+    assert lines(tmp_path / "out") == before and any("error" in record for record in before)
+    assert main([*argv, "--retry_failed"]) == 0
+    after = lines(tmp_path / "out")
+    assert not any("error" in record for record in after)
+    failed = sum("error" in record for record in before)
+    assert len(part.read_text().splitlines()) == len(before) + failed
+    assert [old == new for old, new in zip(before, after, strict=True)].count(False) == failed
+
+
+def valid_rows(data: Path) -> list[dict]:
+    from videomind.dataset.base import get_source
+
+    return [anno.to_dict() for anno in get_source("qvhighlights", data).load("valid").annotations]
+
+
+def test_one_video(workshop, grounder, tmp_path):
+    video = next((workshop / "data/charades_sta").rglob("*.mp4"))
+    argv = ["--video", str(video), "--query", "  A red square. ", "--model_gnd_path", str(grounder)]
+    assert main([*argv, "--pred_path", str(tmp_path), "--max_new_tokens", "3", *BUDGET]) == 0
+    (record,) = lines(tmp_path)
+    assert record["query"] == "A red square" and record["pred"] == [[0.0, record["duration"]]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--dataset", "qvhighlight"], "Unknown data set 'qvhighlight'"),
+        (
+            ["--split", "vaild"],
+            "qvhighlights has no split 'vaild'. Allowed: test, train, valid. Did you mean 'valid'",
+        ),
+        (["--data_root", "nowhere"], "No annotation file nowhere/qvhighlights/highlight_val_release.jsonl"),
+        (["--model_gnd_path", "model_zoo/none"], "No checkpoint of the grounder in"),
+        (["--video", "x.mp4"], "Give either --dataset or --video"),
+    ],
+)
+def test_errors_are_one_line(workshop, grounder, tmp_path, capfd, change, words):
+    assert main([*infer_argv(workshop, grounder, tmp_path), *change]) == 2
+    screen = capfd.readouterr().err
+    assert words in screen and "Traceback" not in screen
+
+
+def test_results_of_other_settings_are_not_mixed(workshop, grounder, tmp_path, capfd):
+    assert main(infer_argv(workshop, grounder, tmp_path)) == 0
+    assert main(infer_argv(workshop, grounder, tmp_path, "--max_frames", "8")) == 2
+    assert "holds results of other settings (max_frames differ)" in capfd.readouterr().err
+
+
+def test_a_missing_video_file_is_one_line(workshop, grounder, tmp_path, capfd):
+    argv = ["--video", "none.mp4", "--query", "x", "--model_gnd_path", str(grounder)]
+    assert main([*argv, "--pred_path", str(tmp_path), *BUDGET]) == 2
+    assert "none.mp4: no such file" in capfd.readouterr().err

@@ -1,0 +1,85 @@
+"""What each role is shown and asked at inference."""
+
+import pytest
+
+from videomind.agent.samples import (
+    ChainSettings,
+    Subtitle,
+    answer_span,
+    answerer_sample,
+    asked_text,
+    grounder_sample,
+    question_text,
+    read_subtitles,
+    subtitle_text,
+)
+from videomind.dataset.schema import Annotation
+from videomind.roles import VisualBudget
+
+ANNO = Annotation(video_path="v.mp4", query="q", question="Which?", options=["red", ""], duration=100.0)
+
+
+def test_question_styles():
+    options = "Which?\nOptions:\n(A) Red\n(B) \nPlease only give the best option."
+    assert question_text(ANNO, "mcq") == question_text(ANNO, "options") == options
+    assert question_text(ANNO, "direct") == "Which?"
+    samples = {style: answerer_sample(ANNO, None, ChainSettings(style=style)) for style in ("mcq", "options")}
+    prefixes = {style: sample.response_prefix for style, sample in samples.items()}
+    assert prefixes == {"mcq": "Best Option: (", "options": None}
+    with pytest.raises(ValueError, match="Unknown style 'mc'.*Did you mean 'mcq'"):
+        ChainSettings(style="mc")
+
+
+def test_the_excerpt_is_as_long_as_the_source_wants():
+    assert answer_span([50, 52], 100.0, ChainSettings()) == [35, 67]
+    assert answer_span([0, 2], 100.0, ChainSettings(min_len_s=64)) == [0, 64]
+    assert answer_span([50, 52], 100.0, ChainSettings(min_len_s=64, min_ratio=0.1)) == [46, 56]
+    assert answer_span([1, 2], 20.0, ChainSettings()) == [0, 20]
+
+
+def test_budgets():
+    own = VisualBudget(min_tokens=100, max_tokens=128, max_frames=300, fps=2.0)
+    settings = ChainSettings(answer_budget=own, budget={"max_tokens": 110, "fps": None})
+    answered, grounded = answerer_sample(ANNO, [1, 2], settings), grounder_sample("v.mp4", "q", settings)
+    assert (answered.excerpt.budget.max_tokens, answered.excerpt.budget.max_frames) == (110, 300)
+    assert (grounded.excerpt.budget.max_tokens, grounded.excerpt.budget.fps) == (110, 1.0)
+    assert (answered.excerpt.start_s, answered.excerpt.end_s) == (1, 2)
+
+
+def test_what_is_asked():
+    assert asked_text(ANNO, ChainSettings()) == "Which?"
+    free = Annotation(query="q", question="Which?")
+    assert asked_text(free, ChainSettings()) == "q"
+    assert asked_text(free, ChainSettings(open_ended=True)) == "Which?"
+
+
+SRT = """1
+00:00:01,500 --> 00:00:03,000
+Hello
+there
+
+2
+00:01:00,000 --> 01:00:00,250
+<i>late</i>
+"""
+
+
+def test_subtitles_within_the_excerpt(tmp_path, caplog):
+    (tmp_path / "a.srt").write_bytes(b"\xef\xbb\xbf" + SRT.replace("\n", "\r\n").encode())
+    first, second = read_subtitles(tmp_path / "a.srt")
+    assert first == Subtitle(start_s=1.5, end_s=3.0, text="Hello there")
+    assert second.end_s == 3600.25
+    text = subtitle_text([first, second], [1.0, 40.0])
+    assert text == "You are given a video with 39.0 seconds long.\nSubtitles:\n0.5s - 2.0s, Hello there\n"
+    assert subtitle_text([first] * 200, [0, 10]).count("Hello") == 100
+    assert read_subtitles(tmp_path / "none.srt") == [] and "No subtitles" in caplog.text
+    fields = {"question": "Which?", "options": ["a"]}
+    asked = Annotation(video_path="v", subtitle_path=str(tmp_path / "a.srt"), **fields)
+    read = answerer_sample(asked, None, ChainSettings(use_subtitle=True), 10.0).prompt
+    assert read.startswith("You are given a video with 10.0 seconds long.\nSubtitles:\n1.5s")
+    assert answerer_sample(asked, None, ChainSettings()).prompt.startswith("Which?")
+    # As Video-MME's, which have no duration: the excerpt is enough.
+    excerpt = answerer_sample(asked, [1.0, 4.0], ChainSettings(use_subtitle=True)).prompt
+    assert excerpt.startswith(
+        "You are given a video with 3.0 seconds long.\nSubtitles:\n0.5s - 2.0s, Hello there\n"
+    )

@@ -1,0 +1,97 @@
+"""The quickstart as a newcomer runs it: all roles learn, a rerun is quick, it reads real videos."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers.runs import REPO, environment
+
+from videomind.agent.infer import main as infer
+
+REAL = Path(os.environ.get("VIDEOMIND_REAL_VIDEOS") or REPO.parent / "shared" / "real" / "videos")
+
+
+def quickstart(folder: Path) -> tuple[float, str]:
+    """Seconds it took and what it said."""
+    start = time.monotonic()
+    run = subprocess.run(
+        ["bash", str(REPO / "scripts/quickstart.sh")],
+        env=environment(QUICKSTART_DIR=str(folder)),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    return time.monotonic() - start, run.stdout
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> tuple[Path, float]:
+    """The folder of a first run and the seconds it took."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    return folder, quickstart(folder)[0]
+
+
+@pytest.fixture(scope="module")
+def done(ran) -> Path:
+    return ran[0]
+
+
+@pytest.mark.slow
+def test_it_learns_on_held_out_videos_and_phrasings(done):
+    results = json.loads((done / "results.json").read_text())
+    assert set(results) == {"charades_sta", "qvhighlights"}
+    for name, runs in results.items():
+        assert runs["trained"]["R1@0.5"] >= 70, name
+        assert runs["trained"]["mIoU"] >= 60, name
+        assert runs["trained"]["R1@0.5"] - runs["untrained"]["R1@0.5"] >= 45, name
+        assert runs["trained"]["samples"] >= 50, name
+
+
+@pytest.mark.slow
+def test_the_chain_answers_held_out_questions(done):
+    """Grounding helps answers, the verifier helps grounding, the planner knows when no moment is needed."""
+    results = json.loads((done / "answers.json").read_text())
+    everything, moments, whole = (results[f"nextgqa {task}"] for task in ("all", "TC", "DO"))
+    assert everything["+ planner"]["samples"] == 120
+    assert everything["+ planner"]["accuracy"] - everything["whole video"]["accuracy"] >= 10
+    better = [moments["+ verifier"][name] > moments["grounder"][name] for name in ("R1@0.5", "mIoU")]
+    assert any(better)
+    assert whole["+ verifier"]["grounded"] == 100 and whole["+ planner"]["grounded"] <= 20
+    assert moments["+ planner"]["grounded"] >= 80
+    records = [json.loads(line) for line in (done / "chain_planner/output.jsonl").open()]
+    assert not [record["error"] for record in records if "error" in record]
+
+
+@pytest.mark.slow
+def test_a_second_run_is_quick_and_says_the_same(ran):
+    done, first = ran
+    before = [(done / name).read_bytes() for name in ("results.json", "answers.json")]
+    seconds, said = quickstart(done)
+    assert seconds < first / 20
+    assert [(done / name).read_bytes() for name in ("results.json", "answers.json")] == before
+    assert "never enter" in said and str(done / "results.json") in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real videos in {REAL} (VIDEOMIND_REAL_VIDEOS)")
+def test_its_grounder_reads_a_real_video(done, tmp_path):
+    argv = ["--model_gnd_path", str(done / "grounder"), "--pred_path", str(tmp_path), "--query", "the moon"]
+    argv += ["--min_tokens_per_frame", "4", "--max_tokens_per_frame", "6"]
+    assert infer([*argv, "--video", str(REAL / "nasa_13013.mp4")]) == 0
+    record = json.loads((tmp_path / "output.jsonl").read_text())
+    assert record["pred"] and all(0 <= s <= e <= record["duration"] for s, e in record["pred"])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_an_unknown_argument_is_refused():
+    run = subprocess.run(
+        ["bash", str(REPO / "scripts/quickstart.sh"), "--fersh"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2 and "usage: bash scripts/quickstart.sh [video_chatgpt] [--fresh]" in run.stderr

@@ -1,0 +1,239 @@
+"""The chain of roles on one sample: plan, ground, verify, answer, and what it found.
+
+The chain is a generator: it asks for samples to be prepared and gets them back, so that whoever drives it
+decides where decoding happens: at once (`drive`), or in threads while the model works on other samples.
+"""
+
+import json
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from videomind.agent.pipeline import Pipeline, Prepared
+from videomind.agent.samples import (
+    ChainSettings,
+    answer_span,
+    answerer_sample,
+    answers,
+    asked_text,
+    grounder_sample,
+    planner_sample,
+    verifier_samples,
+)
+from videomind.dataset.schema import Annotation, Sample, Span
+from videomind.dataset.views import NUM_CANDIDATES
+from videomind.encoding.encoder import Encoder
+
+TIE = 1e-6  # scores that differ by no more keep the grounder's order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the planner said.
+
+    Attributes: response; grounds, whether a moment is to be found first; query, what its plan wants found
+    instead of the question, as it stood there, or None; readable, whether the response could be parsed.
+    """
+
+    response: str
+    grounds: bool = True
+    query: Any = None
+    readable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A candidate moment. Attributes: span, s; score of the grounder; verdict of the verifier."""
+
+    span: Span
+    score: float
+    verdict: float | None = None
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What the chain found for one sample.
+
+    Attributes:
+        agents: the roles that ran.
+        plan; query, what the grounder was asked.
+        grounder_response; grounded, whether it pointed at a moment.
+        proposed: the grounder's candidates, best first. candidates: the final order, reordered by the
+            verifier (then the best five).
+        ranks: places of the final candidates among the proposed, when a verifier ran.
+        excerpt: what was answered from, s; None is the whole video. answer.
+        duration: of the video, s. timings: seconds by step; `decode` is work of the preparing threads.
+    """
+
+    agents: list[str] = field(default_factory=list)
+    plan: Plan | None = None
+    query: str | None = None
+    grounder_response: str | None = None
+    grounded: bool | None = None
+    proposed: list[Candidate] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    ranks: list[int] | None = None
+    excerpt: Span | None = None
+    answer: str | None = None
+    duration: float | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def to_record(self, anno: Annotation) -> dict[str, Any]:
+        """The line of output.jsonl: the annotation's fields, and those of the published format."""
+        record = anno.to_dict()
+        if self.duration is not None:
+            record["duration"] = self.duration
+        record["agents"] = self.agents
+        if self.plan is not None:
+            record["planner_response"] = self.plan.response
+            if self.plan.query is not None:
+                record["planner_parsed_query"] = self.plan.query
+            if not self.plan.readable:
+                record["planner_unparsable"] = True
+        if self.grounded is not None:
+            record |= {"grounder_response": self.grounder_response, "grounder_success": self.grounded}
+            record |= {"pred": [c.span for c in self.candidates], "conf": [c.score for c in self.candidates]}
+        if self.ranks is not None:
+            record["probs"] = [c.verdict for c in self.proposed[: len(self.ranks)]]
+            record |= {"ranks": self.ranks, "pred_ori": [c.span for c in self.proposed]}
+            record["conf_ori"] = [c.score for c in self.proposed]
+        if self.answer is not None:
+            record |= {"answerer_response": self.answer, "response": self.answer}
+        return record
+
+
+Chain = Generator[list[Sample], list[Prepared], Result]
+
+
+def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: ChainSettings) -> Chain:
+    """Run all roles that the model has on one sample.
+
+    Yields: samples to prepare, of one video. Receives: the same, prepared. Returns: the result.
+    """
+    result = Result(duration=anno.duration)
+    asked = asked_text(anno, settings)
+    plans = pipeline.has("planner") and (settings.planning or settings.rephrasing)
+    grounds = pipeline.has("grounder")
+    # One pass over the video serves planner and grounder.
+    wanted = [planner_sample(anno, settings)] if plans else []
+    wanted += [grounder_sample(anno.video_path, asked, settings)] if grounds else []
+    prepared = _received(result, (yield wanted)) if wanted else []
+    if plans:
+        response = _timed(result, "planner", lambda: pipeline.plan(prepared[0]))
+        result.plan = parse_plan(response, rephrasing=settings.rephrasing, planning=settings.planning)
+        grounds = grounds and result.plan.grounds
+    if grounds:
+        result.query = _plain_query(result.plan, asked)
+        ready = prepared[-1]
+        if result.query != asked:
+            sample = grounder_sample(anno.video_path, result.query, settings)
+            ready = replace(ready, sample=sample, encoded=encoder.with_text(sample, ready.encoded))
+        _ground(pipeline, result, ready, settings)
+        if pipeline.has("verifier") and len(result.proposed) > 1:
+            text = result.query if settings.verify_query else asked
+            spans = [candidate.span for candidate in result.proposed[:NUM_CANDIDATES]]
+            wanted = verifier_samples(anno.video_path, text, spans, result.duration, settings)
+            prepared = _received(result, (yield wanted))
+            _apply(result, _timed(result, "verifier", lambda: pipeline.verify(prepared)))
+    if answers(anno, settings):
+        if result.candidates:
+            result.excerpt = answer_span(result.candidates[0].span, result.duration, settings)
+        prepared = _received(
+            result, (yield [answerer_sample(anno, result.excerpt, settings, result.duration)])
+        )
+        result.answer = _timed(result, "answerer", lambda: pipeline.answer(prepared[0]))
+    return result
+
+
+def drive(steps: Chain, prepare: Callable[[list[Sample]], list[Prepared]]) -> Result:
+    """Drive a chain to its end, preparing in place."""
+    ready: list[Prepared] | None = None  # what starts a generator
+    while True:
+        try:
+            wanted = steps.send(ready)
+        except StopIteration as end:
+            return end.value
+        ready = prepare(wanted)
+
+
+def _received(result: Result, prepared: list[Prepared]) -> list[Prepared]:
+    """What the chain asked for; its cost goes to the timings, and the video's length is known from now on."""
+    if result.duration is None:
+        result.duration = prepared[0].duration_s
+    spent = sum(item.seconds for item in prepared)
+    result.timings["decode"] = result.timings.get("decode", 0.0) + spent
+    return prepared
+
+
+def _timed(result: Result, role: str, step: Callable[[], Any]) -> Any:
+    """Run a role's step and note that it ran, and for how long."""
+    result.agents.append(role)
+    start = time.perf_counter()
+    value = step()
+    result.timings[role] = time.perf_counter() - start
+    return value
+
+
+def parse_plan(response: str, *, rephrasing: bool, planning: bool) -> Plan:
+    """Read a plan: only its first action counts.
+
+    Args: rephrasing, whether a grounder's value becomes the query; planning, whether an answerer that comes
+    first skips grounding. A response that cannot be read changes nothing, and says so.
+    """
+    try:
+        plan = json.loads(response)
+        action = plan[0] if isinstance(plan, list) else plan
+        kind = action["type"].lower() if rephrasing or planning else None
+        if rephrasing and kind == "grounder":
+            return Plan(response=response, query=action["value"] or None)
+        return Plan(response=response, grounds=not (planning and kind == "answerer"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return Plan(response=response, readable=False)
+
+
+def _plain_query(plan: Plan | None, asked: str) -> str:
+    """The text that the grounder is asked; a planner's value that is no text is written as JSON."""
+    if plan is None or plan.query is None:
+        return asked
+    return plan.query if isinstance(plan.query, str) else json.dumps(plan.query, ensure_ascii=False)
+
+
+def _ground(pipeline: Pipeline, result: Result, prepared: Prepared, settings: ChainSettings) -> None:
+    """Find candidates. Without a moment a verifier chooses among five windows, else it is the whole video."""
+    found = _timed(result, "grounder", lambda: pipeline.ground(prepared))
+    result.grounder_response, result.grounded = found.response, found.success
+    spans, scores = found.windows(result.duration, settings.unit_s)
+    if not found.success and pipeline.has("verifier"):
+        spans, scores = even_windows(result.duration), [0] * NUM_CANDIDATES
+    result.proposed = [Candidate(span=s, score=c) for s, c in zip(spans, scores, strict=True)]
+    result.candidates = result.proposed
+
+
+def even_windows(duration_s: float) -> list[Span]:
+    """Five windows of a third of the video, one every sixth, s."""
+    step = duration_s / (NUM_CANDIDATES + 1)
+    return [[i * step, (i + 2) * step] for i in range(NUM_CANDIDATES)]
+
+
+def _apply(result: Result, verdicts: Sequence[float]) -> None:
+    """Reorder the judged candidates; the others are no longer candidates."""
+    judged = [
+        Candidate(span=c.span, score=c.score, verdict=v)
+        for c, v in zip(result.proposed, verdicts, strict=False)
+    ]
+    result.proposed = judged + result.proposed[len(judged) :]
+    result.ranks = ranking(verdicts)
+    result.candidates = [judged[i] for i in result.ranks]
+
+
+def ranking(verdicts: Sequence[float]) -> list[int]:
+    """Places of the verdicts from the best to the worst; those within 1e-6 keep their order."""
+    order = sorted(range(len(verdicts)), key=lambda i: -verdicts[i])
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and verdicts[groups[-1][-1]] - verdicts[i] <= TIE:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [i for group in groups for i in sorted(group)]

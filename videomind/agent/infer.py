@@ -1,0 +1,245 @@
+"""Runs the chain of roles over a data set, or over one video, and writes predictions.
+
+`python -m videomind.agent.infer --dataset nextgqa --model_gnd_path PATH --pred_path OUT`, alone or under
+torchrun. A rerun continues where the last one ended.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from videomind.agent.agent import VideoMind, video_annotation
+from videomind.agent.chain import Chain
+from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
+from videomind.agent.samples import STYLES, ChainSettings
+from videomind.dataset.base import Source
+from videomind.dataset.parts import open_source
+from videomind.dataset.readers import read_rows
+from videomind.dataset.schema import Annotation
+from videomind.encoding.encoder import BadSampleError
+from videomind.files import write_text
+from videomind.logger import rank, run_reporting, setup_logging
+from videomind.roles import budget_numbers
+from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
+from videomind.video.excerpts import BadVideoError
+
+log = logging.getLogger(__name__)
+
+SUBMISSION = "hl_{split}_submission.jsonl"
+ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
+VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
+# Arguments that a rerun may have otherwise.
+_CHANGES_NO_RESULT = frozenset(
+    ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads",
+     "retry_failed", "chunk", "index")
+)  # fmt: skip
+# What ends one sample, with a record of the reason, and not the run.
+FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of inference."""
+    parser = argparse.ArgumentParser(prog="videomind infer", description=__doc__)
+    what = parser.add_argument_group("what to run on (a data set, or one video)")
+    what.add_argument("--dataset", help="registered name, or a .jsonl file of your own")
+    what.add_argument("--split", help="default: the one that the data set is evaluated on")
+    what.add_argument("--data_root", default="data", help="folder of all data sets")
+    what.add_argument("--video", help="one video file instead of a data set")
+    what.add_argument("--query", help="what to find in it")
+    what.add_argument("--question", help="what to answer about it")
+    what.add_argument("--options", nargs="+", help="what the answer is chosen from")
+    model = parser.add_argument_group(
+        "model: role checkpoints, folders or hub ids; the same one may hold several"
+    )
+    for role, short in ROLE_FLAGS.items():
+        model.add_argument(f"--model_{short}_path", help=f"the {role}'s")
+    model.add_argument("--base_model_path", help="base model, instead of the one the checkpoints name")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ..., or all to spread it")
+    model.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
+    model.add_argument("--attn_implementation", default="auto")
+    model.add_argument("--max_new_tokens", type=int, default=MAX_NEW_TOKENS)
+    how = parser.add_argument_group("the chain")
+    how.add_argument("--style", default="mcq", choices=STYLES, help="how options are asked for")
+    how.add_argument(
+        "--use_subtitle", action="store_true", help="the answerer reads the subtitles of what it sees"
+    )
+    how.add_argument("--auto_rephrasing", action="store_true", help="ground the planner's query")
+    how.add_argument("--auto_planning", action="store_true", help="a plan may skip grounding")
+    how.add_argument("--verify_query", action="store_true", help="judge by the query, not the question")
+    seen = parser.add_argument_group("how finely videos are seen (default: the roles' budgets)")
+    seen.add_argument("--min_tokens_per_frame", type=int)
+    seen.add_argument("--max_tokens_per_frame", type=int)
+    seen.add_argument("--max_frames", type=int)
+    seen.add_argument("--fps", type=float)
+    out = parser.add_argument_group("output")
+    out.add_argument("--pred_path", required=True, help="folder for the predictions")
+    out.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")
+    out.add_argument(
+        "--retry_failed", action="store_true", help="do again what an earlier run recorded as failed"
+    )
+    out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
+    out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
+    return parser
+
+
+def load_agent(args: argparse.Namespace) -> VideoMind:
+    """The model of the command line."""
+    given = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
+    return VideoMind.from_pretrained(
+        roles={role: path for role, path in given.items() if path},
+        base_path=args.base_model_path,
+        device=args.device,
+        dtype=args.dtype,
+        attn_implementation=args.attn_implementation,
+        max_new_tokens=args.max_new_tokens,
+    )
+
+
+def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
+    """How the chain runs on a source, or on a single video."""
+    of_source = {"unit_s": VIDEO_UNIT_S}
+    if source is not None:
+        of_source = {
+            name: getattr(source, name) for name in ("unit_s", "min_len_s", "min_ratio", "answer_budget")
+        }
+    return ChainSettings(
+        style=args.style,
+        planning=args.auto_planning,
+        rephrasing=args.auto_rephrasing,
+        use_subtitle=args.use_subtitle,
+        verify_query=args.verify_query,
+        budget=budget_numbers(args),
+        **of_source,
+    )
+
+
+def submission_row(record: dict) -> dict:
+    """A QVHighlights submission line; without a moment the whole video is submitted, with score 1."""
+    scores = record["conf"] if record["grounder_success"] else [1.0]
+    windows = [[*window, score] for window, score in zip(record["pred"], scores, strict=True)]
+    return {"vid": record["vid"], "qid": record["qid"], "pred_relevant_windows": windows}
+
+
+def run_dataset(args: argparse.Namespace) -> int:
+    """Predict a whole split. Returns: how many samples failed."""
+    source = open_source(args.dataset, args.data_root)
+    split = source.resolve_split(args.split or source.eval_split)
+    loaded = source.load(split)
+    annotations = loaded.annotations
+    for reason, count in loaded.dropped.items():
+        log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
+    source.check_videos()
+    settings = chain_settings(args, source)
+    start_processes()
+    kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
+    kept |= {"split": split, "samples": len(annotations)}
+    results = ResultFile(args.pred_path, kept, part=args.index)
+    done = results.done(failed=not args.retry_failed)
+    pending = [i for i in range(args.index, len(annotations), args.chunk) if i not in done]
+    if dist.is_initialized():
+        dist.barrier()  # every process has read what is done before one writes more
+    log.info("%s %s: %d samples, %d of them done", args.dataset, split, len(annotations), len(done))
+    if pending:
+        predict(load_agent(args), annotations, pending, settings, results, args)
+    if dist.is_initialized():
+        dist.barrier()
+    return finish(results, len(annotations), split, alone=args.chunk == 1) if rank() == 0 else 0
+
+
+def predict(
+    agent: VideoMind,
+    annotations: Sequence[Annotation],
+    pending: Sequence[int],
+    settings: ChainSettings,
+    results: ResultFile,
+    args: argparse.Namespace,
+) -> None:
+    """Run the chain on this process's share of what is pending, and write each sample as it is done."""
+
+    def start(position: int) -> Chain:
+        return agent.chain(annotations[pending[position]], settings)
+
+    ended = in_flight(
+        shared_order(len(pending)),
+        start,
+        partial(prepare_all, encoder=agent.encoder),
+        num_threads=args.num_threads,
+        failures=FAILURES,
+    )
+    for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):
+        anno = annotations[pending[position]]
+        if isinstance(outcome, Exception):
+            log.warning("%s: %s", anno.video_path, outcome)
+            record = {**anno.to_dict(), "error": str(outcome), "grounder_success": False}
+        else:
+            record = outcome.to_record(anno)
+        results.append(pending[position], record)
+
+
+def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
+    """Merge the parts, write a QVHighlights submission where there are its keys, report failures.
+
+    With several runs by hand (`--chunk`, not `alone`) the last one to end does so.
+    """
+    if not alone and (missing := count - len(results.done())):
+        log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
+        return 0
+    path = results.merge(count)
+    records = list(read_rows(path))
+    failed = [record for record in records if "error" in record]
+    if records and all("qid" in record and "vid" in record for record in records):
+        name = SUBMISSION.format(split={"valid": "val"}.get(split, split))
+        rows = [submission_row(record) for record in records if "error" not in record]
+        write_text(path.parent / name, "".join(json.dumps(row) + "\n" for row in rows))
+        log.info("Wrote %s", path.parent / name)
+    log.info("Wrote %s: %d predictions, %d failed%s", path, len(records) - len(failed), len(failed),
+             " (--retry_failed does them again)" if failed else "")  # fmt: skip
+    return len(failed)
+
+
+def run_video(args: argparse.Namespace) -> int:
+    """Answer a question about one video, or find a query in it. Raises: ValueError for a bad video."""
+    if not (args.query or args.question):
+        raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
+    agent = load_agent(args)
+    settings = replace(chain_settings(args), open_ended=True)
+    anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
+    result = agent.ask(anno, settings)
+    line = json.dumps(result.to_record(anno), ensure_ascii=False)
+    write_text(Path(args.pred_path) / RESULT, line + "\n")
+    if result.candidates:
+        best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
+        log.info("%s: %s", result.query, best)
+    if result.answer is not None:
+        log.info("%s %s", anno.question, result.answer)
+    log.info("Wrote %s", Path(args.pred_path) / RESULT)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    args = build_parser().parse_args(argv)
+    setup_logging(Path(args.pred_path) / "infer.log")
+    return run_reporting(log, lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    if not 0 <= args.index < args.chunk:
+        raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
+    if bool(args.dataset) == bool(args.video):
+        raise ValueError("Give either --dataset or --video")
+    (run_dataset if args.dataset else run_video)(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From a sample and its frames to tensors: conversation, then encoding. Training and inference share it."""

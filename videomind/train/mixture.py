@@ -1,0 +1,224 @@
+"""The training set: several data sets as one, records of bad samples, collation.
+
+Shapes: B batch, L tokens, N patches.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, TypedDict, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from videomind.dataset.filters import ALL, Filters
+from videomind.dataset.parts import Part, load_parts, open_source, parse_entries
+from videomind.dataset.schema import Annotation
+from videomind.dataset.statistics import statistics
+from videomind.dataset.views import View
+from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError, Encoded, Encoder
+from videomind.roles import budget_override
+from videomind.video.excerpts import BadVideoError, read_excerpt
+
+T = TypeVar("T")
+
+
+class Draw(NamedTuple):
+    """What a sampler yields: an index and the epoch, so that random choices are the same on every worker."""
+
+    index: int
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadSample:
+    """A sample that was left out of a batch, and why."""
+
+    source: str
+    video_path: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One element of a batch: its tensors, and the bad samples whose place it took."""
+
+    encoded: Encoded
+    bad: list[BadSample]
+
+
+class Batch(TypedDict, total=False):
+    """Model inputs of a micro-batch; see `collate`. `bad_samples` is for the trainer, not the model."""
+
+    input_ids: Tensor
+    labels: Tensor
+    attention_mask: Tensor
+    pixel_values_videos: Tensor
+    video_grid_thw: Tensor
+    timestamps: list[list[Tensor]]
+    saliency: list[Tensor]
+    pos_clip: list[Tensor]
+    bad_samples: list[BadSample]
+
+
+def first_good(
+    index: int, attempt: Callable[[int], T | BadSample], stand_in: Callable[[], int], *, max_retries: int
+) -> tuple[T, list[BadSample]]:
+    """A sample, or the first good one of those that stand in for it, and the bad ones whose place it took.
+
+    Args: attempt, makes the sample of an index or says why it is bad; stand_in, draws another index.
+    Raises: RuntimeError when that many stand-ins are bad too.
+    """
+    bad: list[BadSample] = []
+    while isinstance(found := attempt(index), BadSample):
+        bad.append(found)
+        if len(bad) > max_retries:
+            reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
+            raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
+        index = stand_in()
+    return found, bad
+
+
+class Mixture(Dataset):
+    """The training set.
+
+    Args:
+        datasets: comma-separated `NAME[@SPLIT][:WEIGHT]`, concatenated in their order.
+        encoder: makes tensors.
+        data_root: folder of all data sets.
+        filters: which annotations train.
+        seed: of all random choices (crops, positive clips, stand-ins, parts of data sets).
+        max_retries: how many stand-ins a bad sample gets before it is an error.
+        budget: numbers that replace those of every role's budget, see `budget_override`.
+    """
+
+    def __init__(
+        self,
+        datasets: str,
+        *,
+        encoder: Encoder,
+        data_root: str | Path = "data",
+        filters: Filters = ALL,
+        seed: int = 42,
+        max_retries: int = 10,
+        budget: Mapping[str, float | None] | None = None,
+    ):
+        self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget or {}
+        self.parts = load_parts(parse_entries(datasets), data_root=data_root, filters=filters, seed=seed)
+        for part in self.parts:
+            open_source(part.entry.name, data_root).check_videos()
+        self._ends = np.cumsum([len(part) for part in self.parts])
+        if empty := [part.entry.name for part in self.parts if not len(part)]:
+            raise ValueError(
+                f"No sample is left of {', '.join(empty)} (--datasets), see why:\n{self.statistics()}"
+            )
+        self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # part: its epoch and order
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def data_types(self) -> np.ndarray:
+        """The data type of every sample. Returns: (len,), str."""
+        return np.repeat(
+            [str(part.view.data_type) for part in self.parts], [len(part) for part in self.parts]
+        )
+
+    def __getitem__(self, draw: Draw | int) -> Item:
+        """Encode a sample; a bad one is recorded and another of its data type takes its place.
+
+        Raises: RuntimeError when that many stand-ins are bad too.
+        """
+        index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
+        rng = random.Random(f"{self.seed}/{epoch}/{index}")
+
+        def attempt(index: int) -> Encoded | BadSample:
+            part, anno = self.annotation(index, epoch)
+            try:
+                return self._encode(part.view, anno, rng)
+            except (BadVideoError, BadSampleError) as error:
+                path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
+                text = anno.query or anno.question or ""
+                return BadSample(source=anno.source, video_path=path, text=text, reason=str(error))
+
+        data_type = self.annotation(index, epoch)[0].view.data_type
+        encoded, bad = first_good(
+            index, attempt, lambda: self._stand_in(data_type, rng), max_retries=self.max_retries
+        )
+        return Item(encoded=encoded, bad=bad)
+
+    def annotation(self, index: int, epoch: int = 0) -> tuple[Part, Annotation]:
+        """What a sample is made of.
+
+        A part of weight 2.5 holds its annotations twice and then half of them, others in every epoch.
+        """
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        part = self.parts[number]
+        size = len(part.annotations)
+        rounds, place = divmod(index - int(self._ends[number]) + len(part), size)
+        if (rounds + 1) * size > len(part):
+            place = int(self._order(number, epoch)[place])
+        return part, part.annotations[place]
+
+    def _order(self, number: int, epoch: int) -> np.ndarray:
+        """A permutation of a part's annotations, the same on every worker and rank."""
+        if self._shuffled.get(number, (-1, None))[0] != epoch:
+            generator = np.random.default_rng([self.seed, epoch, number])
+            order = generator.permutation(len(self.parts[number].annotations)).astype(np.int32)
+            self._shuffled[number] = (epoch, order)
+        return self._shuffled[number][1]
+
+    def _stand_in(self, data_type: str | None, rng: random.Random) -> int:
+        """A random sample of a data type. Returns: its index."""
+        alike = [i for i, part in enumerate(self.parts) if part.view.data_type == data_type]
+        (number,) = rng.choices(alike, weights=[len(self.parts[i]) for i in alike])
+        return int(self._ends[number]) - 1 - rng.randrange(len(self.parts[number]))
+
+    def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
+        sample = view.sample(anno, rng)
+        changed = budget_override(sample.excerpt.budget, **self.budget)
+        excerpt = sample.excerpt if changed is None else replace(sample.excerpt, budget=changed)
+        return self.encoder(sample, read_excerpt(excerpt).frames, rng)
+
+    def statistics(self) -> str:
+        """Tables of what was loaded, what was dropped and why, and how long videos and moments are."""
+        return statistics(self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Makes a micro-batch. Attributes: pad_token_id, what ids are padded with on the right."""
+
+    pad_token_id: int
+
+    def __call__(self, items: list[Item]) -> Batch:
+        """Pad ids and labels to the longest sample, concatenate patches, list the targets.
+
+        Returns: input_ids, labels, attention_mask (B, L); pixel_values_videos (N, 1176);
+        video_grid_thw (B, 3); timestamps, saliency, pos_clip as lists of B if the samples ground.
+        """
+        encoded = [item.encoded for item in items]
+        ids = [e.input_ids for e in encoded]
+        batch = Batch(
+            input_ids=pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            labels=pad_sequence([e.labels for e in encoded], batch_first=True, padding_value=IGNORE_INDEX),
+            attention_mask=pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            pixel_values_videos=torch.cat([e.pixel_values for e in encoded]),
+            video_grid_thw=torch.stack([e.grid for e in encoded]),
+            bad_samples=[bad for item in items for bad in item.bad],
+        )
+        grounds = [e.timestamps is not None for e in encoded]
+        if any(grounds):
+            if not all(grounds):
+                raise ValueError(
+                    "A micro-batch mixes samples with and without moments (use --group_by_data_type)"
+                )
+            batch["timestamps"] = [e.timestamps for e in encoded]
+            batch["saliency"] = [e.saliency for e in encoded]
+            batch["pos_clip"] = [e.pos_clip for e in encoded]
+        return batch

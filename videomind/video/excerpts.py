@@ -1,0 +1,268 @@
+"""From a `Excerpt` to the frames the model sees: which frames, from which reader, at what size.
+
+Used by training and inference alike, between the conversation and the encoding. The decoders are in
+`videomind.video.readers`.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from videomind.roles import PIXELS_PER_TOKEN
+from videomind.video.reader import BadVideoError, replace_missing
+from videomind.video.readers import IMAGE_ERRORS, open_reader
+from videomind.video.request import Excerpt
+
+__all__ = [
+    "BadVideoError",
+    "Frames",
+    "plan_frames",
+    "read_excerpt",
+    "resize_frames",
+    "smart_num_frames",
+    "smart_resize",
+    "video_duration",
+]
+
+logger = logging.getLogger(__name__)
+
+TEMPORAL_PATCH = 2  # Qwen2-VL merges two frames into one step, so every count is even
+DEFAULT_FPS = 2.0
+MIN_FRAMES = 4
+MAX_FRAMES = 768
+SIZE_FACTOR = 28  # pixels: patch 14, merged 2 x 2
+MAX_ASPECT_RATIO = 200
+# Qwen2-VL's own bounds for where no visual budget is given.
+DEFAULT_MIN_PIXELS = 4 * PIXELS_PER_TOKEN
+DEFAULT_MAX_PIXELS = 16384 * PIXELS_PER_TOKEN
+IMAGE_LIST_FPS = 1.0  # a list of images counts one second per image
+GIF_DURATION_FPS = 1.0
+EMPTY_LIST = "an empty list of images, not a video"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """A decoded excerpt.
+
+    Attributes:
+        frames: uint8 (T, 3, h, w) RGB, resized.
+        indices: number of each frame in the video.
+        fps: of the video.
+        total_frames: of the video.
+        problems: one line for each thing that was replaced or concealed.
+    """
+
+    frames: Tensor
+    indices: list[int]
+    fps: float
+    total_frames: int
+    problems: list[str] = field(default_factory=list)
+
+
+def smart_num_frames(
+    *,
+    considered: int,
+    video_fps: float,
+    fps: float | None = None,
+    num_frames: int | None = None,
+    min_frames: int = MIN_FRAMES,
+    max_frames: int | None = None,
+) -> int:
+    """How many frames to take: an even number, never above the frames there are.
+
+    Args:
+        considered: frames of the excerpt; video_fps: their rate, frames per second.
+        fps: wanted frames per second (2 unless given), or num_frames: the wanted count itself.
+        min_frames, max_frames: bounds of what `fps` gives (max_frames: 768 unless given).
+    Raises: ValueError when both wishes are given or fewer than two frames come out.
+    """
+    if fps is not None and num_frames is not None:
+        raise ValueError(f"Either fps ({fps}) or num_frames ({num_frames}) can be given, not both")
+    wanted: float
+    if num_frames is not None:
+        wanted = num_frames
+    else:
+        lowest = math.ceil(min_frames / TEMPORAL_PATCH) * TEMPORAL_PATCH
+        highest = min(MAX_FRAMES, considered) if max_frames is None else max_frames
+        highest = highest // TEMPORAL_PATCH * TEMPORAL_PATCH
+        wanted = considered / video_fps * (DEFAULT_FPS if fps is None else fps)
+        wanted = min(max(wanted, lowest), highest)
+    count = round(wanted / TEMPORAL_PATCH) * TEMPORAL_PATCH
+    count = min(count, considered // TEMPORAL_PATCH * TEMPORAL_PATCH)
+    if count < TEMPORAL_PATCH:
+        wish = f"{fps or DEFAULT_FPS} frames per second" if num_frames is None else f"{num_frames} frames"
+        raise ValueError(f"fewer than two frames remain of an excerpt of {considered} ({wish} wanted)")
+    return count
+
+
+def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
+    """Which frames of a video to take for an excerpt.
+
+    An excerpt that hangs over the video's end keeps its length, so its last frames repeat: as the
+    published checkpoints were trained.
+
+    Args: total_frames, fps: of the video; excerpt.
+    Returns: frame numbers, not decreasing, an even count.
+    Raises: BadVideoError when fewer than two frames remain.
+    """
+    start_s = 0 if excerpt.start_s is None else excerpt.start_s
+    end_s = total_frames / fps if excerpt.end_s is None else excerpt.end_s
+    if not (math.isfinite(start_s) and math.isfinite(end_s)):
+        raise ValueError(f"{excerpt.path}: start_s ({start_s}) and end_s ({end_s}) must be finite")
+    first, last = (min(max(round(t * fps), 0), total_frames - 1) for t in (start_s, end_s))
+    if first > last:
+        logger.warning("%s: the excerpt's ends are reversed (%s s to %s s)", excerpt.path, start_s, end_s)
+        first, last = last, first
+    budget = excerpt.budget
+    try:
+        count = smart_num_frames(
+            considered=min(max(MIN_FRAMES, round((end_s - start_s) * fps)), total_frames),
+            video_fps=fps,
+            fps=budget.fps if excerpt.num_frames is None else None,
+            num_frames=excerpt.num_frames,
+            min_frames=budget.min_frames,
+            max_frames=budget.max_frames,
+        )
+    except ValueError as error:
+        raise BadVideoError(f"{excerpt.path}: {error}") from error
+    return torch.linspace(first, last, count).round().long().tolist()
+
+
+def smart_resize(
+    height: int, width: int, *, min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[int, int]:
+    """The size to bring frames to: multiples of 28 within the bounds, the ratio kept as far as possible.
+
+    A very long and narrow frame can come out with a side of 0 pixels, as in Qwen2-VL's own rule.
+
+    Args: height, width, pixels; min_pixels, max_pixels, bounds of the area.
+    Returns: (height, width), pixels.
+    Raises: ValueError for an aspect ratio above 200.
+    """
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(f"frames of {width} x {height} pixels: an aspect ratio above {MAX_ASPECT_RATIO}")
+    size = [max(SIZE_FACTOR, round(side / SIZE_FACTOR) * SIZE_FACTOR) for side in (height, width)]
+    if size[0] * size[1] < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+        size = [math.ceil(side * scale / SIZE_FACTOR) * SIZE_FACTOR for side in (height, width)]
+    if size[0] * size[1] > max_pixels:  # also where rounding up has overshot
+        scale = math.sqrt(height * width / max_pixels)
+        size = [math.floor(side / scale / SIZE_FACTOR) * SIZE_FACTOR for side in (height, width)]
+    return size[0], size[1]
+
+
+def _frame_size(height: int, width: int, excerpt: Excerpt) -> tuple[int, int]:
+    """`smart_resize` by the excerpt's budget. Raises BadVideoError where no such size exists."""
+    budget = excerpt.budget
+    try:
+        size = smart_resize(height, width, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
+    except ValueError as error:
+        raise BadVideoError(f"{excerpt.path}: {error}") from error
+    if 0 in size:
+        raise BadVideoError(
+            f"{excerpt.path}: frames of {width} x {height} pixels are too narrow for {budget}"
+        )
+    return size
+
+
+def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Resize as torchvision does: bicubic with antialias, in float32, rounded.
+
+    (Not by torch's uint8 kernel: that is off by up to 3 levels from what checkpoints were trained on.)
+
+    Args: frames, uint8 (T, H, W, 3); size, (h, w) pixels.
+    Returns: uint8 (T, 3, h, w).
+    """
+    planes = frames.permute(0, 3, 1, 2)  # (T, 3, H, W)
+    if planes.shape[2:] == size:
+        return planes.contiguous()
+    planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    planes = F.interpolate(planes, size=size, mode="bicubic", antialias=True)
+    return planes.clamp_(0, 255).round_().to(torch.uint8)
+
+
+def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
+    """Decode and resize the frames of an excerpt.
+
+    A list of image files is taken whole: one frame each, the last repeated to make the count even; its
+    frame rate, maximum count, start and end do not apply.
+
+    Args: excerpt; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
+    Raises: BadVideoError when the video is unusable, ValueError when the reader is.
+    """
+    return read_excerpts([excerpt], reader=reader)[0]
+
+
+def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> list[Frames]:
+    """Decode several excerpts of one video in one pass; each result is that of `read_excerpt` alone.
+
+    Args: excerpts of the same path and of the same pixels per frame and, for a .gif, fps.
+    Raises: as `read_excerpt`.
+    """
+    first = excerpts[0]
+    if isinstance(first.path, list | tuple):
+        return [_read_images(excerpt) for excerpt in excerpts]
+
+    def resize(frame: Tensor) -> Tensor:  # (H, W, 3) -> (3, h, w)
+        return resize_frames(frame[None], size=_frame_size(*frame.shape[:2], first))[0]
+
+    with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
+        plans = [
+            plan_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
+            for excerpt in excerpts
+        ]
+        of_video = {"fps": video.fps, "total_frames": video.total_frames}
+        found = zip(plans, video.get_many(plans, transform=resize), strict=True)
+        return [
+            Frames(frames=frames, indices=indices, problems=problems, **of_video)
+            for indices, (frames, problems) in found
+        ]
+
+
+def _read_images(excerpt: Excerpt) -> Frames:
+    """A list of image files as a video. Each is resized by PIL, which differs from torch by a level."""
+    paths = list(excerpt.path)
+    if not paths:
+        raise BadVideoError(EMPTY_LIST)
+    pool: dict[int, Tensor] = {}
+    for i, path in enumerate(paths):
+        try:
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
+        except IMAGE_ERRORS:
+            continue
+        height, width = _frame_size(rgb.height, rgb.width, excerpt)
+        pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
+    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}")
+    sizes = {frame.shape for frame in pool.values()}
+    if len(sizes) > 1:
+        raise BadVideoError(f"{len(paths)} images from {paths[0]}: of different sizes {sorted(sizes)}")
+    indices = list(range(len(paths)))
+    indices += indices[-1:] * (len(indices) % TEMPORAL_PATCH)
+    frames = torch.stack([pool[i] for i in indices]).permute(0, 3, 1, 2).contiguous()
+    return Frames(
+        frames=frames, indices=indices, fps=IMAGE_LIST_FPS, total_frames=len(paths), problems=problems
+    )
+
+
+def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> float:
+    """Length of a video in seconds: its frames by their average rate.
+
+    Lists of images and .gif files count one second per frame. (A .gif's seconds depend on the budget
+    that reads it; this is the grounder's, at one frame per second.)
+
+    Raises: BadVideoError when it is no usable video.
+    """
+    if isinstance(path, list | tuple):
+        if not path:
+            raise BadVideoError(EMPTY_LIST)
+        return len(path) / IMAGE_LIST_FPS
+    with open_reader(path, reader, gif_fps=GIF_DURATION_FPS) as video:
+        return video.total_frames / video.fps

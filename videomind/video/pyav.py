@@ -1,0 +1,237 @@
+"""The default reader: PyAV, decoding only the groups of pictures that hold wanted frames."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader
+
+
+@dataclass(frozen=True)
+class _PacketTable:
+    """Where each frame is, found by reading all packets of a stream once without decoding any.
+
+    Attributes:
+        pts, dts: presentation and decoding time of each packet, in the file's (decoding) order.
+        numbers: place in that order by (pts, size). The size as well, because right after a seek MPEG
+            streams give part of a packet under a false time.
+        frames: the packet of each frame, in the order they are shown.
+        keys: the packets that decoding can start at, by pts.
+        seekable: whether pts tells which frame a decoded picture is.
+    """
+
+    pts: list[int | None]
+    dts: list[int | None]
+    numbers: dict[tuple[int | None, int], int]
+    frames: list[int]
+    keys: list[int]
+    seekable: bool
+
+    @classmethod
+    def read(cls, packets: Iterable, *, may_mistime: bool) -> "_PacketTable":
+        """Build the table. Args: packets; may_mistime, whether pts may be no more than a counter."""
+        pts, dts, shown, keys = [], [], [], []
+        numbers = {}
+        for number, packet in enumerate(packets):
+            pts.append(packet.pts)
+            dts.append(packet.dts)
+            numbers[packet.pts, packet.size] = number
+            if packet.is_keyframe:
+                keys.append(number)
+            if not packet.is_discard:  # cut off by an edit list: decoded, never shown
+                shown.append(number)
+        seekable = None not in pts and len(set(pts)) == len(pts)
+        if seekable and may_mistime:
+            seekable = pts != sorted(pts)
+        if seekable:
+            shown.sort(key=pts.__getitem__)
+            keys.sort(key=pts.__getitem__)
+        return cls(pts=pts, dts=dts, numbers=numbers, frames=shown, keys=keys, seekable=seekable)
+
+    def runs(self, indices: Sequence[int], *, earlier: int) -> list[tuple[int, int, dict[int, int]]]:
+        """The stretches of packets to decode for some frames; whole groups between are passed over.
+
+        A frame needs everything from the last key picture shown before it, which is also right for the
+        leading pictures of an open group: those come after the next key picture in the file.
+        Args: indices, increasing frame numbers; earlier, by how many key pictures to start too soon.
+        Returns: (first packet, last packet, {pts: frame number}) of each stretch, in file order.
+        """
+        key_pts = [self.pts[k] for k in self.keys]
+        runs: list[tuple[int, int, dict[int, int]]] = []
+        for index in indices:
+            packet = self.frames[index]
+            place = bisect_right(key_pts, self.pts[packet]) - 1 - earlier
+            start, stop, wanted = self.keys[place] if place >= 0 else 0, packet, {}
+            if runs and start <= runs[-1][1] + 1:  # goes on where the last one ends
+                start, last, wanted = runs.pop()
+                stop = max(last, packet)
+            wanted[self.pts[packet]] = index
+            runs.append((start, stop, wanted))
+        return runs
+
+
+class PyAVReader(VideoReader):
+    """PyAV with its bundled FFmpeg.
+
+    Attributes: decoded_frames, pictures decoded so far, wanted or not.
+    """
+
+    module = "av"
+    remedy = "pip install av"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.decoded_frames = 0
+        self._size: tuple[int, int] | None = None  # (W, H) of the first picture: some files change theirs
+        self._av = self.load()
+        self._errors = self._av.error.FFmpegError
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
+        try:
+            self._open()
+            self._table = _PacketTable.read(
+                self._packets(),
+                may_mistime=self._container.format.name == "avi" and self._context.has_b_frames,
+            )
+            self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        except self._errors as error:
+            raise BadVideoError(
+                f"{path}: not a video that can be opened ({error.strerror}; tried pyav)"
+            ) from error
+        self._count_frames()
+
+    def _open(self) -> None:
+        self._container = self._av.open(self.path)
+        self._stream = self._container.streams.best("video")  # not the first: it may be a preview
+        cover = self._av.stream.Disposition.attached_pic
+        if self._stream is None or self._stream.disposition & cover:
+            raise BadVideoError(f"{self.path}: no video stream (tried pyav)")
+        for stream in self._container.streams:
+            if stream is not self._stream:
+                stream.discard = self._av.stream.Discard.all
+        self._context = self._stream.codec_context
+        self._context.thread_type = "AUTO"
+        self._context.thread_count = DECODER_THREADS
+
+    def _count_frames(self) -> None:
+        """Number the frames; those a file's index lists beyond its end count, as undecodable."""
+        self.total_frames = found = len(self._table.frames)
+        lost = len(self._stream.index_entries) - len(self._table.pts)
+        if lost > 0:
+            self.total_frames = found + lost
+            self.problems.append(f"{self.path}: cut off, {found} of its {self.total_frames} frames are there")
+
+    def close(self) -> None:
+        """Release the file."""
+        self._container.close()
+
+    def _packets(self) -> Iterator:
+        """The stream's packets from the current place on; a break in the file ends them."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    yield packet
+        except self._errors as error:
+            problem = f"{self.path}: broken off ({error.strerror})"
+            if problem not in self.problems:
+                self.problems.append(problem)
+
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """See `VideoReader.decode`."""
+        indices = [i for i in indices if i < len(self._table.frames)]
+        if not self._table.seekable:
+            yield from self._decode_in_order(set(indices))
+            return
+        # Pictures that no other refers to are skipped unless wanted. A decoder that has to guess the
+        # order can lose a wanted one by that, and some "key" pictures only lead to whole ones after a
+        # while: what did not come is tried again, decoding everything from the key picture before.
+        for earlier, skip in ((0, "NONREF"), (1, "DEFAULT")):
+            missing = []
+            for start, stop, wanted in self._table.runs(indices, earlier=earlier):
+                for frame in self._decode_run(start, stop, wanted, skip):
+                    yield self._picture(wanted.pop(frame.pts), frame)
+                missing += wanted.values()
+            indices = missing
+
+    def _decode_run(self, start: int, stop: int, wanted: dict[int, int], skip: str) -> Iterator:
+        """Pictures of the packets `start` to `stop` whose pts is (still) in `wanted`."""
+        targets = set(wanted)
+        for number, packet in self._packets_from(start):
+            self._context.skip_frame = "DEFAULT" if packet.pts in targets else skip
+            yield from (frame for frame in self._decode_packet(packet) if frame.pts in wanted)
+            if number >= stop or not wanted:
+                break
+        if wanted:
+            yield from (frame for frame in self._decode_packet(None) if frame.pts in wanted)
+
+    def _decode_in_order(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode from the start and count, for files without usable times."""
+        self._reopen()
+        number = 0
+        for packet in chain(self._packets(), [None]):
+            for frame in self._decode_packet(packet):
+                if number in wanted:
+                    yield self._picture(number, frame)
+                number += 1
+
+    def _decode_packet(self, packet) -> list:
+        """The pictures a packet brings forth (None: those still held back); none if it is broken."""
+        try:
+            frames = self._context.decode(packet)
+        except self._errors:
+            return []
+        self.decoded_frames += len(frames)
+        return frames
+
+    def _packets_from(self, start: int) -> Iterator[tuple[int, object]]:
+        """Numbered packets from `start` on: seek there, or else read from the file's start."""
+        dts, pts = self._table.dts[start], self._table.pts[start]
+        try:
+            self._container.seek(pts if dts is None else dts, stream=self._stream)
+        except self._errors:
+            self._reopen()
+        packets = self._numbered()
+        first = next(packets, None)
+        if first is None or first[0] > start:
+            self._reopen()
+            packets = self._numbered()
+        elif first[0] == start:
+            yield first
+        yield from (item for item in packets if item[0] >= start)
+
+    def _numbered(self) -> Iterator[tuple[int, object]]:
+        """The packets from the current place on with their numbers, those recognised."""
+        keyed = (((packet.pts, packet.size), packet) for packet in self._packets())
+        return ((self._table.numbers[key], packet) for key, packet in keyed if key in self._table.numbers)
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._open()
+
+    def _picture(self, number: int, frame) -> tuple[int, np.ndarray]:
+        """The frame's number and its RGB picture (H, W, 3), turned as the metadata says."""
+        if frame.is_corrupt:
+            self.concealed.add(number)
+        self._size = self._size or (frame.width, frame.height)
+        if frame.interlaced_frame:
+            frame = self._progressive(frame)
+        width, height = self._size
+        # Unless told, PyAV starts as many threads as there are cores for the conversion of each picture.
+        rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        turns = round(frame.rotation / 90)  # counter-clockwise
+        return number, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+    def _progressive(self, frame):
+        """The same picture without its interlaced mark, which changes the colour conversion.
+
+        The frames that published checkpoints were trained on were converted as progressive ones.
+        """
+        graph = self._av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=self._stream.time_base
+        )
+        graph.link_nodes(source, graph.add("setfield", "mode=prog"), graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull()

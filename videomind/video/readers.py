@@ -1,0 +1,170 @@
+"""Decoders of video files: PyAV by default, decord or torchcodec by choice, PIL for a .gif.
+
+`open_reader` picks one; `videomind.video.excerpts` plans which frames it reads and resizes them. Frames
+are numbered in the order they are shown. All readers return the same pixels of the intact 8-bit H.264,
+HEVC, VP8 and VP9 files tried; where they are known to differ, their docstrings say so.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+from videomind.roles import nearest
+from videomind.video.pyav import PyAVReader
+from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader
+
+READER_VARIABLE = "VIDEOMIND_VIDEO_READER"
+DEFAULT_READER = "pyav"
+IMAGE_ERRORS = (OSError, SyntaxError, EOFError, ValueError)  # what PIL raises on broken files
+DECORD_BATCH = 16  # frames; bounds how many full-size frames are held at once
+
+
+class DecordReader(VideoReader):
+    """decord: x86-64 only and no longer maintained; it cannot read AV1 and gets 10-bit colours wrong.
+
+    It stops at the first undecodable frame, so such a file is refused. Where groups of pictures are open
+    or keep their order in other ways than H.264's usual (some HEVC), it counts wrongly after seeking and
+    gives frames nearby; the original system, which used it, saw those.
+    """
+
+    module = "decord"
+    remedy = "pip install 'videomind[decord]'"
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        decord = self.load()
+        self._errors = (decord.DECORDError, RuntimeError)
+        try:
+            self._video = decord.VideoReader(path, num_threads=DECODER_THREADS)
+        except self._errors as error:
+            raise BadVideoError(f"{path}: cannot be opened (tried decord)") from error
+        self.total_frames = len(self._video)
+        self.fps = float(self._video.get_avg_fps())
+
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """See `VideoReader.decode`."""
+        for first in range(0, len(indices), DECORD_BATCH):
+            part = list(indices[first : first + DECORD_BATCH])
+            try:
+                frames = self._video.get_batch(part).asnumpy()
+            except self._errors as error:
+                place = f"undecodable near frames {part[0]} to {part[-1]}"
+                raise BadVideoError(
+                    f"{self.path}: {place} (tried decord; pyav can read around it)"
+                ) from error
+            yield from zip(part, frames, strict=True)
+
+
+class TorchCodecReader(VideoReader):
+    """torchcodec, on the CPU; needs FFmpeg installed on the system."""
+
+    module = "torchcodec"
+    remedy = "pip install 'videomind[torchcodec]', and install FFmpeg"
+
+    @classmethod
+    def load(cls) -> ModuleType:
+        """See `VideoReader.load`."""
+        torchcodec = super().load()
+        if getattr(torchcodec, "ffmpeg_major_version", "unknown") is None:
+            raise ImportError("torchcodec finds no FFmpeg that it can load")
+        return torchcodec
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        try:
+            self._video = self.load().decoders.VideoDecoder(
+                path, dimension_order="NHWC", num_ffmpeg_threads=DECODER_THREADS, seek_mode="exact"
+            )
+        except (RuntimeError, ValueError) as error:
+            raise BadVideoError(f"{path}: cannot be opened (tried torchcodec)") from error
+        self.total_frames = len(self._video)
+        # Not the header's figure: that is the base rate where the frame rate varies.
+        self.fps = float(self._video.metadata.average_fps or 0)
+
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """See `VideoReader.decode`."""
+        for index in indices:
+            try:
+                frame = self._video.get_frame_at(index)
+            except RuntimeError:  # undecodable
+                continue
+            yield index, frame.data.numpy()
+
+
+class GifReader(VideoReader):
+    """A .gif, by PIL. Its own timing is ignored: `fps` is the caller's (that of the visual budget)."""
+
+    def __init__(self, path: str, fps: float):
+        super().__init__(path)
+        self.fps = fps
+        try:
+            self._image = Image.open(path)
+            self.total_frames = getattr(self._image, "n_frames", 1)
+        except IMAGE_ERRORS as error:
+            raise BadVideoError(f"{path}: not an image that can be opened (tried PIL)") from error
+
+    def close(self) -> None:
+        """Release the file."""
+        self._image.close()
+
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """See `VideoReader.decode`."""
+        for index in indices:
+            try:
+                self._image.seek(index)
+                frame = np.array(self._image.convert("RGB"))
+            except IMAGE_ERRORS:
+                continue
+            yield index, frame
+
+
+READERS: dict[str, type[VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "torchcodec": TorchCodecReader,
+}
+
+
+def choose_reader(name: str | None = None) -> type[VideoReader]:
+    """The class of a reader by name.
+
+    Args: name (None: the variable VIDEOMIND_VIDEO_READER, else `pyav`).
+    Raises: ValueError for an unknown name or one that cannot be loaded here.
+    """
+    origin = "reader" if name else READER_VARIABLE
+    name = name or os.environ.get(READER_VARIABLE) or DEFAULT_READER
+    if name not in READERS:
+        raise ValueError(f"Unknown video reader {name!r} ({origin}). {nearest(name, READERS)}")
+    reader = READERS[name]
+    try:
+        reader.load()
+    except (ImportError, RuntimeError, OSError) as error:  # the latter two: a missing system library
+        raise ValueError(
+            f"The video reader {name!r} ({origin}) cannot be loaded here ({error}): {reader.remedy}. "
+            f"Allowed: {', '.join(READERS)}"
+        ) from error
+    return reader
+
+
+def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:
+    """Open a video file.
+
+    Args: path; name, see `choose_reader`; gif_fps, the frame rate a .gif is taken to have.
+    Raises: BadVideoError when it is no usable video, ValueError for a reader that is not there.
+    """
+    reader = choose_reader(name)
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise BadVideoError(f"{path}: a folder, not a video")
+    if not os.path.exists(path):
+        raise BadVideoError(f"{path}: no such file")
+    if os.path.getsize(path) == 0:
+        raise BadVideoError(f"{path}: an empty file")
+    video = GifReader(path, gif_fps) if path.lower().endswith(".gif") else reader(path)
+    if video.total_frames < 1 or not video.fps > 0:
+        video.close()
+        raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")
+    return video

@@ -1,0 +1,144 @@
+"""Command-line arguments of Video-ChatGPT's training: the documented ones, on today's transformers."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from transformers import HfArgumentParser
+from transformers.utils import is_torch_tf32_available
+
+from videomind.roles import nearest
+from videomind.runs.recipes import expand, recipe_text
+from videomind.train.arguments import TrainingArguments, device_arguments, section_of
+from videomind.video_chatgpt.model import PROJECTORS
+
+log = logging.getLogger(__name__)
+
+VERSION = "v1"  # of the conversation: vicuna_v1_1
+# What transformers of 2023 called these.
+_RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "no_cuda": "use_cpu",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "warmup_ratio": "warmup_steps",  # below 1 it is a share
+}
+# What it had and nothing here needs any more.
+_GONE = (
+    "fp16_backend",
+    "fp16_opt_level",
+    "half_precision_backend",
+    "local_rank",
+    "logging_dir",
+    "overwrite_output_dir",
+    "save_safetensors",
+)
+
+
+@dataclass(kw_only=True)
+class VideoModelArguments:
+    """What is trained and from where."""
+
+    model_name_or_path: str = field(metadata={"help": "LLaVA (either layout), Llama, or Video-ChatGPT"})
+    version: str = field(default=VERSION, metadata={"help": "conversation: v1 is the only one"})
+    tune_mm_mlp_adapter: bool = field(
+        default=False, metadata={"help": "train projector and start/end rows only"}
+    )
+    mm_use_vid_start_end: bool = field(default=False, metadata={"help": "two tokens enclose a video"})
+    freeze_backbone: bool = field(default=False, metadata={"help": "the language model does not train"})
+    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "adapter to start from"})
+    mm_projector_type: str | None = field(
+        default=None,
+        metadata={"help": f"{' or '.join(PROJECTORS)}; default: the one of the model, else linear"},
+    )
+    attn_implementation: str = field(
+        default="auto", metadata={"help": "auto, flash_attention_2, sdpa, eager"}
+    )
+
+
+@dataclass(kw_only=True)
+class VideoDataArguments:
+    """Which samples train."""
+
+    data_path: str = field(metadata={"help": "training JSON"})
+    video_folder: str = field(metadata={"help": "folder of features, one file per video"})
+    lazy_preprocess: bool = field(default=False, metadata={"help": "encode a sample when it is drawn"})
+    sep_video_conv_front: bool = field(default=False, metadata={"help": "put the video into a prefix"})
+    max_retries: int = field(
+        default=10, metadata={"help": "stand-ins for one bad sample before it is an error"}
+    )
+    max_bad_share: float = field(
+        default=0.1, metadata={"help": "stop when more than this share of the samples so far was bad"}
+    )
+
+
+@dataclass(kw_only=True)
+class VideoTrainingArguments(TrainingArguments):
+    """transformers' arguments with the documented defaults."""
+
+    model_max_length: int = field(default=512, metadata={"help": "tokens per sample"})
+    freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "the projector does not train"})
+    optim: str = "adamw_torch"
+    save_total_limit: int | None = None
+    ddp_find_unused_parameters: bool | None = False  # all that trains takes part in every step
+
+    def __post_init__(self) -> None:
+        if self.tf32 and not is_torch_tf32_available():
+            log.info("--tf32 has no effect: this device has no such mode")
+            self.tf32 = None
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoArguments:
+    """All arguments of a training run.
+
+    Attributes:
+        recipe: what was given, as a recipe that `--config` reads again.
+    """
+
+    model: VideoModelArguments
+    data: VideoDataArguments
+    training: VideoTrainingArguments
+    recipe: str
+
+
+def todays(argv: Sequence[str]) -> list[str]:
+    """The same command line under today's names; what changed is logged."""
+    known = {entry.name for entry in fields(VideoTrainingArguments)}
+    given = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
+    out: list[str] = []
+    dropping = False
+    for part in argv:
+        if not part.startswith("--"):
+            out += [] if dropping else [part]
+            continue
+        name, sign, value = part.removeprefix("--").partition("=")
+        new = name if name in known else _RENAMED.get(name, name)
+        gone = name not in known and name in _GONE
+        dropping = gone or (new != name and new in given)
+        if gone:
+            log.info("--%s has no effect in this version of transformers", name)
+        elif dropping:
+            log.info("--%s is left out: --%s is given", name, new)
+        elif new != name:
+            log.info("--%s is --%s today", name, new)
+        out += [] if dropping else [f"--{new}", *([value] if sign else [])]
+    return out
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
+    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+    given = todays(expand(sys.argv[1:] if argv is None else argv))
+    parser = HfArgumentParser((VideoModelArguments, VideoDataArguments, VideoTrainingArguments))
+    model, data, training = parser.parse_args_into_dataclasses(device_arguments(given))
+    if model.mm_projector_type not in (None, *PROJECTORS):
+        raise ValueError(
+            f"Unknown --mm_projector_type {model.mm_projector_type!r}. "
+            f"{nearest(model.mm_projector_type, PROJECTORS)}"
+        )
+    if model.version != VERSION:
+        log.info("--version %s: the conversation is that of %s, the only one", model.version, VERSION)
+    sections = section_of({"model": VideoModelArguments, "data": VideoDataArguments})
+    return VideoArguments(model=model, data=data, training=training, recipe=recipe_text(given, sections))

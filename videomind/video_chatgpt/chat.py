@@ -1,0 +1,189 @@
+"""Answers to questions about videos: features, prompt, generation.
+
+B prompts, L tokens, N rows of a video's features, C their width.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig
+
+from videomind.video.reader import BadVideoError
+from videomind.video_chatgpt.disk import LoadedVideoModel
+from videomind.video_chatgpt.features.clip import ClipTower
+from videomind.video_chatgpt.features.frames import read_frames
+from videomind.video_chatgpt.features.store import find_features, read_features
+from videomind.video_chatgpt.tokenizer import decode
+from videomind.video_chatgpt.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
+
+log = logging.getLogger(__name__)
+
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv")  # in the order in which they are tried
+KEPT_VIDEOS = 16  # features in memory, as questions about one video follow one another
+
+
+def find_video(folder: Path, name: str) -> Path:
+    """A video by its name, with or without extension. Raises: BadVideoError when it is not there."""
+    for extension in ("", *VIDEO_EXTENSIONS):
+        path = folder / f"{name}{extension}"
+        if path.suffix and path.is_file():
+            return path
+    raise BadVideoError(f"No video {name!r} in {folder} ({', '.join(VIDEO_EXTENSIONS)})")
+
+
+class FeatureSource(Protocol):
+    """Where features come from. Both steps raise ValueError for a video that has none."""
+
+    def read(self, name: str) -> Any:
+        """What is read of a video, by its name or path; threads do it ahead."""
+
+    def features(self, found: Any) -> np.ndarray:
+        """The features (N, C) of what was read."""
+
+
+class TowerFeatures:
+    """Features made from the videos of a folder, rounded as stored ones are."""
+
+    def __init__(self, tower: ClipTower, folder: Path = Path()):
+        self.tower, self.folder = tower, folder
+
+    def read(self, name: str) -> Tensor:
+        """Decode a video: its frames, (T, S, S, 3)."""
+        path = find_video(self.folder, name)
+        frames, problems = read_frames(path, size=self.tower.shape.size)
+        for problem in problems:
+            log.warning("%s: %s", path, problem)
+        return frames
+
+    def features(self, found: Tensor) -> np.ndarray:
+        """The tower's features (N, C) of frames."""
+        return self.tower.features(found).astype(np.float16)
+
+
+class StoredFeatures:
+    """Features that were written before."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def read(self, name: str) -> np.ndarray:
+        """Read a video's file (N, C)."""
+        stem = name.removesuffix(Path(name).suffix) if name.endswith(VIDEO_EXTENSIONS) else name
+        return read_features(find_features(self.folder, stem))
+
+    def features(self, found: np.ndarray) -> np.ndarray:
+        """As they were read."""
+        return found
+
+
+class _Video:
+    """A video that is read once and whose features are made once, whichever thread asks first."""
+
+    def __init__(self, source: FeatureSource, name: str):
+        self.source, self.name, self.lock = source, name, Lock()
+        self.found: Any = None
+        self.made: np.ndarray | None = None
+
+    def read(self) -> None:
+        """Read it, unless what was read or made of it is there."""
+        with self.lock:
+            if self.made is None and self.found is None:
+                self.found = self.source.read(self.name)
+
+    def features(self) -> np.ndarray:
+        """Its features (N, C)."""
+        self.read()
+        with self.lock:
+            if self.made is None:
+                self.made, self.found = self.source.features(self.found), None
+            return self.made
+
+
+def clean(text: str) -> str:
+    """An answer without blanks around it and without the end mark; its last letters stay."""
+    return text.strip().removesuffix(END).strip()
+
+
+class VideoChat:
+    """Asks a model about videos.
+
+    Args: loaded; source of the features; mode, the conversation's template; max_new_tokens of an
+    answer; temperature of sampling, 0 is greedy.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedVideoModel,
+        source: FeatureSource,
+        *,
+        mode: str = CHAT_MODE,
+        max_new_tokens: int = 1024,
+        temperature: float = 0.2,
+    ):
+        self.model, self.tokenizer, self.mode = loaded.model.eval(), loaded.tokenizer, mode
+        self._videos = lru_cache(maxsize=KEPT_VIDEOS)(partial(_Video, source))
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 50}
+        self._generation = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            **(sampling if temperature > 0 else {"do_sample": False}),
+        )
+
+    def read_ahead(self, videos: Sequence[str]) -> None:
+        """Read videos whose features will be asked for; other threads may do it meanwhile."""
+        for video in videos:
+            with suppress(ValueError):  # `features` reads again and raises it
+                self._videos(video).read()
+
+    def features(self, video: str) -> Tensor:
+        """A video's features (N, C).
+
+        Raises: ValueError for a video that is not there or cannot be read, or features that the model
+        was not trained on.
+        """
+        found, config = self._videos(video).features(), self.model.config
+        if found.shape[1] != config.mm_hidden_size:
+            raise ValueError(
+                f"{video}: its features are {found.shape[1]} wide, the projector takes "
+                f"{config.mm_hidden_size}"
+            )
+        if config.num_video_tokens not in (None, len(found)):
+            raise ValueError(
+                f"{video}: it has {len(found)} rows of features, the model was trained on "
+                f"{config.num_video_tokens}. Use the same tower (--vision_tower)."
+            )
+        return torch.from_numpy(found)
+
+    def answer(self, asked: Sequence[tuple[Tensor, str]]) -> list[str]:
+        """Answers of one batch. Args: features (N, C) and question, B of them."""
+        ids = []
+        for features, question in asked:
+            block = VideoBlock(num_tokens=len(features), start_end=self.model.config.mm_use_vid_start_end)
+            prompt = chat_prompt(question, block, mode=self.mode)
+            ids.append(torch.tensor(self.tokenizer(prompt)["input_ids"]))
+        new = self.generate(ids, [features for features, _ in asked])
+        return [clean(decode(self.tokenizer, row)) for row in new.tolist()]
+
+    @torch.inference_mode()
+    def generate(self, ids: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
+        """New tokens of one batch. Args: ids, B of (L,); features, B of (N, C). Returns: (B, new tokens)."""
+        masks = [torch.ones_like(row) for row in ids]
+        pad = self.tokenizer.pad_token_id
+        padded = pad_sequence(list(ids), batch_first=True, padding_value=pad, padding_side="left")
+        mask = pad_sequence(masks, batch_first=True, padding_side="left")
+        device = self.model.device
+        embeds = self.model.embed(padded.to(device), torch.cat(list(features)).to(device))
+        return self.model.generate(
+            inputs_embeds=embeds, attention_mask=mask.to(device), generation_config=self._generation
+        )

@@ -1,0 +1,274 @@
+"""Pre-computes the features of a folder of videos, one file per video.
+
+    python scripts/save_spatio_temporal_clip_features.py --video_dir_path VIDEOS --clip_feat_path FEATURES
+
+Alone or under torchrun. Each file is written at once and whole; a rerun makes only what is missing, and tries
+again what failed. Threads decode ahead of the tower.
+"""
+
+import argparse
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from videomind.cores import usable_cores
+from videomind.device import default_dtype, detect, prepare_process, torch_device
+from videomind.files import write_json
+from videomind.logger import rank, run_reporting, setup_logging, world_size
+from videomind.runs.workers import in_flight, shared_order, start_processes
+from videomind.video.reader import BadVideoError
+from videomind.video_chatgpt.disk import CLIP, CLIP_336
+from videomind.video_chatgpt.features.clip import DEFAULT_BATCH, ClipTower, TowerShape, tower_config
+from videomind.video_chatgpt.features.frames import read_frames
+from videomind.video_chatgpt.features.store import (
+    FEATURE_EXTENSIONS,
+    FeatureError,
+    read_features,
+    write_features,
+)
+
+log = logging.getLogger(__name__)
+
+REPORT = "failed_videos.json"
+TOWERS = {"1.1": CLIP, "1.5": CLIP_336}
+DEFAULT_LLAVA = "1.1"
+VIDEO_EXTENSIONS = frozenset(
+    (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
+     ".vob", ".webm", ".wmv")
+)  # fmt: skip
+FAILURES = (BadVideoError, FeatureError)  # what ends one video, with a record of the reason, and not the run
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A video and the file that its features go to."""
+
+    video: Path
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A video that has no features, and why; a row of the report."""
+
+    video: str
+    reason: str
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """The video files of a folder, by name; other files are named in a notice.
+
+    Raises: ValueError when the folder is not there or holds none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"No folder of videos {folder} (--video_dir_path)")
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    videos = [path for path in entries if path.is_file() and path.suffix.lower() in VIDEO_EXTENSIONS]
+    if others := [path.name for path in entries if path not in set(videos)]:
+        log.info("%s: %d entries are no video files: %s", folder, len(others), _some(others))
+    if not videos:
+        raise ValueError(f"{folder} holds no video ({', '.join(sorted(VIDEO_EXTENSIONS))})")
+    return videos
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def output_names(videos: Sequence[Path]) -> dict[Path, str]:
+    """Names of the features' files, without extension.
+
+    As documented: a video's name up to its first dot. Where several videos share that, each keeps all but
+    its extension (`a.x` and `a.y`), which is what training data calls them (`<video id>.pkl`).
+    """
+    shared = Counter(video.name.split(".")[0] for video in videos)
+    return {v: v.stem if shared[v.name.split(".")[0]] > 1 else v.name.split(".")[0] for v in videos}
+
+
+def plan(videos: Sequence[Path], folder: Path, extension: str) -> tuple[list[Job], list[Failure]]:
+    """Where each video's features go, and the videos that cannot have a file of their own."""
+    names = output_names(videos)
+    taken = Counter(names.values())
+    if dotted := [v.name for v in videos if names[v] == v.stem != v.name.split(".")[0]]:
+        log.warning("%d videos share their name up to the first dot and keep all of it: %s",
+                    len(dotted), _some(dotted))  # fmt: skip
+    jobs = [Job(video=v, output=folder / f"{n}{extension}") for v, n in names.items() if taken[n] == 1]
+    clashes = [
+        Failure(video=str(v), reason=f"{taken[n]} videos would have their features in {n}{extension}")
+        for v, n in names.items()
+        if taken[n] > 1
+    ]
+    return jobs, clashes
+
+
+def is_done(job: Job, shape: tuple[int, int]) -> bool:
+    """Whether a video has its features; a file that cannot be read is made anew, with a warning.
+
+    Args: shape of the tower's features. Raises: ValueError for features of another shape.
+    """
+    if not job.output.is_file():
+        return False
+    try:
+        found = read_features(job.output).shape
+    except ValueError as error:
+        log.warning("%s. It is made anew.", error)
+        return False
+    if found != shape:
+        raise ValueError(
+            f"{job.output} holds features {found}, this tower gives {shape}. Choose another "
+            "--clip_feat_path, or delete it."
+        )
+    return True
+
+
+def pending_jobs(jobs: Sequence[Job], shape: tuple[int, int], *, num_workers: int) -> list[Job]:
+    """Jobs without a valid file, in order. Several processes look at a share each."""
+    share = jobs[rank() :: world_size()]
+    with ThreadPoolExecutor(max(num_workers, 1)) as pool:
+        done = pool.map(lambda job: is_done(job, shape), share)
+        done = list(tqdm(done, total=len(share), desc="look for features", disable=rank() != 0, delay=2))
+    missing = [job for job, ready in zip(share, done, strict=True) if not ready]
+    every = {job for part in _gather(missing) for job in part}
+    return [job for job in jobs if job in every]
+
+
+def _gather(value: list) -> list[list]:
+    """The lists of all processes."""
+    if not dist.is_initialized():
+        return [value]
+    found = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def extract(
+    jobs: Sequence[Job], load: Callable[[], ClipTower], *, size: int, num_workers: int
+) -> list[Failure]:
+    """Make the features of this process's share of the jobs.
+
+    Args: load, gives the tower; it is called when the first video is decoded. size, pixels of its input.
+    Returns: what failed. Raises: ValueError when the device's memory is too small.
+    """
+
+    def decode(job: Job) -> tuple[Tensor, list[str]]:
+        return read_frames(job.video, size=size)
+
+    def steps(index: int) -> Generator[Job, tuple[Tensor, list[str]], Path]:
+        frames, problems = yield jobs[index]
+        for problem in problems:
+            log.warning("%s", problem)
+        write_features(jobs[index].output, load().features(frames))
+        return jobs[index].output
+
+    failures = []
+    order = shared_order(len(jobs))
+    ended = in_flight(order, steps, decode, num_threads=num_workers, failures=FAILURES)
+    try:
+        for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
+            if isinstance(outcome, Exception):
+                video = str(jobs[index].video)
+                failures.append(Failure(video=video, reason=str(outcome).removeprefix(f"{video}: ")))
+                tell(failures[-1])
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"Too little memory on the device; try a smaller --infer_batch ({reason})") from None
+    return failures
+
+
+def tell(failure: Failure) -> None:
+    """Say that a video failed: the documented line, and the reason in the log."""
+    with tqdm.external_write_mode():
+        sys.stdout.write(f"Can't process {failure.video}\n")
+        sys.stdout.flush()
+        log.warning("Can't process %s: %s", failure.video, failure.reason)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="videomind features", description="CLIP spatio-temporal features of a folder of videos."
+    )
+    parser.add_argument("--video_dir_path", required=True, help="folder of videos")
+    parser.add_argument("--clip_feat_path", required=True, help="folder for the features")
+    parser.add_argument("--infer_batch", type=int, default=DEFAULT_BATCH, help="frames per forward pass")
+    parser.add_argument("--vision_tower", help=f"folder or hub id of a CLIP (default: {TOWERS['1.1']})")
+    parser.add_argument(
+        "--llava", choices=sorted(TOWERS), help="choose the tower by LLaVA's version; --vision_tower decides"
+    )
+    names = [extension[1:] for extension in FEATURE_EXTENSIONS]
+    parser.add_argument("--format", default=names[0], choices=names, help="of the files")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ...")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"),
+                        help="of the tower; auto: float16, on a CPU float32")  # fmt: skip
+    threads = min(8, usable_cores())
+    parser.add_argument("--num_workers", type=int, default=threads, help="threads that decode ahead")
+    return parser
+
+
+def choose_tower(args: argparse.Namespace) -> str:
+    """The tower's name: what is given, else LLaVA's, else that of LLaVA 1.1."""
+    if args.vision_tower and args.llava:
+        log.info("--vision_tower %s decides, not --llava %s", args.vision_tower, args.llava)
+    return args.vision_tower or TOWERS[args.llava or DEFAULT_LLAVA]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Extract what the command line names. Raises: ValueError for arguments that cannot be used."""
+    if args.infer_batch < 1 or args.num_workers < 0:
+        raise ValueError(
+            f"--infer_batch must be at least 1 and --num_workers at least 0, not {args.infer_batch} and "
+            f"{args.num_workers}"
+        )
+    prepare_process(detect())
+    start_processes()
+    device, name, folder = torch_device(args.device), choose_tower(args), Path(args.clip_feat_path)
+    dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
+    shape = TowerShape.of(tower_config(name))
+    jobs, clashes = plan(find_videos(Path(args.video_dir_path)), folder, f".{args.format}")
+    pending = pending_jobs(jobs, shape.features, num_workers=args.num_workers)
+    log.info("%s: %d of %d videos have their features", folder, len(jobs) - len(pending), len(jobs))
+
+    @cache
+    def load() -> ClipTower:
+        return ClipTower.from_pretrained(name, device=device, dtype=dtype, batch=args.infer_batch)
+
+    failures = extract(pending, load, size=shape.size, num_workers=args.num_workers)
+    failures = [failure for part in _gather(failures) for failure in part]
+    if rank() == 0:
+        for clash in clashes:
+            tell(clash)
+        finish(folder, made=len(pending) - len(failures), failures=failures + clashes)
+
+
+def finish(folder: Path, *, made: int, failures: Sequence[Failure]) -> None:
+    """Write the report of what failed and say how the run went. Args: made, files that it wrote."""
+    report = folder / REPORT
+    if failures or report.is_file():
+        write_json(report, [asdict(failure) for failure in sorted(failures, key=lambda f: f.video)])
+    if failures:
+        log.warning(
+            "%d videos failed; the reasons are in %s, a rerun tries them again", len(failures), report
+        )
+    log.info("Wrote %d files to %s", made, folder) if made else log.info("%s: nothing to do", folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    setup_logging()
+    args = build_parser().parse_args(argv)
+    return run_reporting(log, lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

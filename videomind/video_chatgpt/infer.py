@@ -1,0 +1,309 @@
+"""Asks Video-ChatGPT about one video, a folder of videos, or the videos of an evaluation file.
+
+    videomind chat --model-name LLAVA --projection_path mm_projector.bin --video_path v.mp4 --question "..."
+    videomind chat ... --video_dir VIDEOS --question "..." --output_dir OUT --output_name all
+    videomind chat ... --video_dir VIDEOS --gt_file general.json --output_dir OUT --output_name general
+
+Without `--question` one video is asked what stdin holds, a line at a time. An evaluation file may be run
+under torchrun; every finished row is written at once, and a rerun does what is missing or failed.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+from transformers import set_seed
+
+from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
+from videomind.files import read_json, write_text
+from videomind.logger import rank, run_reporting, setup_logging
+from videomind.model.checkpoint import LoadSettings
+from videomind.roles import nearest
+from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
+from videomind.video_chatgpt.chat import (
+    VIDEO_EXTENSIONS,
+    FeatureSource,
+    StoredFeatures,
+    TowerFeatures,
+    VideoChat,
+)
+from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel, load_chat
+from videomind.video_chatgpt.features.clip import ClipTower
+from videomind.video_chatgpt.model import VideoChatGPTConfig
+from videomind.video_chatgpt.vicuna import CHAT_MODE, SYSTEMS
+
+log = logging.getLogger(__name__)
+
+# The fields of a row that are questions, and where the answers go; the first that fits decides.
+KINDS = ({"Q1": "pred1", "Q2": "pred2"}, {"Q": "pred"}, {"question": "pred"})
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="videomind chat", description="Answers questions about videos.")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model-name", "--model_name", required=True, help="LLaVA (either layout), or whole")
+    model.add_argument("--projection_path", "--projection-path", help="adapter: mm_projector.bin")
+    model.add_argument("--vision_tower", "--vision_tower_name", help="CLIP (default: the model's)")
+    model.add_argument("--clip_feat_path", help="folder of stored features, instead of a vision tower")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ...")
+    model.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
+    model.add_argument("--attn_implementation", default="auto")
+    what = parser.add_argument_group("what is asked")
+    what.add_argument("--video_path", help="one video")
+    what.add_argument("--video_dir", help="folder of videos (.mp4, .avi, .mov, .mkv)")
+    what.add_argument("--question", help="about the video, or every video of the folder")
+    what.add_argument("--gt_file", help="evaluation file: rows of video_name and Q, or Q1 and Q2, with A")
+    what.add_argument("--gt_file_question", help="zero-shot: rows of video_name, question, question_id")
+    what.add_argument("--gt_file_answers", help="zero-shot: rows of answer, in the same order")
+    how = parser.add_argument_group("how")
+    how.add_argument("--conv-mode", "--conv_mode", default=CHAT_MODE, help=" or ".join(SYSTEMS))
+    how.add_argument("--temperature", type=float, default=0.2, help="of sampling; 0 is greedy")
+    how.add_argument("--max_new_tokens", type=int, default=1024)
+    how.add_argument("--batch_size", type=int, default=1, help="rows that are answered at once")
+    how.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")
+    how.add_argument("--seed", type=int, default=42)
+    out = parser.add_argument_group("output of a folder or an evaluation file")
+    out.add_argument("--output_dir", help="folder")
+    out.add_argument("--output_name", help="the answers go to <output_dir>/<output_name>.json")
+    return parser
+
+
+def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What is asked, a row each. Raises: ValueError that names the file and the row."""
+    if args.gt_file_question or args.gt_file_answers:
+        return _zero_shot_rows(args.gt_file_question, args.gt_file_answers)
+    if args.gt_file:
+        return _checked(read_json(args.gt_file), args.gt_file)
+    if not args.question:
+        raise ValueError("--video_dir needs --question, or an evaluation file (--gt_file)")
+    folder = Path(args.video_dir)
+    names = sorted(p.name for p in folder.glob("*") if p.suffix.lower() in VIDEO_EXTENSIONS)
+    if not names:
+        raise ValueError(f"No videos in {folder} (--video_dir). Allowed: {', '.join(VIDEO_EXTENSIONS)}.")
+    return [{"video_name": name, "Q": args.question} for name in names]
+
+
+def _zero_shot_rows(questions: str | None, answers: str | None) -> list[dict[str, Any]]:
+    """Questions and answers of two files, matched by their order."""
+    if not (questions and answers):
+        raise ValueError("--gt_file_question and --gt_file_answers go together")
+    asked, given = _checked(read_json(questions), questions), read_json(answers)
+    if not isinstance(given, list) or len(given) != len(asked):
+        raise ValueError(
+            f"{answers} does not hold one answer for each of the {len(asked)} rows of {questions}"
+        )
+    rows = []
+    for number, (row, answer) in enumerate(zip(asked, given, strict=True)):
+        ids = [entry.get("question_id") for entry in (row, answer)]
+        if "answer" not in answer or None not in ids and ids[0] != ids[1]:
+            raise ValueError(f"{answers}, row {number}, is not the answer to question {ids[0]!r}")
+        kept = {"video_name": row["video_name"], "id": row.get("question_id", row["video_name"])}
+        rows.append({**kept, "question": row["question"], "answer": answer["answer"]})
+    return rows
+
+
+def _checked(rows: Any, path: str) -> list[dict[str, Any]]:
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path} holds no list of questions")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or not isinstance(row.get("video_name"), str) or kind_of(row) is None:
+            raise ValueError(
+                f"{path}, row {number}, has no video_name with Q, Q1 and Q2, or question: {row!r}"
+            )
+    return rows
+
+
+def kind_of(row: dict[str, Any]) -> dict[str, str] | None:
+    """Its questions, and where the answers go; None for a row without."""
+    return next((k for k in KINDS if all(isinstance(row.get(name), str) for name in k)), None)
+
+
+# ---- model ----
+
+
+def load_model(args: argparse.Namespace) -> LoadedVideoModel:
+    """The model of the command line, on its device."""
+    device = torch_device(args.device)
+    dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
+    attn = attention(args.attn_implementation, device.type, dtype)
+    settings = LoadSettings(dtype=dtype, attn_implementation=attn)
+    loaded = load_chat(args.model_name, args.projection_path, settings)
+    loaded.model.to(device)
+    return loaded
+
+
+def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureSource:
+    """Stored features, or the vision tower. Raises: ValueError for one the model was not trained on."""
+    if args.clip_feat_path:
+        return StoredFeatures(Path(args.clip_feat_path))
+    config: VideoChatGPTConfig = model.config
+    name = args.vision_tower or config.mm_vision_tower or CLIP
+    tower = ClipTower.from_pretrained(name, device=model.device, dtype=model.dtype)
+    rows, width = tower.shape.features
+    if width != config.mm_hidden_size or config.num_video_tokens not in (None, rows):
+        raise ValueError(
+            f"The vision tower {name} gives features {(rows, width)}, but the model was trained on "
+            f"{(config.num_video_tokens, config.mm_hidden_size)}. Choose that tower (--vision_tower)."
+        )
+    return TowerFeatures(tower, Path(args.video_dir) if args.video_dir else Path())
+
+
+def load_videochat(args: argparse.Namespace) -> VideoChat:
+    """What answers."""
+    loaded = load_model(args)
+    return VideoChat(
+        loaded,
+        feature_source(args, loaded.model),
+        mode=args.conv_mode,
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+    )
+
+
+# ---- runs ----
+
+
+def run_video(args: argparse.Namespace) -> None:
+    """Answer questions about one video on stdout."""
+    chat = load_videochat(args)
+    set_seed(args.seed)
+    features = chat.features(Path(args.video_path).name if args.clip_feat_path else args.video_path)
+    for question in _questions(args.question):
+        sys.stdout.write(chat.answer([(features, question)])[0] + "\n")
+        sys.stdout.flush()
+
+
+def _questions(given: str | None) -> Iterable[str]:
+    if given:
+        return [given]
+    if sys.stdin.isatty():
+        log.info("Type a question and Enter; Ctrl-D ends")
+    return (line.strip() for line in sys.stdin if line.strip())
+
+
+def run_rows(args: argparse.Namespace) -> int:
+    """Answer all rows and write one JSON. Returns: how many failed."""
+    if not (args.output_dir and args.output_name):
+        raise ValueError("A folder or an evaluation file needs --output_dir and --output_name")
+    rows = read_rows(args)
+    start_processes()
+    apart = (
+        "output_dir",
+        "output_name",
+        "device",
+        "batch_size",
+        "num_threads",
+        "video_dir",
+        "clip_feat_path",
+    )
+    settings = {name: value for name, value in vars(args).items() if name not in apart}
+    out = Path(args.output_dir) / f"{args.output_name}.json"
+    results = ResultFile(out.with_suffix(".parts"), settings | {"rows": len(rows)}, flag="--output_name")
+    done = results.done(failed=False)
+    pending = [i for i in range(len(rows)) if i not in done]
+    if dist.is_initialized():
+        dist.barrier()  # every process has read what is done before one writes more
+    log.info("%d questions, %d of them answered", len(rows), len(rows) - len(pending))
+    if pending:
+        batches = [
+            pending[start : start + args.batch_size] for start in range(0, len(pending), args.batch_size)
+        ]
+        answer_rows(
+            load_videochat(args), rows, batches, results, seed=args.seed, num_threads=args.num_threads
+        )
+    if dist.is_initialized():
+        dist.barrier()
+    return finish(results, out, len(rows)) if rank() == 0 else 0
+
+
+def answer_rows(
+    chat: VideoChat,
+    rows: Sequence[dict[str, Any]],
+    batches: Sequence[Sequence[int]],
+    results: ResultFile,
+    *,
+    seed: int,
+    num_threads: int,
+) -> None:
+    """Answer this process's share of batches of rows, and write each row as it is done."""
+
+    def steps(number: int) -> Generator[list[str], None, int]:
+        indices = batches[number]
+        yield [rows[index]["video_name"] for index in indices]
+        asked: list[tuple[Tensor, str]] = []
+        places: list[tuple[int, str]] = []
+        for index in indices:
+            try:
+                features = chat.features(rows[index]["video_name"])
+            except ValueError as error:
+                log.warning("%s: %s", rows[index]["video_name"], error)
+                results.append(index, {**_kept(rows[index]), "error": str(error)})
+                continue
+            for name, field in kind_of(rows[index]).items():
+                asked.append((features, rows[index][name]))
+                places.append((index, field))
+        set_seed(seed + indices[0])  # the same answers after a kill
+        answers = chat.answer(asked) if asked else []
+        for index in dict(places):
+            found = {field: text for (i, field), text in zip(places, answers, strict=True) if i == index}
+            results.append(index, {**_kept(rows[index]), **found})
+        return len(indices)
+
+    order = shared_order(len(batches))
+    ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads, failures=())
+    for _ in tqdm(ended, total=len(batches), disable=rank() != 0):
+        pass
+
+
+def _kept(row: dict[str, Any]) -> dict[str, Any]:
+    """What of a row goes to the output; a zero-shot one is known by its id alone, as published."""
+    return {name: value for name, value in row.items() if "question" not in row or name != "video_name"}
+
+
+def finish(results: ResultFile, out: Path, count: int) -> int:
+    """Write all rows in order, those that failed with their reason. Returns: how many failed."""
+    records = results.done()
+    if missing := [i for i in range(count) if i not in records]:
+        raise RuntimeError(f"{len(missing)} of {count} rows have no result (first: {missing[:5]})")
+    rows = [records[i] for i in range(count)]
+    write_text(out, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    failed = sum("error" in row for row in rows)
+    log.info("Wrote %s: %d answered, %d failed (their rows say why)", out, count - failed, failed)
+    return failed
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ask what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    prepare_process(detect())
+    if args.conv_mode not in SYSTEMS:
+        raise ValueError(
+            f"Unknown conversation {args.conv_mode!r} (--conv-mode). {nearest(args.conv_mode, SYSTEMS)}"
+        )
+    if args.batch_size < 1 or args.temperature < 0:
+        raise ValueError("--batch_size must be at least 1 and --temperature at least 0")
+    if not (args.video_path or args.video_dir or args.clip_feat_path):
+        raise ValueError("Nothing to look at: give --video_path, --video_dir or --clip_feat_path")
+    several = args.video_dir or args.gt_file or args.gt_file_question or args.gt_file_answers
+    if bool(args.video_path) == bool(several):
+        raise ValueError("Give either --video_path, or --video_dir with --question or an evaluation file")
+    (run_video if args.video_path else run_rows)(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    args = build_parser().parse_args(argv)
+    setup_logging(Path(args.output_dir) / "chat.log" if args.output_dir else None)
+    return run_reporting(log, lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

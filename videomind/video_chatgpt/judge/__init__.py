@@ -1,0 +1,1 @@
+"""Answers judged by a language model: criteria, judges, their replies."""

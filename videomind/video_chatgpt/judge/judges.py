@@ -1,0 +1,52 @@
+"""Who judges: a chat model behind an endpoint, or a rule that needs none, for tests and a first look.
+
+A judge is a function of a criterion and the fields of one prediction that returns text: a Python dictionary
+with a score from 0 to 5, and with `pred`, yes or no, where the criterion asks for it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from videomind.endpoint import Endpoint
+from videomind.video_chatgpt.judge.criteria import Criterion
+
+Judge = Callable[[Criterion, Mapping[str, str]], str]
+MAX_TOKENS = 256  # of a reply
+MAX_SCORE = 5
+RIGHT = 0.5  # share of the answer's words from which on the keyword judge says yes
+
+
+def endpoint_judge(endpoint: Endpoint) -> Judge:
+    """A chat model as judge. It raises EndpointError when it does not answer."""
+    return lambda criterion, fields: endpoint.ask(criterion.prompt(fields), max_tokens=MAX_TOKENS)
+
+
+def exact(criterion: Criterion, fields: Mapping[str, str]) -> str:
+    """Full score for the same words in the same order; case and punctuation do not count."""
+    return _by_likeness(criterion, fields, lambda answer, given: float(answer == given))
+
+
+def keywords(criterion: Criterion, fields: Mapping[str, str]) -> str:
+    """The share of the correct answer's words that the given one holds."""
+
+    def recall(answer: list[str], given: list[str]) -> float:
+        return len(set(answer) & set(given)) / len(set(answer)) if answer else float(not given)
+
+    return _by_likeness(criterion, fields, recall)
+
+
+def _by_likeness(
+    criterion: Criterion, fields: Mapping[str, str], likeness: Callable[[list[str], list[str]], float]
+) -> str:
+    """A reply from the likeness, 0 to 1, of the correct answer and the (least like) given one."""
+    answer = _words(fields["a"])
+    found = min(likeness(answer, _words(text)) for name, text in fields.items() if name.startswith("pred"))
+    verdict = {"pred": "yes" if found >= RIGHT else "no"} if criterion.verdict else {}
+    return str({**verdict, "score": round(MAX_SCORE * found)})
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+LOCAL_JUDGES: dict[str, Judge] = {"exact": exact, "keywords": keywords}

@@ -1,0 +1,138 @@
+"""Conversations about a video as Vicuna reads them: prompts, token ids, and which tokens are learned.
+
+L tokens, N rows of a video's features. Training and inference share the templates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from videomind.dataset.schema import VIDEO
+from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
+from videomind.roles import nearest
+from videomind.video_chatgpt.tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
+
+USER, ASSISTANT = "USER", "ASSISTANT"
+END = "</s>"
+TRAINING_MODE, CHAT_MODE = "vicuna_v1_1", "video-chatgpt_v1"
+# The texts that the published models were trained and evaluated with; the second has no blank after
+# "language.", as published.
+SYSTEMS = {
+    TRAINING_MODE: "A chat between a curious user and an artificial intelligence assistant. The assistant "
+    "gives helpful, detailed, and polite answers to the user's questions.",
+    CHAT_MODE: "You are Video-ChatGPT, a large vision-language assistant. You are able to understand the "
+    "video content that the user provides, and assist the user with a variety of tasks using natural "
+    "language.Follow the instructions carefully and explain your answers in detail based on the provided "
+    "video.",
+}
+_SPEAKERS = {"human": USER, "gpt": ASSISTANT}
+_ANSWER = f" {ASSISTANT}: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoBlock:
+    """What `<video>` becomes. Attributes: num_tokens, N; start_end, whether two more tokens enclose it."""
+
+    num_tokens: int
+    start_end: bool
+
+    def __str__(self) -> str:
+        patches = VIDEO_PATCH * self.num_tokens
+        return f"{VIDEO_START}{patches}{VIDEO_END}" if self.start_end else patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Tokens of one training sample.
+
+    Attributes: input_ids, labels: (L,); ignored, why nothing of it is learned, else None.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    ignored: str | None = None
+
+
+def chat_prompt(question: str, block: VideoBlock, *, mode: str = CHAT_MODE) -> str:
+    """What the model answers to. Raises: ValueError for an unknown mode."""
+    if mode not in SYSTEMS:
+        raise ValueError(f"Unknown conversation {mode!r} (--conv-mode). {nearest(mode, SYSTEMS)}")
+    return f"{SYSTEMS[mode]} {USER}: {question}\n{block} {ASSISTANT}:"
+
+
+def training_prompt(
+    turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, video_first: bool = False
+) -> str:
+    """The text of one sample.
+
+    Args: turns, of `from` (human or gpt) and `value`; block, of a sample with video; video_first, put the
+    video of the first turn into a prefix of its own.
+    Raises: BadSampleError when the speakers do not alternate.
+    """
+    if block is not None and video_first and turns and VIDEO in turns[0]["value"]:
+        text = turns[0]["value"].replace(VIDEO, "").strip()
+        turns = [{**turns[0], "value": f"{VIDEO} {_speaker(turns[0])}: {text}"}, *turns[1:]]
+    if turns and _speaker(turns[0]) == ASSISTANT:
+        turns = turns[1:]  # an answer to nothing
+    prompt = f"{SYSTEMS[TRAINING_MODE]} "
+    for position, turn in enumerate(turns):
+        speaker, closing = (ASSISTANT, END) if position % 2 else (USER, " ")
+        if _speaker(turn) != speaker:
+            raise BadSampleError(f"turn {position + 1} is from {turn['from']!r}, but {speaker} is to speak")
+        text = turn["value"] if block is None else turn["value"].replace(VIDEO, str(block))
+        prompt += f"{speaker}: {text}{closing}" if text else f"{speaker}:"
+    return prompt
+
+
+def _speaker(turn: Mapping[str, str]) -> str:
+    if turn["from"] not in _SPEAKERS:
+        raise BadSampleError(f"a turn is from {turn['from']!r}. {nearest(turn['from'], _SPEAKERS)}")
+    return _SPEAKERS[turn["from"]]
+
+
+def _malformed(prompt: str, upto: int) -> str | None:
+    """Why the original learns nothing from a prompt: its markers are not where a reader expects them.
+
+    Args: upto, characters that count (the rest is cut off).
+    """
+    position = 0
+    *rounds, rest = prompt.split(END)
+    for number, text in enumerate(rounds, 1):
+        if position >= upto:
+            return None
+        if text.count(_ANSWER) != 1:
+            return f"round {number} has no answer, or {ASSISTANT!r} or {END!r} within a text"
+        position += len(text) + len(END)
+    return "it does not end with an answer" if rest and position < upto else None
+
+
+def label(prompt: str, tokenizer: PreTrainedTokenizerFast, *, max_length: int) -> Labelled:
+    """Encode a training prompt; the answers are learned, each with the `</s>` that ends it.
+
+    Which tokens belong to an answer follows from their places in the text, so it is right for every
+    tokenizer, whatever it does to blanks around special tokens.
+
+    Args: max_length, tokens that are kept.
+    """
+    encoded = tokenizer(prompt, return_offsets_mapping=True)
+    ids = torch.tensor(encoded["input_ids"])
+    starts = torch.tensor([start for start, _ in encoded["offset_mapping"]])
+    cut = len(ids) > max_length
+    ignored = _malformed(prompt, int(starts[max_length]) if cut else len(prompt))
+    ids, starts = ids[:max_length], starts[:max_length]
+    labels = torch.full_like(ids, IGNORE_INDEX)
+    if not cut and tokenizer.pad_token_id in ids:
+        ignored = ignored or f"{tokenizer.pad_token!r}, which pads, is within a text"
+    if ignored:
+        return Labelled(input_ids=ids, labels=labels, ignored=ignored)
+    end = 0
+    for text in prompt.split(END)[:-1]:
+        first = end + text.find(_ANSWER) + len(_ANSWER.rstrip())
+        end += len(text) + len(END)
+        answer = (starts >= first) & (starts < end)
+        labels[answer] = ids[answer]
+    nothing = f"its first {max_length} tokens (--model_max_length) hold no answer"
+    return Labelled(input_ids=ids, labels=labels, ignored=None if (labels >= 0).any() else nothing)
