@@ -18,7 +18,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from videomind.agent.agent import VideoMind, video_annotation
-from videomind.agent.chain import Chain
+from videomind.agent.chain import Chain, annotation_fields
 from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
@@ -27,6 +27,7 @@ from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
+from videomind.prediction import Prediction
 from videomind.roles import budget_numbers
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
@@ -178,10 +179,10 @@ def predict(
         anno = annotations[pending[position]]
         if isinstance(outcome, Exception):
             log.warning("%s: %s", anno.video_path, outcome)
-            record = {**anno.to_dict(), "error": str(outcome), "grounder_success": False}
+            found = Prediction(annotation=annotation_fields(anno), error=str(outcome), grounder_success=False)
         else:
-            record = outcome.to_record(anno)
-        results.append(pending[position], record)
+            found = outcome.prediction(anno)
+        results.append(pending[position], found.to_json())
 
 
 def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
@@ -213,7 +214,7 @@ def run_video(args: argparse.Namespace) -> int:
     settings = replace(chain_settings(args), open_ended=True)
     anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
     result = agent.ask(anno, settings)
-    line = json.dumps(result.to_record(anno), ensure_ascii=False)
+    line = json.dumps(result.prediction(anno).to_json(), ensure_ascii=False)
     write_text(Path(args.pred_path) / RESULT, line + "\n")
     if result.candidates:
         best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
