@@ -1,6 +1,6 @@
 """CUDA, Ascend NPU or CPU: the one place that knows what runs here and what follows from it.
 
-`python -m videomind.device` prints the same facts as shell variables, for the launch scripts.
+`python -m videomind.device` prints the same facts as shell variables, for scripts of your own.
 """
 
 import importlib.util
@@ -128,7 +128,7 @@ def peak_memory_gib() -> float:
 
 
 def shell_facts() -> str:
-    """Shell assignments: DEVICE_KIND, DEVICE_BACKEND, DEVICE_COUNT, DEVICE_VARIABLE."""
+    """What a script may want to know of this machine, as shell assignments."""
     device = detect()
     return "\n".join(
         (

@@ -1,7 +1,6 @@
 """Scenes to H.264 files: a textured background that pans, grey distractors, and the events in colour."""
 
 import math
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,6 +10,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from videomind.cores import usable_cores
 from videomind.synthetic.phrases import COLOURS, FLOORS
 from videomind.synthetic.scenes import Event, Scene
 
@@ -147,7 +147,7 @@ def render_all(
     Args: workers, processes; None: one per core, at most 8; 1: within this process. name, for progress.
     """
     jobs = [(scene, folder / f"{scene.vid}.mp4") for scene in scenes]
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    workers = min(8, usable_cores()) if workers is None else workers
     progress = tqdm(total=len(jobs), desc=f"render {name}", unit="video")
     with progress:
         if workers <= 1:

@@ -8,7 +8,6 @@ again what failed. Threads decode ahead of the tower.
 
 import argparse
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -22,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from videomind.cores import usable_cores
 from videomind.device import default_dtype, detect, prepare_process, torch_device
 from videomind.files import write_json
 from videomind.logger import rank, run_reporting, setup_logging, world_size
@@ -211,7 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ...")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"),
                         help="of the tower; auto: float16, on a CPU float32")  # fmt: skip
-    threads = min(8, os.cpu_count() or 1)
+    threads = min(8, usable_cores())
     parser.add_argument("--num_workers", type=int, default=threads, help="threads that decode ahead")
     return parser
 
