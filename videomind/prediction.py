@@ -1,13 +1,17 @@
-"""Prediction: what the agent found for one annotation, a line of output.jsonl.
+"""Prediction: what the agent found for one annotation, a line of output.jsonl; and what a run predicts.
 
-The agent writes it, evaluation reads it. Its keys are those of the published format, so that files of the
-original read as well; here alone they are spelled.
+The agent writes them, evaluation reads them. The keys of a line are those of the published format, so that
+files of the original read as well; here alone they are spelled.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from videomind.files import read_json, write_json
+
+SPLIT_FILE = "split.json"
 UNKNOWN = "unknown"  # the source or the task of a record that names none
 _SHOWN = 80  # characters of a wrong value in a message
 
@@ -93,6 +97,45 @@ class Prediction:
         return cls(annotation=annotation, keys=tuple(row), **found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictedSplit:
+    """What a run predicts; a small file beside its predictions.
+
+    Attributes:
+        dataset: as the command line names it.
+        split: its name.
+        scorer: how the predictions are scored, as `Source.scorer` names it.
+        samples: how many there are to predict.
+        dropped: reason to count of annotations that were left out before.
+    """
+
+    dataset: str
+    split: str
+    scorer: str
+    samples: int
+    dropped: Mapping[str, int]
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of a run."""
+        write_json(folder / SPLIT_FILE, {**asdict(self), "dropped": dict(self.dropped)})
+
+    @classmethod
+    def read(cls, folder: Path) -> "PredictedSplit | None":
+        """Read it from the folder of a run; None where predictions were written by something else.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        path = folder / SPLIT_FILE
+        if not path.is_file():
+            return None
+        row = read_json(path)
+        names = {field.name for field in fields(cls)}
+        if not isinstance(row, dict) or row.keys() != names:
+            raise ValueError(f"{path} does not hold what a run predicts ({', '.join(sorted(names))})")
+        return cls(**row)
+
+
 def read_predictions(rows: Iterable[tuple[str, Any]]) -> list[Prediction]:
     """Read the JSON objects of several lines.
 
@@ -150,3 +193,4 @@ _FORMS: dict[str, _Form] = {
     "answerer_response": _TEXT,
     "response": _TEXT,
 }
+PUBLISHED_KEYS = frozenset(_FORMS)
