@@ -77,7 +77,7 @@ def test_records(golden, pipelines, case):
 
 
 def compare_record(result: Result, anno: Annotation, output: dict, calls: list[dict], unit_s: float) -> None:
-    record = result.to_record(anno)
+    record = result.prediction(anno).to_json()
     recorded = {name: value for name, value in output.items() if value is not None}
     # An unreadable plan is said to be one, which the original only printed.
     unreadable = record.pop("planner_unparsable", False)
