@@ -12,7 +12,7 @@ INLINE = [c["id"] for c in golden_manifest("eval")["cases"] if c["inputs"] == "i
 def compare_check_ans(case: dict) -> None:
     """One row of the answer cases."""
     ours = check_ans(case["response"], num_options=case["num_options"], ans=case["ans"])
-    # Row 38: where the original crashes (its exception's name is recorded), the answer is unparsable.
+    # D501: where the original crashes (its exception's name is recorded), the answer is unparsable.
     crashed = isinstance(case["result"], str)
     assert ours is (None if crashed else case["result"]), case
 
@@ -51,7 +51,8 @@ def overall(records, table="iou", **kwargs):
 
 
 @pytest.mark.parametrize("response", ["", ".", "( )", " A", None])
-def test_an_answer_without_a_first_letter_is_unparsable_row_38(response):
+def test_an_answer_without_a_first_letter_is_unparsable(response):
+    """D501."""
     assert check_ans(response, num_options=4, ans="A") is None
 
 
@@ -60,6 +61,7 @@ def test_an_answer_without_a_first_letter_is_unparsable_row_38(response):
     [("(b) two", True), (".b", True), ("Because", True), ("C", False), ("The B", None), ("E", None)],
 )
 def test_only_the_first_letter_of_an_answer_counts(response, right):
+    """K504."""
     assert check_ans(response, num_options=4, ans="B") is right
 
 
@@ -77,11 +79,13 @@ def test_a_prediction_beyond_the_fifth_never_counts():
 
 
 @pytest.mark.parametrize("threshold", [3, 5, 7])
-def test_an_overlap_equal_to_the_threshold_is_a_hit_row_37(threshold):
+def test_an_overlap_equal_to_the_threshold_is_a_hit(threshold):
+    """K505."""
     assert overall([record([[0, threshold]])]).values[f"R1@0.{threshold}"] == 100
 
 
-def test_iop_divides_by_the_prediction_and_is_0_without_length_row_39():
+def test_iop_divides_by_the_prediction_and_is_0_without_length():
+    """K506."""
     inside, point = record([[2, 4]]), record([[3, 3]])
     values = overall([inside, point], "iop").values
     assert values["mIoP"] == 50
@@ -90,7 +94,8 @@ def test_iop_divides_by_the_prediction_and_is_0_without_length_row_39():
 
 @pytest.mark.parametrize("empty", [record([]), record([[0, 10]], span=[]), record([], span=[])])
 @pytest.mark.parametrize("mode", [{}, {"mode": CGBENCH}])
-def test_empty_windows_or_predictions_score_0_row_40(empty, mode):
+def test_empty_windows_or_predictions_score_0(empty, mode):
+    """D502."""
     scores = overall([record([[0, 10]]), empty], **mode)
     assert scores.samples == 2
     assert scores.values["mIoU"] == 50 and scores.values["R1@0.5"] == 50
@@ -137,12 +142,13 @@ def test_grounded_accuracy():
 def test_cgbench_takes_the_union_with_all_clues_and_confident_predictions():
     row = record([[0, 10], [20, 30], [40, 50]], span=[(0, 10), (20, 30)], conf=[0.1, 0.6, 0.5])
     top1, joined = (overall([row], mode=CGBENCH, conf_thr=t).values for t in (0.0, 0.5))
-    assert top1["mIoU"] == 50  # row 37: a threshold of 0 is "off"
+    assert top1["mIoU"] == 50  # K505: a threshold of 0 is "off"
     assert joined["mIoU"] == 100
     assert overall([row], conf_thr=0.5).values["mIoU"] == 100  # outside CG-Bench it is ignored
 
 
-def test_cgbench_counts_overlapping_windows_twice_row_37():
+def test_cgbench_counts_overlapping_windows_twice():
+    """K505."""
     row = record([[0, 10]], span=[(0, 10), (0, 10)])
     assert overall([row], mode=CGBENCH).values["mIoU"] == pytest.approx(200)
 
