@@ -72,8 +72,8 @@ def test_tables_of_the_original(golden, tmp_path, capsys, case_id):
     assert code == 0
     assert parse_log((tmp_path / "run/metrics.log").read_text(encoding="utf-8")) == parse_log(shown)
     if case["outputs"].endswith(".error.txt"):
-        # Row 38: the original crashes on an answer without a letter; here it is unparsable.
-        # Row 40: empty windows or predictions score 0.
+        # D501: the original crashes on an answer without a letter; here it is unparsable.
+        # D502: empty windows or predictions score 0.
         rows = read_records(tmp_path / "run").rows
         empty = any(row.get(key) == [] for row in rows for key in ("span", "pred"))
         assert empty or parse_log(shown)["QA", "all", "Failed"] > 0
