@@ -59,7 +59,7 @@ def close(ours, theirs) -> bool:
 
 
 def escaped_plan_fix(sample: Sample, recorded: str) -> Sample:
-    """Fix of section 6 of the data sets' facts: the original put queries into the plan unescaped.
+    """D107: the original put queries into the plan unescaped.
 
     Where that gave invalid JSON, ours is valid and means the same; the rest of the case is then compared
     with the recorded text.

@@ -74,7 +74,7 @@ SMALL = ("--model-name", str(WHOLE), "--max_new_tokens", "4", "--temperature", "
 
 @pytest.mark.parametrize("row", GOLDEN.json("d_samples/postprocess_table.json"))
 def test_answers_keep_their_last_letters(row):
-    """The original cut every s, /, < and > off the end."""
+    """D617: the original cut every s, /, < and > off the end."""
     assert clean(row["raw"]) == row["raw"].strip().removesuffix("</s>").strip()
     assert clean(row["raw"]).startswith(row["cleaned"])
 
@@ -151,7 +151,7 @@ def test_files_that_are_none(ask, capfd, files, words):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_missing_video_is_not_replaced(ask, first):
-    """Defect 12: the first one was a NameError, a later one got the previous video's answer."""
+    """D612: the first one was a NameError, a later one got the previous video's answer."""
     lost = {"video_name": "lost", "Q": "What is A?", "A": "It."}
     code, rows = ask(gt_file=[lost, *GENERAL] if first else [*GENERAL, lost])
     assert code == 0 and len(rows) == 5

@@ -132,7 +132,7 @@ class Harmful:
 
 
 def test_weights_run_nothing(tmp_path, monkeypatch):
-    """Defect 1: a .bin could run anything."""
+    """D601: a .bin could run anything."""
     monkeypatch.chdir(tmp_path)
     torch.save({"model.mm_projector.weight": Harmful()}, "mm_projector.bin")
     with pytest.raises(ValueError, match="mm_projector.bin is refused"):
@@ -158,7 +158,7 @@ def trained(**kwargs) -> LoadedVideoModel:
 
 @pytest.mark.parametrize("has_start_end", [True, False])
 def test_an_adapter_holds_all_that_the_base_lacks(tmp_path, has_start_end):
-    """Defect 6: the output rows of the new tokens were lost, and random again at inference."""
+    """D606: the output rows of the new tokens were lost, and random again at inference."""
     loaded = trained(has_start_end=has_start_end)
     loaded.model.config.mm_use_vid_start_end = has_start_end
     save_video_adapter(adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
@@ -226,7 +226,7 @@ def test_training_goes_on_from_an_adapter(tmp_path, form):
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "nested"])
 def test_a_whole_model_is_read_back(tmp_path, kind):
-    """Defect 4: full fine-tuning saved no weights at all."""
+    """D604: full fine-tuning saved no weights at all."""
     base = BASE
     if kind != "linear":
         base = {"mlp": mlp_base, "nested": nested_base}[kind](tmp_path / "base")

@@ -81,7 +81,7 @@ def test_the_number_of_tokens_is_that_of_the_features(dataset, tmp_path):
 )
 @pytest.mark.parametrize("is_lazy", [True, False])
 def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, is_lazy):
-    """Defects 8 and 10: they gave an IndexError, another video, or a loss that is no number."""
+    """D608 and D610: they gave an IndexError, another video, or a loss that is no number. D620: `is_lazy`."""
     item = dataset(bad, *[GOOD] * 20, is_lazy=is_lazy)[0]
     assert len(item.bad) == 1 and item.bad[0].source == "train"
     assert torch.tensor([item.bad[0].video_path == (bad.get("video") or bad["id"])])
@@ -104,7 +104,7 @@ def test_a_cut_within_the_video_is_recorded(dataset):
 
 
 def test_text_and_videos_share_a_batch(dataset):
-    """Defect 9: text alone gave a KeyError, or the videos behind it were dropped."""
+    """D609: text alone gave a KeyError, or the videos behind it were dropped."""
     other = row("<video>\nWho?", "A dog.", video="b.pkl")
     for rows, values in (((GOOD, TEXT, other), [0, 1]), ((TEXT, other, GOOD), [1, 0])):
         made = dataset(*rows)

@@ -112,7 +112,7 @@ def small() -> VideoChatGPT:
 
 
 def test_features_in_half_precision_need_no_autocast(small):
-    """Defect 7."""
+    """D607."""
     ids = torch.tensor([[1, small.config.vid_patch_id, small.config.vid_patch_id, 5]])
     features = torch.randn(2, small.config.mm_hidden_size).half()
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_features_in_half_precision_need_no_autocast(small):
 
 
 def test_sizes_come_from_config_and_features():
-    """Defects 2 and 16: 356 tokens and 1024 channels were in the code, or a CLIP was asked for its sizes."""
+    """D602: 356 tokens and 1024 channels were in the code, or a CLIP was asked for its sizes."""
     loaded = load_start(BASE, LoadSettings())
     loaded.model.config.mm_vision_tower = "none/such"
     add_videos(loaded, has_start_end=True)

@@ -63,7 +63,7 @@ def test_prompt_ids_and_labels(name):
 @pytest.mark.parametrize("variant", ["pinned", "modern_nonlegacy"])
 @pytest.mark.parametrize("name", SAMPLES)
 def test_labels_of_other_tokenizers(name, variant):
-    """Multi-turn samples learn every answer, where the original's counting lost its place."""
+    """D618: multi-turn samples learn every answer, where the original's counting lost its place."""
     sample, expected = SAMPLES[name], recorded(variant)[name]
     tok = tokenizer(sample, variant)
     found = label(prompt_of(sample), tok, max_length=sample["model_max_length"])
@@ -88,7 +88,7 @@ def test_chat_prompts(row):
 
 
 def test_the_template_is_chosen_by_name_every_time():
-    """Defect 15: a copied conversation lost which template it was."""
+    """D615: a copied conversation lost which template it was."""
     block = VideoBlock(num_tokens=1, has_start_end=False)
     assert chat_prompt("a", block) == chat_prompt("a", block, mode=CHAT_MODE)
     assert chat_prompt("a", block, mode="vicuna_v1_1") != chat_prompt("a", block)

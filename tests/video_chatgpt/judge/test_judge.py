@@ -77,7 +77,7 @@ def test_the_recorded_scores(recorded, num_tasks, tmp_path, monkeypatch, capsys)
 
 
 def test_zero_shot_predictions_in_the_layout_of_inference(tmp_path, monkeypatch):
-    """Defect 13: what inference writes is what the scorer reads; the other layout scores the same."""
+    """D613: what inference writes is what the scorer reads; the other layout scores the same."""
     ours = [{"id": f"q{i}", "question": "What?", "answer": "ball", "pred": p} for i, p in enumerate("ab")]
     theirs = [{"video_name": r["id"], "Q": r["question"], "A": r["answer"], "pred": r["pred"]} for r in ours]
     found = []
@@ -91,7 +91,7 @@ def test_zero_shot_predictions_in_the_layout_of_inference(tmp_path, monkeypatch)
 
 
 def test_a_malformed_reply_is_recorded_and_not_asked_for_without_end(tmp_path, monkeypatch, capfd):
-    """Defect 14: attempts are bounded, the reason is kept, a rerun asks again for what is missing only."""
+    """D614: attempts are bounded, the reason is kept, a rerun asks again for what is missing only."""
     asked = []
 
     def judge(criterion, fields):
@@ -117,7 +117,7 @@ def test_a_malformed_reply_is_recorded_and_not_asked_for_without_end(tmp_path, m
 
 
 def test_replies_to_other_predictions_do_not_count(tmp_path, monkeypatch):
-    """Defect 14: what another prediction file left in the folder is neither counted nor taken for ours."""
+    """D614: what another prediction file left in the folder is neither counted nor taken for ours."""
     rows = [row(pred="one"), row("w", pred="two")]
     assert score(tmp_path, rows, lambda c, f: "{'score': 5}", monkeypatch)[2]["average_score"] == 5.0
     (tmp_path / "replies/x_0.json").write_text("not even JSON")
