@@ -141,7 +141,7 @@ def test_what_cannot_be_scored_is_one_clear_line(
         else:
             write_lines(tmp_path / name, content)
 
-    assert main(arguments) == 1
+    assert main(arguments) == 2
 
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert len(errors) == 1 and "\n" not in errors[0]
@@ -222,7 +222,7 @@ def test_qvhighlights_test_split_has_no_ground_truth(tmp_path, caplog, capsys):
 def test_official_annotations_are_for_their_own_records(tmp_path, caplog):
     path = write_lines(tmp_path / "output.jsonl", [record(source="star")])
     anno = write_lines(tmp_path / "anno.jsonl", [{"qid": 1, "query": "a dog"}])
-    assert main([path, "--qvhighlights_anno", anno]) == 1
+    assert main([path, "--qvhighlights_anno", anno]) == 2
     assert "--qvhighlights_anno is for qvhighlights, the records are scored by default" in caplog.text
 
 

@@ -28,7 +28,7 @@ from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import budget_numbers
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
@@ -224,9 +224,11 @@ def run_video(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    args = build_parser().parse_args(argv)
-    setup_logging(Path(args.pred_path) / "infer.log")
-    return run_reporting(log, lambda: run(args))
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        run,
+        log_file=lambda args: Path(args.pred_path) / "infer.log",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from videomind.dataset.readers import read_rows
 from videomind.dataset.statistics import statistics
 from videomind.endpoint import Endpoint
 from videomind.files import write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 from videomind.prediction import read_predictions
 
 MANY = 4  # from this many files on, only the first is named
@@ -126,9 +126,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from videomind.eval.records import Run, read_run
 from videomind.eval.scorer import Option, Outcome, Scorer, get_scorer, scorer_names
 from videomind.eval.scorers.default import DefaultScorer
 from videomind.files import write_text
+from videomind.logger import run_command
 
 logger = logging.getLogger(__name__)
 
@@ -123,13 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    try:
-        _run(build_parser().parse_args(argv))
-    except (ValueError, OSError) as error:
-        logger.error(error)
-        return 1
-    return 0
+    return run_command(lambda: build_parser().parse_args(argv), _run)
 
 
 if __name__ == "__main__":

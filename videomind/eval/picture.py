@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from videomind.eval.compare import runs_by_name
 from videomind.files import labelled_paths
-from videomind.logger import setup_logging
+from videomind.logger import run_command
 from videomind.prediction import Prediction
 from videomind.roles import VisualBudget
 from videomind.video.excerpts import read_excerpt
@@ -70,13 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", help="PNG to write")
     parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
     parser.add_argument("--samples", type=int, default=2, help="per data set")
-    args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        runs = {label: runs_by_name(path) for label, path in labelled_paths(args.runs).items()}
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
+    return run_command(lambda: parser.parse_args(argv), draw)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draw what the command line names."""
+    runs = {label: runs_by_name(path) for label, path in labelled_paths(args.runs).items()}
     first = next(iter(runs.values()))
     strips = [
         draw_prediction({label: found[name].predictions[i] for label, found in runs.items()})
@@ -91,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     canvas.save(args.out)
     log.info("Wrote %s", args.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from videomind.cores import usable_cores
 from videomind.device import Device, detect
+from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs import torchrun
 from videomind.runs.recipes import launch_section
@@ -227,11 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(f"{__doc__}")
         return 0 if argv else 2
-    try:
-        return launch(argv[0], argv[1:])
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    return run_command(lambda: argv, lambda argv: launch(argv[0], argv[1:]))
 
 
 if __name__ == "__main__":

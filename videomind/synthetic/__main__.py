@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+from videomind.logger import run_command
 from videomind.synthetic.annotations import make_data, make_instructions
 
 _WARMUP_OPTIONS = (
@@ -88,13 +89,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for what cannot be done."""
-    args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return run_command(lambda: _parser().parse_args(argv), _run)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 from videomind.dataset.schema import VIDEO
 from videomind.files import read_json, write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from transformers import set_seed
 
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
 from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, run_command
 from videomind.model.checkpoint import LoadSettings
 from videomind.roles import nearest
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
@@ -300,9 +300,11 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    args = build_parser().parse_args(argv)
-    setup_logging(Path(args.output_dir) / "chat.log" if args.output_dir else None)
-    return run_reporting(log, lambda: run(args))
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        run,
+        log_file=lambda args: Path(args.output_dir) / "chat.log" if args.output_dir else None,
+    )
 
 
 if __name__ == "__main__":

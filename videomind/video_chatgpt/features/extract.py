@@ -24,7 +24,7 @@ from tqdm import tqdm
 from videomind.cores import usable_cores
 from videomind.device import default_dtype, detect, prepare_process, torch_device
 from videomind.files import write_json
-from videomind.logger import rank, run_reporting, setup_logging, world_size
+from videomind.logger import rank, run_command, world_size
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import CLIP, CLIP_336
@@ -267,9 +267,7 @@ def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

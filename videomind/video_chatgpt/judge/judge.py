@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from videomind.endpoint import KEY_VARIABLE, Endpoint, EndpointError
 from videomind.files import write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.video_chatgpt.judge.criteria import (
     CRITERIA,
@@ -177,9 +177,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":
