@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "videomind"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from the ground up; a room imports from floors below its own, and on its own floor from itself.
 FLOORS = (
-    ("device", "doors", "endpoint", "files", "imports", "logger", "roles", "spans"),
+    ("device", "doors", "endpoint", "files", "imports", "logger", "plain_pickle", "roles", "spans"),
     ("backbones", "runs", "video"),
     ("dataset", "eval", "model"),
     ("encoding",),

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from videomind.dataset.plain_pickle import PlainUnpickler
 from videomind.files import read_json
+from videomind.plain_pickle import PlainUnpickler
 
 
 def read_rows(path: str | Path) -> Iterator[Any]:
