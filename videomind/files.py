@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 
+class FileError(ValueError):
+    """A file that cannot be used; the message says which one, and why."""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error.
@@ -45,14 +49,20 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises ValueError that names the file and the place that is wrong."""
+    """Read a JSON file.
+
+    Raises:
+        FileError: it is not there or no JSON; the message names the file and the place that is wrong.
+    """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ValueError(f"No such file: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+        raise FileError(f"No such file: {path}") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # numbers of many digits, brackets without end
+        raise FileError(f"{path} is not valid JSON: {error}") from None
 
 
 def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:

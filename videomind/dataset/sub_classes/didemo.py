@@ -31,7 +31,6 @@ class DiDeMo(Source):
     unit_s = 1.0
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         first, last = (sum(chunks) / len(chunks) for chunks in zip(*row["times"], strict=True))
         shift = 0
         if split == "train":

@@ -25,7 +25,6 @@ class QVHighlights(Source):
     unit_s = 2.0
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         vid, windows = row["vid"], row.get("relevant_windows")
         return self.moment(vid, row["query"], windows, duration=row["duration"], vid=vid, qid=row["qid"])
 
@@ -37,7 +36,6 @@ class QVHighlightsSingle(QVHighlights):
     splits = {"train": QVHighlights.splits["train"]}
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         if len(row.get("relevant_windows") or ()) > 1:
             raise DroppedRow("more than one window")
         return replace(super().parse(row, split), vid=None, qid=None)
