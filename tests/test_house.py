@@ -24,6 +24,7 @@ FLOORS = (
     ("agent", "train"),
     ("video_chatgpt",),
     ("cli", "synthetic"),
+    ("__main__",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within a floor: the ground's files rest on each other, scorers read annotations.
