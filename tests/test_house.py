@@ -25,6 +25,7 @@ FLOORS = (
         "files",
         "imports",
         "logger",
+        "plain_pickle",
         "prediction",
         "roles",
         "spans",
@@ -38,6 +39,7 @@ FLOORS = (
     ("synthetic",),
     ("quickstart",),
     ("cli",),
+    ("__main__",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within a floor: the ground's files rest on each other, scorers read annotations.

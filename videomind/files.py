@@ -11,6 +11,10 @@ from typing import Any
 EXCERPT = 20  # characters of a file that an error shows
 
 
+class FileError(ValueError):
+    """A file that cannot be used; the message says which one, and why."""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error.
@@ -47,14 +51,20 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises ValueError that names the file and the place that is wrong."""
+    """Read a JSON file.
+
+    Raises:
+        FileError: it is not there or no JSON; the message names the file and the place that is wrong.
+    """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"No such file: {path}") from None
+        raise FileError(f"No such file: {path}") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None
+        raise FileError(f"{path} is not a text file in UTF-8: {error}") from None
     return parse_json(text, path)
 
 
@@ -66,7 +76,7 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         path: where it is from, for messages.
         first_line: number of its first line in the file.
     Raises:
-        ValueError: it is no JSON; names file, line and column, and shows what stands there.
+        FileError: it is no JSON; names file, line and column, and shows what stands there.
     """
     try:
         return json.loads(text)
@@ -75,9 +85,9 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         line = first_line + text.count("\n", 0, place)
         column = place - text.rfind("\n", 0, place)
         found = repr(text[place : place + EXCERPT]) if place < len(text) else "the end"
-        raise ValueError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
+        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise ValueError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
+        raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
 
 
 def _mistake(text: str, place: int) -> int:

@@ -12,7 +12,7 @@ from videomind.agent.chain import Result, chain, drive, even_windows, parse_plan
 from videomind.agent.pipeline import Pipeline, prepare, prepare_all
 from videomind.agent.samples import ChainSettings, verifier_samples
 from videomind.dataset.schema import Annotation
-from videomind.encoding.encoder import Encoder
+from videomind.encoding.encoder import BadSampleError, Encoder
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import VisualBudget
 
@@ -190,3 +190,12 @@ def test_ties_keep_the_grounders_order():
 
 def test_five_windows():
     assert even_windows(12.0) == [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12]]
+
+
+@pytest.mark.parametrize(
+    "anno", [Annotation(query="", question="", options=[]), Annotation(video_path="v.mp4")]
+)
+def test_nothing_to_ask_ends_the_sample_with_its_reason(anno):
+    """As in a row of MLVU that has neither question nor options."""
+    with pytest.raises(BadSampleError, match="nothing to ask: neither query nor question"):
+        next(chain(None, None, anno, ChainSettings()))

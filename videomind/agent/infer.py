@@ -127,10 +127,10 @@ def run_dataset(args: argparse.Namespace) -> int:
     """Predict a whole split. Returns: how many samples failed."""
     source = open_source(args.dataset, args.data_root)
     split = source.resolve_split(args.split or source.eval_split)
-    loaded = source.load(split)
+    loaded = source.to_predict(split)
     annotations = loaded.annotations
-    for reason, count in loaded.dropped.items():
-        log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
+    for finding in loaded.findings():
+        log.warning("%s %s: %s", args.dataset, split, finding)
     source.check_videos()
     predicted = PredictedSplit(
         dataset=args.dataset,
