@@ -60,7 +60,7 @@ class Annotation:
 
         Raises:
             TypeError: a value is of another type.
-                ValueError: a moment is no pair, a text no Unicode, a number too large, a key of `meta` taken.
+            ValueError: a moment is no pair, a text no Unicode, a number too large, a key of `meta` taken.
         """
         if self.meta and (taken := sorted(self.meta.keys() & _TAKEN)):
             raise ValueError(f"meta has the key {taken[0]!r}, which a prediction holds already")
