@@ -9,7 +9,6 @@ from typing import Any
 
 from videomind.dataset.base import VIDEO_MISSING, DroppedRow, Source
 from videomind.dataset.phrases import clean_query, clean_question, letter
-from videomind.dataset.readers import read_numbered_jsonl
 from videomind.dataset.schema import Annotation
 from videomind.dataset.sub_classes.verifying import are_positive
 from videomind.dataset.views import (
@@ -21,6 +20,7 @@ from videomind.dataset.views import (
     Verifying,
     View,
 )
+from videomind.files import read_json_lines
 from videomind.roles import nearest
 from videomind.video.excerpts import video_duration
 from videomind.video.reader import BadVideoError
@@ -83,7 +83,7 @@ class OwnData(Source):
             return super().numbered_rows(path, split)
         if not path.is_file():
             raise ValueError(f"No annotation file {path} (--datasets)")
-        return read_numbered_jsonl(path)
+        return read_json_lines(path)
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
         """See Source."""

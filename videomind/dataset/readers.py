@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.dataset.plain_pickle import PlainUnpickler
-from videomind.files import parse_json, read_json
+from videomind.files import read_json, read_json_lines
 
 
 def read_rows(path: str | Path) -> Iterator[Any]:
@@ -50,14 +50,8 @@ def _read_txt(path: Path) -> Iterator[str]:
         yield line
 
 
-def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """The values of a .jsonl file with their line numbers. Raises: ValueError."""
-    for number, line in read_lines(path):
-        yield number, parse_json(line, path, first_line=number)
-
-
 def _read_jsonl(path: Path) -> Iterator[Any]:
-    return (value for _, value in read_numbered_jsonl(path))
+    return (value for _, value in read_json_lines(path))
 
 
 def _read_json_rows(path: Path) -> Iterator[Any]:
