@@ -5,7 +5,6 @@ torchrun. A rerun continues where the last one ended.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -23,11 +22,10 @@ from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
-from videomind.dataset.readers import read_rows
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.eval.scorer import get_scorer, spec_of
-from videomind.files import write_text
+from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import budget_numbers
@@ -197,7 +195,7 @@ def finish(results: ResultFile, count: int, *, alone: bool) -> int:
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
-    failed = sum(Prediction.from_json(row).error is not None for row in read_rows(path))
+    failed = sum(Prediction.from_json(row).error is not None for _, row in read_json_lines(path))
     log.info("Wrote %s: %d predictions, %d failed%s", path, count - failed, failed,
              " (--retry_failed does them again)" if failed else "")  # fmt: skip
     return failed
@@ -211,8 +209,7 @@ def run_video(args: argparse.Namespace) -> int:
     settings = replace(chain_settings(args), open_ended=True)
     anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
     result = agent.ask(anno, settings)
-    line = json.dumps(result.prediction(anno).to_json(), ensure_ascii=False)
-    write_text(Path(args.pred_path) / RESULT, line + "\n")
+    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
     if result.candidates:
         best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
         log.info("%s: %s", result.query, best)

@@ -19,7 +19,7 @@ from videomind.dataset.parts import Entry, Part, load_benchmark, load_parts, ope
 from videomind.dataset.readers import read_rows
 from videomind.dataset.statistics import statistics
 from videomind.endpoint import Endpoint
-from videomind.files import write_text
+from videomind.files import json_text, read_json_lines, write_json_lines, write_text
 from videomind.logger import run_command
 from videomind.prediction import read_predictions
 
@@ -74,17 +74,18 @@ def make_planning(args: argparse.Namespace) -> None:
         raise ValueError("--endpoint and --endpoint_model belong together")
     endpoint = Endpoint(args.endpoint, args.endpoint_model) if args.endpoint else None
     rephrase = None if endpoint is None else (lambda question: endpoint.ask(rephrase_prompt(question)))
-    done = {_key(row) for row in read_rows(args.out)} if Path(args.out).is_file() else set()
+    made = [row for _, row in read_json_lines(args.out, skip_cut=True)] if Path(args.out).is_file() else []
+    done = {_key(row) for row in made}
     parts = load_parts(parse_entries(",".join(args.names)), data_root=args.data_root, seed=args.seed)
     routes: Counter[int] = Counter()
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    write_json_lines(args.out, made)  # without a line that a kill cut short
     with open(args.out, "a", encoding="utf-8") as file:
         chosen = [anno for part in parts for anno in part.chosen(args.seed)]
         for anno in tqdm(chosen, desc=args.out, unit=" rows", delay=2):
             if (anno.video_path, anno.question or anno.query) in done:
                 continue
             if row := planning_row(anno, rephrase):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_text(row) + "\n")
                 file.flush()
                 routes[row["route"]] += 1
     log.info("Wrote %s: %s", args.out, ", ".join(f"route {r}: {n}" for r, n in sorted(routes.items())))

@@ -10,7 +10,6 @@ from typing import Any
 from videomind.dataset.base import VIDEO_MISSING, DroppedRow, Source
 from videomind.dataset.layout import Layout
 from videomind.dataset.phrases import clean_query, clean_question, letter
-from videomind.dataset.readers import read_numbered_jsonl
 from videomind.dataset.schema import Annotation
 from videomind.dataset.sub_classes.verifying import are_positive
 from videomind.dataset.views import (
@@ -22,7 +21,7 @@ from videomind.dataset.views import (
     Verifying,
     View,
 )
-from videomind.files import FileError
+from videomind.files import FileError, read_json_lines
 from videomind.roles import nearest
 from videomind.video.excerpts import video_duration
 from videomind.video.reader import BadVideoError
@@ -89,7 +88,7 @@ class OwnData(Source):
             return super().numbered_rows(path, split)
         if not path.is_file():
             raise FileError(f"No annotation file {path} (--datasets)")
-        return read_numbered_jsonl(path)
+        return read_json_lines(path)
 
     def inputs(self, split: str) -> list[Path]:
         # Which rows train depends on the videos: those that are there, and can be read.

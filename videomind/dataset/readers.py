@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from videomind.files import FileError, parse_json, read_json
+from videomind.files import FileError, read_json, read_json_lines
 from videomind.plain_pickle import PlainUnpickler
 
 
@@ -55,18 +55,8 @@ def _read_txt(path: Path) -> Iterator[str]:
         yield line
 
 
-def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Read the values of a .jsonl file with their line numbers.
-
-    Raises:
-        FileError: a line is no JSON.
-    """
-    for number, line in read_lines(path):
-        yield number, parse_json(line, path, first_line=number)
-
-
 def _read_jsonl(path: Path) -> Iterator[Any]:
-    return (value for _, value in read_numbered_jsonl(path))
+    return (value for _, value in read_json_lines(path))
 
 
 def _read_json_rows(path: Path) -> Iterator[Any]:
