@@ -17,13 +17,27 @@ PACKAGE = Path(__file__).parent.parent / "videomind"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from the ground up; a room imports from floors below its own, and on its own floor from itself.
 FLOORS = (
-    ("device", "doors", "endpoint", "files", "imports", "logger", "roles", "spans"),
+    (
+        "cores",
+        "device",
+        "doors",
+        "endpoint",
+        "files",
+        "imports",
+        "logger",
+        "prediction",
+        "roles",
+        "spans",
+        "sums",
+    ),
     ("backbones", "runs", "video"),
     ("dataset", "eval", "model"),
     ("encoding",),
     ("agent", "train"),
     ("video_chatgpt",),
-    ("cli", "synthetic"),
+    ("synthetic",),
+    ("quickstart",),
+    ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within a floor: the ground's files rest on each other, scorers read annotations.

@@ -150,7 +150,11 @@ def test_broken_files_are_errors_that_name_the_place(tacos, case):
     ("name", "files", "message"),
     [
         ("tacos", {}, r"No annotation file .*tacos/train\.jsonl.* See data/README"),
-        ("didemo", {"didemo/train_data.json": "[]{"}, r"train_data\.json is not valid JSON.*line 1"),
+        (
+            "didemo",
+            {"didemo/train_data.json": "[]{"},
+            r"train_data\.json, line 1, is not valid JSON: column 3",
+        ),
         ("didemo", {"didemo/train_data.json": '"x"'}, "holds a str, expected a list or a mapping"),
         (
             "didemo",

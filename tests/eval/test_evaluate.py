@@ -107,8 +107,12 @@ def test_a_folder_is_read_again_with_its_report_in_it(tmp_path, capsys, stem):
     [
         ({}, ["missing.jsonl"], "missing.jsonl: no such file"),
         ({}, ["."], "no prediction file"),
-        ({"p.jsonl": '{"pred": 1}\n\n{"pred"\n'}, ["p.jsonl"], "p.jsonl:3: not JSON"),
-        ({"p.json": '[\n{"pred": 1},\n]'}, ["p.json"], "p.json:3: not JSON"),
+        (
+            {"p.jsonl": '{"pred": 1}\n\n{"pred"\n'},
+            ["p.jsonl"],
+            "p.jsonl, line 3, is not valid JSON: column 8, at the end",
+        ),
+        ({"p.json": '[\n{"pred": 1},\n]'}, ["p.json"], "p.json, line 2, is not valid JSON: column 12, at ',"),
         ({"p.json": '{"pred": []}'}, ["p.json"], "expected a list of records"),
         ({"p.jsonl": "[1]\n"}, ["p.jsonl"], "p.jsonl:1: a JSON list"),
         ({"p.jsonl": ""}, ["p.jsonl"], "no prediction record"),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.goldens import golden_manifest
-from nncore.nn import DropPath
 from torch import nn
 
 from videomind.dataset.schema import Annotation, Sample
@@ -15,6 +14,7 @@ from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import to_disk
+from videomind.model.layers import DropPath
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget
 from videomind.train.mixture import Collator, Item
 from videomind.video.excerpts import read_excerpt
@@ -41,10 +41,8 @@ def load_trainable(golden, case_id: str, role: str):
     if bare(model).head is not None:
         bare(model).head.requires_grad_(role == "grounder")
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.Dropout | DropPath):
             module.p = 0.0
-        elif isinstance(module, DropPath):
-            module._p = 0.0
     return loaded.processor, model.train()
 
 

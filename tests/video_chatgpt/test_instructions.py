@@ -36,12 +36,12 @@ def dataset(tmp_path):
     write_features(tmp_path / "features/wide.pkl", np.zeros((5, 3), np.float16))
     (tmp_path / "features/broken.pkl").write_bytes(b"cos\nsystem\n.")
     tokenizer = load_tokenizer(BASE)
-    add_video_tokens(tokenizer, start_end=True)
+    add_video_tokens(tokenizer, has_start_end=True)
 
     def make(*rows: dict, **settings) -> InstructionDataset:
         path = tmp_path / "train.json"
         path.write_text(json.dumps(rows))
-        settings = {"max_length": 2048, "start_end": True, "shape": SHAPE} | settings
+        settings = {"max_length": 2048, "has_start_end": True, "shape": SHAPE} | settings
         return InstructionDataset(
             read_instructions(path),
             source="train",
@@ -79,10 +79,10 @@ def test_the_number_of_tokens_is_that_of_the_features(dataset, tmp_path):
         (row("<video>"), "nothing of it can be learned: it does not end with an answer"),
     ],
 )
-@pytest.mark.parametrize("lazy", [True, False])
-def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, lazy):
-    """D608 and D610: they gave an IndexError, another video, or a loss that is no number. D620: `lazy`."""
-    item = dataset(bad, *[GOOD] * 20, lazy=lazy)[0]
+@pytest.mark.parametrize("is_lazy", [True, False])
+def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, is_lazy):
+    """D608 and D610: they gave an IndexError, another video, or a loss that is no number. D620: both ways."""
+    item = dataset(bad, *[GOOD] * 20, is_lazy=is_lazy)[0]
     assert len(item.bad) == 1 and item.bad[0].source == "train"
     assert torch.tensor([item.bad[0].video_path == (bad.get("video") or bad["id"])])
     with pytest.raises(AssertionError, match=reason):

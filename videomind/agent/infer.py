@@ -23,6 +23,7 @@ from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
+from videomind.dataset.readers import read_rows
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.files import write_text
@@ -193,7 +194,7 @@ def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = list(read_rows(path))
     failed = [record for record in records if "error" in record]
     if records and all("qid" in record and "vid" in record for record in records):
         name = SUBMISSION.format(split={"valid": "val"}.get(split, split))

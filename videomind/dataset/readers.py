@@ -4,14 +4,13 @@ Every reader names the file, and the line where there are lines, in its errors.
 """
 
 import csv
-import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from videomind.dataset.plain_pickle import PlainUnpickler
-from videomind.files import read_json
+from videomind.files import parse_json, read_json
 
 
 def read_rows(path: str | Path) -> Iterator[Any]:
@@ -54,10 +53,7 @@ def _read_txt(path: Path) -> Iterator[str]:
 def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """The values of a .jsonl file with their line numbers. Raises: ValueError."""
     for number, line in read_lines(path):
-        try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}, is not valid JSON: {error}") from None
+        yield number, parse_json(line, path, first_line=number)
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:

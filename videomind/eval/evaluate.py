@@ -8,16 +8,17 @@ chunks of a run. The report goes to the same folder.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from videomind.dataset.readers import read_numbered_jsonl
 from videomind.eval import report
 from videomind.eval.metrics import CGBENCH, DEFAULT, evaluate
 from videomind.eval.qvhighlights import evaluate_qvhighlights
+from videomind.files import read_json
 from videomind.roles import nearest
 
 logger = logging.getLogger(__name__)
@@ -35,24 +36,13 @@ class Records:
     files: list[Path]
 
 
-def _read_lines(path: Path, text: str) -> tuple[list, list[str]]:
-    rows, origins = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not JSON: {error.msg} (column {error.colno})") from error
-        origins.append(f"{path}:{number}")
-    return rows, origins
+def _read_lines(path: Path) -> tuple[list, list[str]]:
+    numbered = list(read_numbered_jsonl(path))
+    return [row for _, row in numbered], [f"{path}:{number}" for number, _ in numbered]
 
 
-def _read_list(path: Path, text: str) -> tuple[list, list[str]]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+def _read_list(path: Path) -> tuple[list, list[str]]:
+    rows = read_json(path)
     if not isinstance(rows, list):
         raise ValueError(f"{path}: holds a JSON {type(rows).__name__}, expected a list of records")
     return rows, [f"{path}, record {i}" for i in range(len(rows))]
@@ -80,12 +70,8 @@ def read_records(path: Path, *, report_name: str = "metrics.json") -> Records:
     rows, origins = [], []
     files = _prediction_files(path, report_name)
     for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
         read = _read_lines if file.suffix == ".jsonl" else _read_list
-        file_rows, file_origins = read(file, text)
+        file_rows, file_origins = read(file)
         for row, origin in zip(file_rows, file_origins, strict=True):
             if not isinstance(row, dict):
                 raise ValueError(f"{origin}: a JSON {type(row).__name__}, expected a record ({{...}})")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from videomind import spans
+from videomind.sums import plain_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +264,7 @@ def _grounding_scores(rows: Tensor, *, marks: Marks, overlap: Overlap, mode: Mod
     recalls = list(values.values())
     values[mean_name] = _percent(top[:, 0])
     if mode is CGBENCH:
-        values["rec.@IoU"] = sum(recalls) / len(recalls)
+        values["rec.@IoU"] = plain_mean(recalls)
     return Scores(
         samples=len(top),
         failed=int(marks.failed[rows].sum()),
@@ -280,7 +281,7 @@ def _answer_scores(rows: Tensor, *, marks: Marks, mode: Mode) -> Scores:
     iou = marks.iou.top[rows, 0]
     if mode is CGBENCH:
         hits = [_percent(correct & (iou >= threshold)) for threshold in mode.thresholds]
-        values = {"long-acc.": _percent(correct), "acc.@IoU": sum(hits) / len(hits)}
+        values = {"long-acc.": _percent(correct), "acc.@IoU": plain_mean(hits)}
     else:
         threshold = GROUNDED_ANSWER_THRESHOLD
         values = {

@@ -9,7 +9,7 @@ from helpers.goldens import Golden, close, golden_root
 
 from videomind.endpoint import EndpointError
 from videomind.video_chatgpt.judge import judge as judging
-from videomind.video_chatgpt.judge.criteria import CRITERIA, read_predictions
+from videomind.video_chatgpt.judge.criteria import CRITERIA, read_answered_rows
 from videomind.video_chatgpt.judge.judge import ATTEMPTS, collect, main
 from videomind.video_chatgpt.judge.judges import LOCAL_JUDGES
 from videomind.video_chatgpt.judge.replies import (
@@ -313,7 +313,7 @@ def test_prompts_hold_what_is_judged_and_the_form_of_the_reply(tmp_path):
 
 def test_names_with_folders_stay_within_the_folder(tmp_path):
     (tmp_path / "pred.json").write_text(json.dumps([row("../a/b")]))
-    predictions, _ = read_predictions(tmp_path / "pred.json", CRITERIA["detail"])
+    predictions, _ = read_answered_rows(tmp_path / "pred.json", CRITERIA["detail"])
     folder = ReplyFolder(tmp_path / "replies", CRITERIA["detail"], "stub")
     collect(predictions, lambda c, f: "{'score': 1}", CRITERIA["detail"], folder, num_tasks=1)
     assert [path.name for path in (tmp_path / "replies").iterdir()] == ["..%2Fa%2Fb_0.json"]
