@@ -69,7 +69,7 @@ class Annotation:
         texts = [self.source, *(value for value in optional if value is not None)]
         for value in (self.video_path, self.task):
             texts += value if isinstance(value, list) else [] if value is None else [value]
-        untyped = (self.vid, self.qid, self.level, self.question_category)
+        untyped = (self.level, self.question_category, *(self.meta or {}).values())
         texts += [value for value in untyped if isinstance(value, str)]
         texts += [] if self.options is None else as_list(self.options)
         for value in texts:
