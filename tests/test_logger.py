@@ -47,6 +47,16 @@ def test_what_a_user_can_mend_is_one_line_and_2(error, tmp_path, capsys):
     assert "Traceback" in path.read_text() and str(error) in path.read_text()
 
 
+def test_an_error_may_have_an_exit_code_of_its_own(capsys):
+    class TooColdError(Exception):
+        pass
+
+    codes = {TooColdError: 3}
+    assert run_command(lambda: None, fail(TooColdError("brr")), exit_codes=codes) == 3
+    assert run_command(lambda: None, fail(ValueError("bad")), exit_codes=codes) == 2
+    assert [line.partition("ERROR ")[2] for line in capsys.readouterr().err.splitlines()] == ["brr", "bad"]
+
+
 def test_arguments_that_do_not_parse_are_one_line_and_2(capsys):
     def parse():
         raise ValueError("--role cook. Did you mean 'grounder'?")

@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,23 +26,53 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error.
 
     The content is on disk before the name changes, so a reader (or a rerun after a crash) sees the old
-    file or the whole new one.
+    file or the whole new one. Its permissions are those of any new file there, which follow the umask, also
+    where a library puts a private file of its own (as safetensors does) in place of the temporary one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(permissions)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator[Path]:
+    """A temporary folder whose files become files of `folder` when the block ends without an error.
+
+    For libraries that choose the names themselves. Each file is then as if written through `atomic_path`.
+
+    Args:
+        folder: where they go; what else it holds stays.
+        replaces: a pattern; files there that match it and were not written anew are deleted in the end.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as name:
+        yield Path(name)
+        written = sorted(Path(name).iterdir())
+        for path in written:
+            with atomic_path(folder / path.name) as temporary:
+                path.replace(temporary)
+    for old in folder.glob(replaces) if replaces else ():
+        if old.name not in {path.name for path in written}:
+            old.unlink()
+
+
+def copy_file(source: str | Path, path: str | Path) -> None:
+    """Copy a file's content atomically; the permissions are a new file's. Onto itself nothing is done."""
+    if Path(path).exists() and os.path.samefile(source, path):
+        return
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def run_command(
     run: Callable[[Arguments], int | None],
     *,
     log_file: Callable[[Arguments], Path | None] = lambda _: None,
+    exit_codes: Mapping[type[Exception], int] = MappingProxyType({}),
 ) -> int:
     """Run a command from its command line to its exit code: the `main` of every module that is one.
 
@@ -115,6 +117,7 @@ def run_command(
         parse: gives the arguments.
         run: does the work; what it returns, if anything, is the exit code.
         log_file: where the arguments say that a log is to be written; None is the screen alone.
+        exit_codes: of further errors that end a run with their message alone.
 
     Returns:
         That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError
@@ -126,9 +129,9 @@ def run_command(
         if (path := log_file(args)) is not None:
             setup_logging(path)
         return run(args) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, *exit_codes) as error:
         _report(error)
-        return 2
+        return next((code for kind, code in exit_codes.items() if isinstance(error, kind)), 2)
 
 
 def _report(error: Exception) -> None:

@@ -35,6 +35,8 @@ from videomind.video.excerpts import BadVideoError
 log = logging.getLogger(__name__)
 
 ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
+# What only some role does: an option to the role without which it would have no effect.
+NEEDED_ROLE = {"auto_planning": "planner", "auto_rephrasing": "planner", "verify_query": "verifier"}
 VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # Arguments that a rerun may have otherwise.
 _CHANGES_NO_RESULT = frozenset(
@@ -103,6 +105,30 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
     )
 
 
+def check_roles(args: argparse.Namespace) -> None:
+    """Refuse an option that needs a role which does not run.
+
+    Raises:
+        ValueError: names both.
+    """
+    for option, role in NEEDED_ROLE.items():
+        flag = f"model_{ROLE_FLAGS[role]}_path"
+        if getattr(args, option) and not getattr(args, flag):
+            raise ValueError(f"--{option} needs a {role}: give --{flag}, which may be another role's too")
+
+
+def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:
+    """Say for how many samples there is nothing that --use_subtitle could show."""
+    paths = {anno.subtitle_path for anno in annotations if anno.subtitle_path}
+    there = {path for path in paths if Path(path).is_file()}
+    missing = sum(anno.subtitle_path not in there for anno in annotations)
+    if missing:
+        effect = " and has no effect" if missing == len(annotations) else ""
+        log.warning(
+            "--use_subtitle finds no subtitle file for %d of %d samples%s", missing, len(annotations), effect
+        )
+
+
 def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
     """How the chain runs on a source, or on a single video."""
     of_source = {"unit_s": VIDEO_UNIT_S}
@@ -130,6 +156,8 @@ def run_dataset(args: argparse.Namespace) -> int:
     for finding in loaded.findings():
         log.warning("%s %s: %s", args.dataset, split, finding)
     source.check_videos()
+    if args.use_subtitle and rank() == 0:
+        warn_of_missing_subtitles(annotations)
     predicted = PredictedSplit(
         dataset=args.dataset,
         split=split,
@@ -208,6 +236,8 @@ def run_video(args: argparse.Namespace) -> int:
     agent = load_agent(args)
     settings = replace(chain_settings(args), open_ended=True)
     anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
+    if args.use_subtitle:
+        warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)
     write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
     if result.candidates:
@@ -234,6 +264,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
     if bool(args.dataset) == bool(args.video):
         raise ValueError("Give either --dataset or --video")
+    check_roles(args)
     (run_dataset if args.dataset else run_video)(args)
 
 

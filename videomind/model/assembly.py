@@ -2,13 +2,12 @@
 
 import argparse
 import logging
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videomind.files import labelled_paths, read_json
+from videomind.files import copy_file, labelled_paths, read_json
 from videomind.logger import run_command
 from videomind.model.checkpoint import (
     EXTRA_FILE,
@@ -97,9 +96,10 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for file in home.iterdir():
         if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:
-            shutil.copy2(file, out / file.name)
+            copy_file(file, out / file.name)
     for role, folder in places.items():
-        shutil.copytree(folder / role, out / role)
+        for file in filter(Path.is_file, (folder / role).rglob("*")):
+            copy_file(file, out / file.relative_to(folder))
     log.info("Wrote %s with %s", out, ", ".join(places))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, Qwen2VLConfig
 
 from videomind.backbones.processor import Processor, load_processor, save_processor
-from videomind.files import read_json, write_json
+from videomind.files import atomic_files, read_json, write_json
 from videomind.model.adapters import TABLES, bare, full_name, in_adapter
 from videomind.model.disk_format import (
     ADAPTER_FIELDS,
@@ -385,10 +385,10 @@ def save_full(model: AgentQwen2VL, folder: str | Path, processor: Processor, sha
     state = {to_disk(k): v for k, v in model.state_dict().items() if not k.startswith("head.")}
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(
-        state, folder, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
-    )
+    with atomic_files(folder, replaces="model*.safetensors*") as temporary:
+        save_torch_state_dict(
+            state, temporary, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
+        )
     if head:
         save_tensors(head, folder / EXTRA_FILE)
     write_json(folder / "config.json", flat_config(model.config))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from videomind.model.tensors import save_tensors
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.tiny_tokenizer import special_ids, train_tokenizer, write_tokenizer
 
@@ -160,7 +160,7 @@ def _write_json(path: Path, value: Any) -> None:
 def write_shards(folder: Path, shards: list[dict[str, Tensor]]) -> None:
     """Write weights as the published files: two shards and the index that says which holds what."""
     for name, tensors in zip(_SHARDS, shards, strict=True):
-        save_file({k: t.contiguous() for k, t in tensors.items()}, folder / name, metadata={"format": "pt"})
+        save_tensors(tensors, folder / name)
     size = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
     where = {key: name for name, shard in zip(_SHARDS, shards, strict=True) for key in shard}
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}

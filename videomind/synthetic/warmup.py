@@ -6,7 +6,6 @@ what the grounder's long prompt asks for. The result is a base model in the publ
 """
 
 import random
-import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from videomind.backbones.processor import load_processor
 from videomind.device import HOST_BACKEND
 from videomind.encoding.encoder import Encoder
-from videomind.files import read_json, write_json
+from videomind.files import copy_file, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import to_disk
 from videomind.model.role_model import AgentQwen2VL
@@ -34,7 +33,8 @@ LOSSES = "warmup_losses.json"
 
 def _save(model: AgentQwen2VL, base: Path, folder: Path) -> None:
     """Write the base's folder again with the new weights; the keys stay on their shards."""
-    shutil.copytree(base, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    for file in base.iterdir():
+        copy_file(file, folder / file.name)
     index = read_json(base / "model.safetensors.index.json")["weight_map"]
     shards: dict[str, dict[str, Tensor]] = {name: {} for name in sorted(set(index.values()))}
     for name, tensor in model.state_dict().items():

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from videomind.files import atomic_path, read_json, write_json
+from videomind.files import atomic_files, atomic_path, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, resolve_folder
 from videomind.model.sharding import gathered
 from videomind.model.tensors import compare, refuse
@@ -335,10 +335,10 @@ def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, should_keep: bool = 
 
 def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Path) -> None:
     """Write a whole model with config and tokenizer, so that it loads here and in the original."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(
-        dict(state), folder, filename_pattern=WEIGHTS, max_shard_size="10GB", safe_serialization=False
-    )
+    with atomic_files(folder, replaces=f"{WEIGHTS.format(suffix='*')}*") as temporary:
+        save_torch_state_dict(
+            dict(state), temporary, filename_pattern=WEIGHTS, max_shard_size="10GB", safe_serialization=False
+        )
     write_json(folder / "config.json", _disk_config(loaded.model.config, next(iter(state.values())).dtype))
     source = loaded.folder / "generation_config.json"
     write_json(folder / "generation_config.json", read_json(source) if source.is_file() else {})
