@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+EXCERPT = 20  # characters of a file that an error shows
+
 
 class FileError(ValueError):
     """A file that cannot be used; the message says which one, and why."""
@@ -56,13 +58,46 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise FileError(f"No such file: {path}") from None
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # numbers of many digits, brackets without end
-        raise FileError(f"{path} is not valid JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not a text file in UTF-8: {error}") from None
+    return parse_json(text, path)
+
+
+def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
+    """Parse JSON that was read from a file.
+
+    Args:
+        text: one JSON value.
+        path: where it is from, for messages.
+        first_line: number of its first line in the file.
+
+    Raises:
+        FileError: it is no JSON; names file, line and column, and shows what stands there.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = _mistake(text, error.pos)
+        line = first_line + text.count("\n", 0, place)
+        column = place - text.rfind("\n", 0, place)
+        found = repr(text[place : place + EXCERPT]) if place < len(text) else "the end"
+        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
+
+
+def _mistake(text: str, place: int) -> int:
+    """Where JSON goes wrong, whatever Python's version.
+
+    Of a comma too many before a closing bracket, 3.13 and later name the comma, earlier ones the bracket.
+    """
+    before = text[:place].rstrip()
+    return len(before) - 1 if text[place : place + 1] in ("]", "}") and before.endswith(",") else place
 
 
 def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:

@@ -1,5 +1,5 @@
-"""Today's `videomind.runs.launch`."""
+"""Today's `videomind.runs.torchrun`."""
 
 from videomind.doors import lead_to
 
-lead_to("videomind.runs.launch", __name__)
+lead_to("videomind.runs.torchrun", __name__)

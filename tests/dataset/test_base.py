@@ -155,7 +155,11 @@ def test_broken_files_are_errors_that_name_the_place(tacos, case):
     ("name", "files", "message"),
     [
         ("tacos", {}, r"No annotation file .*tacos/train\.jsonl.* See data/README"),
-        ("didemo", {"didemo/train_data.json": "[]{"}, r"train_data\.json is not valid JSON.*line 1"),
+        (
+            "didemo",
+            {"didemo/train_data.json": "[]{"},
+            r"train_data\.json, line 1, is not valid JSON: column 3",
+        ),
         ("didemo", {"didemo/train_data.json": '"x"'}, "holds a str, expected a list or a mapping"),
         (
             "didemo",
@@ -217,7 +221,7 @@ NEXT_ROW = "video,qid,question,a0,a1,a2,a3,a4,answer,type\n12,3,why run,x,y,z,w,
     ("name", "files", "message"),
     [
         ("vid_morp", {}, "No video folder .*vid_morp/videos_3fps_480_noaudio for vid_morp"),
-        ("didemo", {"didemo/durations.json": "{"}, r"durations\.json is not valid JSON"),
+        ("didemo", {"didemo/durations.json": "{"}, r"durations\.json, line 1, is not valid JSON"),
         (
             "didemo",
             {"didemo/durations.json": '{"v": "ten"}'},
@@ -436,7 +440,7 @@ def test_a_letter_that_is_not_its_texts_is_noted():
 
 
 def test_videos_that_are_not_there_are_counted(tmp_path):
-    """By their whole names; the original compared the first eleven characters (section 6 of the facts)."""
+    """By their whole names; the original compared the first eleven characters (D114)."""
     folder = tmp_path / "vid_morp/videos_3fps_480_noaudio"
     folder.mkdir(parents=True)
     (folder / "here.mp4").touch()
@@ -449,7 +453,7 @@ def test_videos_that_are_not_there_are_counted(tmp_path):
 
 
 def test_an_answer_that_is_no_option_is_kept_and_counted(tmp_path):
-    """As in two rows of MLVU's needle task."""
+    """D119: as in two rows of MLVU's needle task."""
     (tmp_path / "mlvu/json").mkdir(parents=True)
     for name in get_source("mlvu").splits["test"]:
         (tmp_path / name).write_text("[]")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.goldens import golden_manifest
-from nncore.nn import DropPath
 from torch import nn
 
 from videomind.dataset.schema import Annotation, Sample
@@ -15,6 +14,7 @@ from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import to_disk
+from videomind.model.layers import DropPath
 from videomind.roles import PIXELS_PER_TOKEN, VisualBudget
 from videomind.train.mixture import Collator, Item
 from videomind.video.excerpts import read_excerpt
@@ -41,10 +41,8 @@ def load_trainable(golden, case_id: str, role: str):
     if bare(model).head is not None:
         bare(model).head.requires_grad_(role == "grounder")
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.Dropout | DropPath):
             module.p = 0.0
-        elif isinstance(module, DropPath):
-            module._p = 0.0
     return loaded.processor, model.train()
 
 
@@ -155,7 +153,7 @@ def test_losses_and_gradients(golden, case_id):
 
 
 def check_mean_over_samples(model, case, out, singles):
-    """Defect 23: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
+    """D304: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
     if case.get("aux"):
         expected = case["lm_loss"] + np.mean([sum(aux.values()) for aux in case["aux"]])
         assert out.loss.item() == pytest.approx(expected, rel=1e-4)

@@ -59,6 +59,8 @@ class Source(Layout):
         answer_budget: the answerer's frames.
         draws_as: what seeds its random choices beside the row, for sources that draw. It belongs to the
             labels: it stays when the file moves or the class gets another name.
+        scorer: how its predictions are scored: the name of a file in `videomind/eval/scorers/`, or
+            MODULE:CLASS for one outside of the package.
         row_word: what errors call an element of its files.
     """
 
@@ -70,6 +72,7 @@ class Source(Layout):
     min_ratio: ClassVar[float | None] = None
     answer_budget: ClassVar[VisualBudget | None] = None
     draws_as: ClassVar[str | None] = None
+    scorer: ClassVar[str] = "default"
     row_word: str = "row"
 
     def __init_subclass__(cls, **kwargs: Any):

@@ -6,7 +6,6 @@ of your own.
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from random import Random
 
 from tqdm import tqdm
 
+from videomind.cores import usable_cores
 from videomind.dataset.base import Source, get_source
 from videomind.dataset.cache import Cache
 from videomind.dataset.filters import ALL, Filters, Report
@@ -157,7 +157,7 @@ def load_parts(
     """Load several entries, as `load_part` does; those that are not in the cache are read side by side."""
     caches = [_cache(entry, data_root, filters, seed) for entry in entries]
     stale = [cache for cache in caches if not cache.is_fresh()]
-    workers = min(len(stale), os.cpu_count() or 1)
+    workers = min(len(stale), usable_cores())
     if workers > 1 and rank() == 0:  # other ranks wait for these at the files' locks
         stale.sort(key=Cache.size, reverse=True)
         with ProcessPoolExecutor(workers) as pool:

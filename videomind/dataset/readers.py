@@ -4,13 +4,12 @@ Every reader names the file, and the line where there are lines, in its errors.
 """
 
 import csv
-import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from videomind.files import FileError, read_json
+from videomind.files import FileError, parse_json, read_json
 from videomind.plain_pickle import PlainUnpickler
 
 
@@ -63,10 +62,7 @@ def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         FileError: a line is no JSON.
     """
     for number, line in read_lines(path):
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:  # numbers of many digits, brackets without end
-            raise FileError(f"{path}, line {number}, is not valid JSON: {error}") from None
+        yield number, parse_json(line, path, first_line=number)
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:

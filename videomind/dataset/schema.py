@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from videomind.prediction import PUBLISHED_KEYS
 from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
@@ -22,6 +23,7 @@ class Annotation:
         duration: of the video, s.
         options: without letters; `ans` is the right one's letter, `answer` its text.
         span: the true moments, s.
+        meta: what only the source's scorer needs, by the keys that it has in predictions.
     """
 
     source: str = "unknown"
@@ -35,8 +37,6 @@ class Annotation:
     ans: str | None = None
     span: list[Span] | None = None
     task: str | list[str] | None = None
-    vid: Any = None
-    qid: Any = None
     uid: str | None = None
     subtitle_path: str | None = None
     domain: str | None = None
@@ -47,24 +47,30 @@ class Annotation:
     pred: Span | None = None
     positive: bool | None = None
     route: int | None = None
+    meta: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, in declaration order: the record that predictions start from."""
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        """The fields that are set, in declaration order, and `meta`: what predictions start from."""
+        named = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        meta = named.pop("meta", {})
+        return {**named, **meta}
 
     def check_types(self) -> None:
         """Compare the values with the types that are declared here; rows can hold anything.
 
         Raises:
             TypeError: a value is of another type.
-            ValueError: a moment is no pair, a text no Unicode, a number too large.
+            ValueError: a moment is no pair, a text no Unicode, a number too large, or `meta` has a key that
+                means something else in predictions.
         """
+        if self.meta and (taken := sorted(self.meta.keys() & _TAKEN)):
+            raise ValueError(f"meta has the key {taken[0]!r}, which a prediction holds already")
         optional = (self.data_type, self.query, self.question, self.answer, self.ans, self.uid,
                     self.subtitle_path, self.domain, self.time_reference)  # fmt: skip
         texts = [self.source, *(value for value in optional if value is not None)]
         for value in (self.video_path, self.task):
             texts += value if isinstance(value, list) else [] if value is None else [value]
-        untyped = (self.vid, self.qid, self.level, self.question_category)
+        untyped = (self.level, self.question_category, *(self.meta or {}).values())
         texts += [value for value in untyped if isinstance(value, str)]
         texts += [] if self.options is None else as_list(self.options)
         for value in texts:
@@ -82,6 +88,9 @@ class Annotation:
         for value, kind in ((self.no_aug, bool), (self.positive, bool), (self.route, int)):
             if value is not None and type(value) is not kind:
                 raise TypeError(f"{value!r} stands where {kind.__name__} is expected")
+
+
+_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
 
 
 def as_text(value: Any) -> str:

@@ -30,6 +30,7 @@ from videomind.train.sampler import GroupSampler
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete"
+RECIPE = "recipe.yaml"  # what a run was started with
 BAD_SAMPLES = "bad_samples.jsonl"
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
@@ -212,8 +213,12 @@ class ResumingTrainer(Trainer):
 def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
     """What a training's command does: parse, log to the output folder, train, report errors.
 
-    Args: parse, gives the arguments, with `training` among them; train, runs them to the end.
-    Returns: the exit code: 2 for arguments or data that cannot be used.
+    Args:
+        parse: gives the arguments, with `training` and `recipe` among them.
+        train: runs them to the end.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # plain torchrun would leave this process behind when it is killed
@@ -222,6 +227,8 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
     def run() -> None:
         args = parse()
         setup_logging(Path(args.training.output_dir) / "train.log")
+        if rank() == 0:
+            write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
         train(args)
 
     return run_reporting(log, run)

@@ -1,0 +1,95 @@
+"""Mistakes in JSON files: which line and column an error names, on every version of Python."""
+
+import json
+import random
+import re
+
+import pytest
+
+from videomind.files import parse_json, read_json
+
+VALUES = ('"word"', "12", "-0.5", "true", "null", '"\\u00e9, ]"', "[]", "{}", '[1, {"a": 2}]')
+# What is put between two items, or before a closing bracket, and how far into it the mistake is.
+MISTAKES = {"'x'": 0, "nope": 0, "@": 0, "]": 0, ":": 0, ", ,": 2, "\n\n  ;": 4}
+
+
+def assert_refused(path, text: str, place: int):
+    """An error names the line and column of a place in the text."""
+    path.write_text(text)
+    line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+    found = text[place : place + 20]
+    with pytest.raises(ValueError) as caught:
+        read_json(path)
+    shown = repr(found) if found else "the end"
+    assert str(caught.value) == f"{path}, line {line}, is not valid JSON: column {column}, at {shown}"
+
+
+def half_a_list(rng: random.Random) -> str:
+    """The start of a list or of the values of a mapping, over several lines."""
+    space = rng.choice(("", " ", "\n", "\n\t", " \n\n "))
+    items = [rng.choice(VALUES) for _ in range(rng.randint(1, 5))]
+    if rng.random() < 0.5:
+        items = [f'"key{i}":{space}{item}' for i, item in enumerate(items)]
+        return "{" + space + f",{space}".join(items)
+    return "[" + space + f"{space},{space}".join(items)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_comma_too_many(tmp_path, seed):
+    """Python before 3.13 names the bracket after it, which can be on another line."""
+    rng = random.Random(seed)
+    start = half_a_list(rng)
+    end = "]" if start[0] == "[" else "}"
+    text = start + rng.choice(("", " ", "\n")) + "," + rng.choice(("", " ", "\n", "\n\n\t")) + end + "\n"
+    assert_refused(tmp_path / "a.json", text, text.rindex(","))
+
+
+@pytest.mark.parametrize(
+    ("message", "place"), [("Expecting value", 16), ("Illegal trailing comma before end of array", 13)]
+)
+def test_both_ways_to_report_a_comma_too_many(tmp_path, monkeypatch, message, place):
+    """Each of them is tried here, whichever is the running Python's."""
+    text = '[\n{"pred": 1},\n\n]'
+
+    def refuse(doc, **_):
+        raise json.JSONDecodeError(message, doc, place)
+
+    monkeypatch.setattr(json, "loads", refuse)
+    assert text[place] in ",]"
+    with pytest.raises(ValueError, match=r"a\.json, line 2, is not valid JSON: column 12, at ',\\n\\n\]'$"):
+        parse_json(text, tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_does_not_belong_there(tmp_path, mistake, seed):
+    start = half_a_list(random.Random(f"{seed} {mistake}"))
+    if start[0] == "[" and mistake == "]":
+        mistake = "}"
+    assert_refused(tmp_path / "a.json", start + mistake, len(start) + MISTAKES.get(mistake, 0))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_that_is_cut_off(tmp_path, seed):
+    start = half_a_list(random.Random(seed))
+    assert_refused(tmp_path / "a.json", start, len(start))
+
+
+def test_a_line_of_a_file(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 7, is not valid JSON: column 6, at '}'"):
+        parse_json('{"a":}', tmp_path / "a.jsonl", first_line=7)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5_000], ids=["deep", "long number"])
+def test_what_python_cannot_read(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json, line 1, holds JSON that cannot be read: "):
+        read_json(tmp_path / "a.json")
+
+
+def test_files_that_are_no_text(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path))}/a\.json is not a text file in UTF-8"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="No such file: .*none.json"):
+        read_json(tmp_path / "none.json")
