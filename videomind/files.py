@@ -189,6 +189,7 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         text: one JSON value.
         path: where it is from, for messages.
         first_line: number of its first line in the file.
+
     Raises:
         FileError: it is no JSON; names file, line and column, and shows what stands there.
     """

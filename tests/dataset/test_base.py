@@ -221,7 +221,7 @@ NEXT_ROW = "video,qid,question,a0,a1,a2,a3,a4,answer,type\n12,3,why run,x,y,z,w,
     ("name", "files", "message"),
     [
         ("vid_morp", {}, "No video folder .*vid_morp/videos_3fps_480_noaudio for vid_morp"),
-        ("didemo", {"didemo/durations.json": "{"}, r"durations\.json is not valid JSON"),
+        ("didemo", {"didemo/durations.json": "{"}, r"durations\.json, line 1, is not valid JSON"),
         (
             "didemo",
             {"didemo/durations.json": '{"v": "ten"}'},

@@ -189,7 +189,7 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def test_the_source_of_the_guide_works(tmp_path, monkeypatch, own_registry):
-    code, _ = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[0]
     (tmp_path / "kitchens.py").write_text(code)
     spec = importlib.util.spec_from_file_location("kitchens", tmp_path / "kitchens.py")
     module = importlib.util.module_from_spec(spec)

@@ -163,7 +163,7 @@ def run_dataset(args: argparse.Namespace) -> int:
         split=split,
         scorer=spec_of(get_scorer(source.scorer)),
         samples=len(annotations),
-        dropped=loaded.dropped,
+        dropped=loaded.skipped,
     )
     settings = chain_settings(args, source)
     start_processes()

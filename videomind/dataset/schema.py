@@ -89,6 +89,9 @@ class Annotation:
                 raise TypeError(f"{value!r} stands where {kind.__name__} is expected")
 
 
+_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
+
+
 def as_text(value: Any) -> str:
     """A value of a row that has to be text.
 
