@@ -6,11 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import install
 import pytest
 from helpers.runs import REPO
-
-sys.path.insert(0, str(REPO / "scripts"))
-import install
 
 UNREACHABLE_BY_UV = """Using Python 3.11.7 environment at: v
 error: Request failed after 3 retries in 9.3s

@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -66,9 +67,11 @@ def _npu_count() -> int:
 
 
 def prepare_process(device: Device) -> None:
-    """Set what libraries read from the environment, before they are imported."""
+    """Set what libraries look at when they are imported."""
     if device.kind == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Of a CUDA toolkit (CUDA_HOME) without a GPU; what DeepSpeed compiles here is for the CPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def torch_device(name: str = "auto") -> torch.device:

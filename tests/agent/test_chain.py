@@ -113,7 +113,7 @@ def test_records(golden, pipelines, case):
 
 
 def compare_record(result: Result, anno: Annotation, recording: Recording, unit_s: float) -> None:
-    record = result.to_record(anno)
+    record = result.prediction(anno).to_json()
     recorded = recording.output
     # An unreadable plan is said to be one, which the original only printed.
     unreadable = record.pop("planner_unparsable", False)

@@ -3,8 +3,8 @@
 import pytest
 from helpers.goldens import golden_manifest
 
-from videomind.eval.evaluate import read_records
 from videomind.eval.qvhighlights import evaluate_qvhighlights
+from videomind.eval.records import read_records
 from videomind.eval.report import render_qvhighlights
 
 CASES = golden_manifest("eval")["cases"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videomind.quickstart.command import clear
-from videomind.quickstart.steps import Command, Workflow, Step, StepFailed, fingerprint
+from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, fingerprint
 
 APPEND = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
 

@@ -81,7 +81,7 @@ def test_the_number_of_tokens_is_that_of_the_features(dataset, tmp_path):
 )
 @pytest.mark.parametrize("is_lazy", [True, False])
 def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, is_lazy):
-    """D608 and D610: they gave an IndexError, another video, or a loss that is no number. D620: both ways."""
+    """D608 and D610: they gave an IndexError, another video, or a loss that is no number. D620: `is_lazy`."""
     item = dataset(bad, *[GOOD] * 20, is_lazy=is_lazy)[0]
     assert len(item.bad) == 1 and item.bad[0].source == "train"
     assert torch.tensor([item.bad[0].video_path == (bad.get("video") or bad["id"])])
