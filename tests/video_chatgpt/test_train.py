@@ -15,6 +15,7 @@ from helpers.runs import REPO, environment, losses
 from helpers.videochat import (
     BASE,
     GOLDEN,
+    VIDEOS,
     arguments,
     mlp_base,
     recorded_features,
@@ -138,7 +139,7 @@ def test_full_training_is_saved_whole(features, tmp_path):
     assert main(arguments(tmp_path, features, "--bf16", "True", "--tf32", "True")) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["torch_dtype"] == "bfloat16"
-    assert config["num_video_tokens"] == len(recorded_features()["vidA"])
+    assert config["num_video_tokens"] == len(recorded_features()[VIDEOS[0]])
     saved, before = tensors(tmp_path / "pytorch_model.bin"), load_file(BASE / "model.safetensors")
     same = [n for n in saved if torch.equal(saved[n][: len(before[n])], before[n].bfloat16())]
     assert all("norm" in name for name in same)
@@ -191,7 +192,7 @@ def test_bad_samples_are_written_down_and_text_trains_too(features, tmp_path):
     recorded = [json.loads(line) for line in (out / "rank0_bad_samples.jsonl").read_text().splitlines()]
     reasons = {(row["video_path"], row["reason"].split(":")[0].split(" in ")[0]) for row in recorded}
     assert ("lost.pkl", "No features of 'lost.pkl'") in reasons
-    assert ("vidA.pkl", "nothing of it can be learned") in reasons
+    assert (silent["video"], "nothing of it can be learned") in reasons
 
 
 def test_training_goes_on_from_its_own_adapter(features, tmp_path):
@@ -281,7 +282,7 @@ def test_the_documented_command_survives_a_kill(features, tmp_path, capfd):
     capfd.readouterr()
     argv = [
         *("--model-name", str(BASE), "--projection_path", str(killed / "mm_projector.bin")),
-        *("--clip_feat_path", str(features), "--video_path", "vidA.mp4", "--question", "Who?"),
+        *("--clip_feat_path", str(features), "--video_path", f"{VIDEOS[0]}.mp4", "--question", "Who?"),
         *("--max_new_tokens", "5", "--temperature", "0"),
     ]
     assert chat(argv) == 0
