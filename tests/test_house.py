@@ -17,7 +17,19 @@ PACKAGE = Path(__file__).parent.parent / "videomind"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Rooms from the ground up; a room imports from floors below its own, and on its own floor from itself.
 FLOORS = (
-    ("cores", "device", "doors", "endpoint", "files", "imports", "logger", "roles", "spans"),
+    (
+        "cores",
+        "device",
+        "doors",
+        "endpoint",
+        "files",
+        "imports",
+        "logger",
+        "prediction",
+        "roles",
+        "spans",
+        "sums",
+    ),
     ("backbones", "runs", "video"),
     ("dataset", "eval", "model"),
     ("encoding",),

@@ -35,6 +35,5 @@ done
 bash "$here/infer.sh" --dataset "$dataset" ${split[@]+"${split[@]}"} --data_root "${DATA_ROOT:-data}" \
     "${paths[@]}" "$@"
 metrics=()
-[[ $name == cgbench ]] && metrics=(--dataset cgbench)
-[[ -n ${CONF_THR:-} ]] && metrics+=(--conf_thr "$CONF_THR")
+[[ -n ${CONF_THR:-} ]] && metrics=(--conf_thr "$CONF_THR")
 exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" ${metrics[@]+"${metrics[@]}"}

@@ -77,7 +77,7 @@ def test_records(golden, pipelines, case):
 
 
 def compare_record(result: Result, anno: Annotation, output: dict, calls: list[dict], unit_s: float) -> None:
-    record = result.to_record(anno)
+    record = result.prediction(anno).to_json()
     recorded = {name: value for name, value in output.items() if value is not None}
     # An unreadable plan is said to be one, which the original only printed.
     unreadable = record.pop("planner_unparsable", False)
@@ -181,7 +181,7 @@ def test_candidates_of_one_pass_are_those_read_alone(golden, pipelines):
 
 
 def test_ties_keep_the_grounders_order():
-    """Defect 50: the original's order was rounding noise within 1e-6."""
+    """D504: the original's order was rounding noise within 1e-6."""
     assert ranking([0.5, 0.5000005, 0.6, 0.4]) == [2, 0, 1, 3]
     assert ranking([0.5, 0.500002, 0.6]) == [2, 1, 0]
     values = [random.Random(i).random() for i in range(20)]

@@ -7,13 +7,14 @@ import pytest
 import torch
 from helpers.goldens import golden_manifest
 
-from videomind.agent.infer import submission_row
-from videomind.agent.pipeline import Grounding, Pipeline, prepare
+from videomind.agent.pipeline import GrounderOutput, Pipeline, prepare
 from videomind.agent.samples import ChainSettings, asked_text, grounder_sample
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
+from videomind.eval.scorers.qvhighlights import submission_row
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
+from videomind.prediction import Prediction
 from videomind.video.excerpts import video_duration
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
@@ -130,7 +131,7 @@ def test_qvhighlights_submission(golden, pipelines, case):
         )
         windows, scores = result.windows(anno["duration"], UNITS["i_q"])
         record = {**anno, "pred": windows, "conf": scores, "grounder_success": result.success}
-        ours = submission_row(record)
+        ours = submission_row(Prediction.from_json(record))
         assert (ours["vid"], ours["qid"]) == (row["vid"], row["qid"])
         assert len(ours["pred_relevant_windows"]) == len(row["pred_relevant_windows"])
         for window, recorded in zip(ours["pred_relevant_windows"], row["pred_relevant_windows"], strict=True):
@@ -171,5 +172,5 @@ def test_the_settings_of_a_chat_do_not_count(golden, pipelines, case, monkeypatc
 
 
 def test_no_moment_gives_the_whole_video():
-    result = Grounding(response="?", success=False, boundaries=torch.empty(0, 3))
+    result = GrounderOutput(response="?", success=False, boundaries=torch.empty(0, 3))
     assert result.windows(12.0, 0.1) == ([[0.0, 12.0]], [0.0])

@@ -210,7 +210,7 @@ def test_missing_and_broken_files(tmp_path, name, files, message):
 
 
 def test_videos_that_are_not_there_are_counted(tmp_path):
-    """By their whole names; the original compared the first eleven characters (section 6 of the facts)."""
+    """By their whole names; the original compared the first eleven characters (D114)."""
     folder = tmp_path / "vid_morp/videos_3fps_480_noaudio"
     folder.mkdir(parents=True)
     (folder / "here.mp4").touch()
@@ -223,7 +223,7 @@ def test_videos_that_are_not_there_are_counted(tmp_path):
 
 
 def test_an_answer_that_is_no_option_is_kept_and_counted(tmp_path):
-    """As in two rows of MLVU's needle task."""
+    """D119: as in two rows of MLVU's needle task."""
     (tmp_path / "mlvu/json").mkdir(parents=True)
     for name in get_source("mlvu").splits["test"]:
         (tmp_path / name).write_text("[]")

@@ -10,6 +10,7 @@ from videomind.dataset.commands import main
 from videomind.dataset.making import planning_row, verifying_rows
 from videomind.dataset.parts import Entry, load_part
 from videomind.dataset.schema import Annotation
+from videomind.prediction import Prediction
 
 
 def planned(**fields) -> tuple:
@@ -43,7 +44,7 @@ def test_verifying_rows_need_a_moment_and_predictions():
         {**good, "grounder_success": False},
         {"video_path": "v", "error": "broken", "grounder_success": False},
     ]
-    assert list(verifying_rows(records)) == [good]
+    assert list(verifying_rows(map(Prediction.from_json, records))) == [good]
 
 
 @pytest.fixture

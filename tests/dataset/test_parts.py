@@ -177,10 +177,10 @@ def test_a_table_keeps_every_field(tmp_path):
     """Also across batches, and after it was sent to another process."""
     full = Annotation(
         **dict.fromkeys(("source", "data_type", "query", "question", "answer", "ans", "uid"), "é"),
-        **dict.fromkeys(("vid", "subtitle_path", "domain", "level", "time_reference"), "é"),
+        **dict.fromkeys(("subtitle_path", "domain", "level", "time_reference"), "é"),
         **{"video_path": ["a.jpg", "b.jpg"], "options": ["x", "y"], "task": ["t", "u"]},
         **{"span": [[0.0, 1.0], [1.0, 1.5]], "pred": [0.0, 1.0], "duration": 1.5},
-        **{"no_aug": True, "positive": False, "route": 3, "qid": 7, "question_category": 2},
+        **{"no_aug": True, "positive": False, "route": 3, "question_category": 2, "meta": {"qid": 7}},
     )
     assert None not in full.to_dict().values() and len(full.to_dict()) == len(fields(Annotation))
     rows = [full, Annotation(), *(Annotation(query=f"é {i}") for i in range(BATCH_ROWS + 5))]

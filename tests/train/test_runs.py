@@ -198,7 +198,7 @@ def test_bad_videos_are_written_down(workshop, tmp_path):
 
 @pytest.mark.parametrize("base", ["base", "untied"])
 def test_without_lora_whatever_trained_is_saved(workshop, tmp_path, base):
-    """Defect 6: the trained tables and the vision merger were lost."""
+    """D401: the trained tables and the vision merger were lost."""
     start = ("--model_name_or_path", str(workshop / base))
     extra = (
         "--max_steps",

@@ -56,7 +56,7 @@ class Generated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grounding:
+class GrounderOutput:
     """What the grounder says.
 
     Attributes: response; success, whether it pointed at a moment; boundaries (N, 3): start and end as
@@ -227,7 +227,7 @@ class Pipeline:
             return self.generate(prepared.encoded).text
 
     @torch.inference_mode()
-    def ground(self, prepared: Prepared) -> Grounding:
+    def ground(self, prepared: Prepared) -> GrounderOutput:
         """Find the moments of a query. Args: prepared, from a `grounder_sample`."""
         encoded = prepared.encoded
         with self._as("grounder"):
@@ -235,13 +235,13 @@ class Pipeline:
         inner = bare(self.model)
         reg = inner.config.reg_token_id
         if reg not in out.ids or inner.head is None:
-            return Grounding(response=out.text, success=False, boundaries=torch.empty(0, 3))
+            return GrounderOutput(response=out.text, success=False, boundaries=torch.empty(0, 3))
         length, place = len(encoded.input_ids), next(inner.head.parameters()).device
         query = out.states[length - 1 + out.ids.index(reg)]  # the state that predicts the token
         is_video = encoded.input_ids.to(query.device) == inner.config.video_token_id
         clips = clip_states(out.states[:length], is_video, encoded.grid.tolist())
         boundaries = decode(inner.head(clips.to(place), query[None].to(place)), clips.size(0))[0]
-        return Grounding(response=out.text, success=True, boundaries=boundaries)
+        return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 
     def generate(self, encoded: Encoded, draft: list[int] | None = None) -> Generated:
         """Respond greedily.

@@ -9,7 +9,7 @@ import math
 import pkgutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -20,8 +20,10 @@ from videomind.dataset.readers import read_rows
 from videomind.dataset.schema import Annotation, Span
 from videomind.dataset.views import View
 from videomind.files import read_json
+from videomind.prediction import PUBLISHED_KEYS
 from videomind.roles import VisualBudget, nearest
 
+_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
 _REGISTRY: dict[str, type["Source"]] = {}
 VIDEO_MISSING = "video file not found"  # may be otherwise next time, whatever the annotation files say
 _SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
@@ -66,6 +68,8 @@ class Source:
         answerer, in s or as a share of the video. answer_budget: the answerer's frames.
         draws_as: what seeds its random choices beside the row, for sources that draw. It belongs to the
         labels: it stays when the file moves or the class gets another name.
+        scorer: how its predictions are scored: the name of a file in `videomind/eval/scorers/`, or
+        MODULE:CLASS for one outside of the package.
     """
 
     names: ClassVar[dict[str, type[View]]] = {}
@@ -83,6 +87,7 @@ class Source:
     min_ratio: ClassVar[float | None] = None
     answer_budget: ClassVar[VisualBudget | None] = None
     draws_as: ClassVar[str | None] = None
+    scorer: ClassVar[str] = "default"
     row_word: str = "row"  # what errors call an element of its files
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -283,6 +288,8 @@ def check(anno: Annotation) -> str | None:
 
     Raises: TypeError or ValueError that names a value whose type is not the schema's.
     """
+    if anno.meta and (taken := sorted(anno.meta.keys() & _TAKEN)):
+        raise ValueError(f"meta has the key {taken[0]!r}, which a prediction holds already")
     for value in (anno.query, anno.question, anno.answer, anno.ans, *(anno.options or ())):
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{value!r} stands where text is expected")

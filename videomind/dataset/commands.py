@@ -21,6 +21,7 @@ from videomind.dataset.statistics import statistics
 from videomind.endpoint import Endpoint
 from videomind.files import write_text
 from videomind.logger import run_reporting, setup_logging
+from videomind.prediction import read_predictions
 
 MANY = 4  # from this many files on, only the first is named
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def make_verifying(args: argparse.Namespace) -> None:
     """Write a verifying file. Raises: ValueError when no prediction can be used."""
-    records = list(read_rows(args.predictions))
+    numbered = enumerate(read_rows(args.predictions), 1)
+    records = read_predictions((f"{args.predictions}, record {number}", row) for number, row in numbered)
     rows = list(verifying_rows(records))
     if not rows:
         raise ValueError(f"{args.predictions} holds no record with 'pred' and 'span'")

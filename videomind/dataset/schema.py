@@ -16,7 +16,8 @@ class Annotation:
     Attributes: source, the registered name; data_type, `grounding` or `multimodal` (a global
     micro-batch holds one type); video_path, a file or a list of image files; duration, s; span, the true
     moments, s; options without letters and ans, the right one's letter. The rest carries what single
-    sources report. None means that the source does not give it.
+    sources report. None means that the source does not give it. `meta` holds what only the source's scorer
+    needs, by the keys that it has in predictions.
     """
 
     source: str = "unknown"
@@ -30,8 +31,6 @@ class Annotation:
     ans: str | None = None
     span: list[Span] | None = None
     task: str | list[str] | None = None
-    vid: Any = None
-    qid: Any = None
     uid: str | None = None
     subtitle_path: str | None = None
     domain: str | None = None
@@ -42,10 +41,13 @@ class Annotation:
     pred: Span | None = None
     positive: bool | None = None
     route: int | None = None
+    meta: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, in declaration order: the record that predictions start from."""
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        """The fields that are set, in declaration order, and `meta`: what predictions start from."""
+        named = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        meta = named.pop("meta", {})
+        return {**named, **meta}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

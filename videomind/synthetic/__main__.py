@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "base":
         from videomind.synthetic.tiny_model import make_tiny_base
 
-        make_tiny_base(args.path, tied=not args.untied, seed=args.seed)
+        make_tiny_base(args.path, is_tied=not args.untied, seed=args.seed)
     elif args.command == "chat_base":
         from videomind.synthetic.tiny_chat import make_tiny_chat
 
@@ -81,9 +81,9 @@ def _run(args: argparse.Namespace) -> None:
     else:
         from videomind.synthetic.warmup import WarmupSettings, warm_up
 
-        given = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
-        given = {name: value for name, value in given.items() if value is not None}
-        warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **given))
+        changed = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
+        changed = {name: value for name, value in changed.items() if value is not None}
+        warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **changed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ class _Painter:
     def _event_at(self, time_s: float) -> tuple[int, Event] | None:
         """The event visible at a time, with its number."""
         for i, event in enumerate(self.scene.events):
-            if any(start <= time_s < end for start, end in event.windows):
+            if any(start <= time_s < end for start, end in event.spans):
                 return i, event
         return None
 
@@ -121,7 +121,7 @@ class _Painter:
         return frame
 
 
-def render(scene: Scene, path: Path) -> None:
+def render_scene(scene: Scene, path: Path) -> None:
     """Render one scene to an mp4 file. The same scene gives the same frames."""
     painter = _Painter(scene)
     with av.open(str(path), "w") as container:
@@ -136,7 +136,7 @@ def render(scene: Scene, path: Path) -> None:
 
 
 def _render_job(job: tuple[Scene, Path]) -> None:
-    render(*job)
+    render_scene(*job)
 
 
 def render_all(

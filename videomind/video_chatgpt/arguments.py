@@ -107,24 +107,24 @@ class VideoArguments:
 def todays(argv: Sequence[str]) -> list[str]:
     """The same command line under today's names; what changed is logged."""
     known = {entry.name for entry in fields(VideoTrainingArguments)}
-    given = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
+    flags = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
     out: list[str] = []
-    dropping = False
+    is_dropped = False
     for part in argv:
         if not part.startswith("--"):
-            out += [] if dropping else [part]
+            out += [] if is_dropped else [part]
             continue
         name, sign, value = part.removeprefix("--").partition("=")
         new = name if name in known else _RENAMED.get(name, name)
-        gone = name not in known and name in _GONE
-        dropping = gone or (new != name and new in given)
-        if gone:
+        is_gone = name not in known and name in _GONE
+        is_dropped = is_gone or (new != name and new in flags)
+        if is_gone:
             log.info("--%s has no effect in this version of transformers", name)
-        elif dropping:
+        elif is_dropped:
             log.info("--%s is left out: --%s is given", name, new)
         elif new != name:
             log.info("--%s is --%s today", name, new)
-        out += [] if dropping else [f"--{new}", *([value] if sign else [])]
+        out += [] if is_dropped else [f"--{new}", *([value] if sign else [])]
     return out
 
 

@@ -19,6 +19,7 @@ class CGBench(Source):
     splits = {"test": "cgbench/cgbench_mini.json"}
     video_root = "cgbench/videos_3fps_480_noaudio"
     durations = "cgbench/durations.json"
+    scorer = "cgbench"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
         """See Source."""

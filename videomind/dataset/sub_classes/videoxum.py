@@ -10,6 +10,7 @@ from typing import Any
 from videomind.dataset.base import DroppedRow, Source
 from videomind.dataset.schema import Annotation
 from videomind.dataset.views import Grounding
+from videomind.sums import plain_mean
 
 NUM_ANNOTATORS = 10
 
@@ -31,7 +32,7 @@ class VideoXum(Source):
         for query, pairs in zip(row["tsum"], row["vsum"], strict=False):
             if len(pairs) != NUM_ANNOTATORS:
                 raise ValueError(f"{len(pairs)} moments for a sentence, expected {NUM_ANNOTATORS}")
-            span = [round(sum(times) / NUM_ANNOTATORS, 2) for times in zip(*pairs, strict=True)]
+            span = [round(plain_mean(times), 2) for times in zip(*pairs, strict=True)]
             yield self.moment(row["video_id"], query, [span], duration=row["duration"])
         if len(row["tsum"]) != len(row["vsum"]):
             raise DroppedRow("video with sentences that have no moment, or the reverse: those only")
