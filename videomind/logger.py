@@ -120,8 +120,8 @@ def run_command(
         exit_codes: of further errors that end a run with their message alone.
 
     Returns:
-        That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a
-        ValueError of either step), a file that cannot be read or written (an OSError).
+        That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError
+        of either step), a file that cannot be read or written (an OSError).
     """
     setup_logging()
     try:

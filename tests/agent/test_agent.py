@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.goldens import golden_checkpoints
 from helpers.runs import SMALL, arguments
 
 from videomind import VideoMind
@@ -118,7 +119,7 @@ def test_a_combined_folder_has_the_published_layout(golden, folders, tmp_path):
     """The files and keys of the golden three-role folder (our tokenizer files are the fast ones)."""
     pairs = [f"{role}={folders[role]}" for role in ("grounder", "verifier", "planner")]
     assert combine([str(tmp_path / "agent"), *pairs]) == 0
-    published = golden.root / "roles/tied"
+    published = golden.root / golden_checkpoints()[0]
     theirs = {str(p.relative_to(published)) for p in published.rglob("*") if p.is_file()}
     ours = {str(p.relative_to(tmp_path / "agent")) for p in (tmp_path / "agent").rglob("*") if p.is_file()}
     assert theirs - ours <= {"added_tokens.json", "special_tokens_map.json"}

@@ -160,6 +160,17 @@ def test_unlabelled_data_says_so_and_is_no_error(tmp_path, caplog, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("mark", "\u2028\u2029\x85\x1c\x1d\x1e\x0b\x0c")
+def test_a_line_separator_in_a_text_is_text(tmp_path, mark, capsys):
+    rows = [record(query=f"a{mark}b", task=f"c{mark}d"), record(query="x")]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "output.jsonl").write_text(text, encoding="utf-8")
+    assert main([str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["records"] == 2 and f"c{mark}d" in metrics["iou"]["tasks"]
+    assert "#Samples" in capsys.readouterr().out
+
+
 def test_missing_and_repeated_records_are_reported(tmp_path, caplog):
     rows = [record(qid=1), record(qid=1, pred=[[0, 10]]), record(qid=2, pred=None)]
     assert main([write_lines(tmp_path / "output.jsonl", rows)]) == 0

@@ -1,15 +1,16 @@
 """A benchmark from a folder outside of the package: one source, one scorer, and the command scores it."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from helpers.runs import environment
+from helpers.runs import REPO, environment
 
 from videomind.eval import scorer as registry
 from videomind.eval.scorer import get_scorer, spec_of
-from videomind.prediction import PredictedSplit
+from videomind.prediction import PredictedSplit, Prediction
 
 SOURCE = '''"""Counting: how often something happens."""
 
@@ -104,6 +105,16 @@ def test_a_benchmark_of_ones_own_is_scored_by_the_command(folder):
             "lowered": 0,
         }
     assert len((out / "counting_test.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_scorer_of_the_guide_works(folder):
+    """The second piece of code in docs/CUSTOM_DATASET.md."""
+    _, code = re.findall(r"```python\n(.*?)```", (REPO / "docs/CUSTOM_DATASET.md").read_text(), re.DOTALL)
+    (folder / "counting_scorer.py").write_text(code)
+    scorer = get_scorer("counting_scorer:CountingScorer")()
+    rows = [{"count": 2, "response": "2"}, {"count": 3, "response": "2"}, {"response": "2"}]
+    scores = scorer.evaluate([Prediction.from_json(row) for row in rows]).tables["count"].overall
+    assert (scores.samples, scores.values) == (2, {"exact": 50.0})
 
 
 def test_a_name_twice_is_refused(folder):

@@ -29,6 +29,9 @@ def recorded_features() -> dict[str, np.ndarray]:
     return GOLDEN.npz("e_model/features.npz")
 
 
+VIDEOS = sorted(recorded_features())  # names of the recorded videos
+
+
 def write_recorded_features(folder: Path) -> Path:
     """One pickle per recorded video, as the original writes them."""
     folder.mkdir(parents=True, exist_ok=True)

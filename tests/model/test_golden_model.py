@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import golden_manifest
+from helpers.goldens import golden_manifest, output_names
 from torch import nn
 
 from videomind.dataset.schema import Annotation, Sample
@@ -26,6 +26,13 @@ VIEWS = {
     "planner": ("planning", Planning),
 }
 CASES = [case["id"] for case in golden_manifest("model")["cases"]]
+# Frames that the original's processor was fed, by the grounder's sample they belong to.
+FRAMES = {
+    case["inputs"]["sample"]: name
+    for case in golden_manifest("model")["cases"]
+    for name in output_names(case)
+    if name.endswith(".npy")
+}
 
 
 def cases(kind: str) -> list[str]:
@@ -53,11 +60,10 @@ def batch_of(golden, processor, role: str, samples: list[int], pos_clips: list[l
     items = []
     for i, anno in zip(samples, annos, strict=True):
         sample = view().sample(anno, random.Random(0))
-        stored = golden.root / f"model/frames_sample{i}.npy"
-        frames = read_excerpt(sample.excerpt).frames
-        if role == "grounder" and stored.is_file():
-            frames = torch.from_numpy(np.load(stored))
-            frames = frames if frames.shape[1] == 3 else frames.permute(0, 3, 1, 2)
+        if role == "grounder" and i in FRAMES:
+            frames = torch.from_numpy(np.load(golden.root / "model" / FRAMES[i]))
+        else:
+            frames = read_excerpt(sample.excerpt).frames
         items.append(Item(encoded=encoder(sample, frames, random.Random(0)), bad=[]))
     batch = Collator(pad_token_id=processor.tokenizer.pad_token_id)(items)
     del batch["bad_samples"]

@@ -1,9 +1,7 @@
 """Optimizer groups and LoRA targets against the original's."""
 
-import json
-
 import pytest
-from helpers.goldens import golden_bases, golden_manifest, golden_root
+from helpers.goldens import golden_bases, golden_manifest, read_golden
 
 from videomind.backbones.processor import load_processor
 from videomind.model.adapters import LORA_TYPES, lora_targets
@@ -13,7 +11,7 @@ from videomind.train.arguments import parse_arguments
 from videomind.train.optim import decayed_names, parameter_groups, trainable_table
 from videomind.train.train import build_model
 
-RUNS = json.loads((golden_root() / "optim/param_groups.json").read_text())
+RUNS = read_golden("optim/param_groups.json")
 
 
 def base_of(kind: str) -> str:

@@ -5,7 +5,6 @@ torchrun. A rerun continues where the last one ended.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -23,11 +22,10 @@ from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
-from videomind.dataset.readers import read_rows
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.eval.scorer import get_scorer, spec_of
-from videomind.files import write_text
+from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import budget_numbers
@@ -153,10 +151,10 @@ def run_dataset(args: argparse.Namespace) -> int:
     """Predict a whole split. Returns: how many samples failed."""
     source = open_source(args.dataset, args.data_root)
     split = source.resolve_split(args.split or source.eval_split)
-    loaded = source.load(split)
+    loaded = source.to_predict(split)
     annotations = loaded.annotations
-    for reason, count in loaded.dropped.items():
-        log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
+    for finding in loaded.findings():
+        log.warning("%s %s: %s", args.dataset, split, finding)
     source.check_videos()
     if args.use_subtitle and rank() == 0:
         warn_of_missing_subtitles(annotations)
@@ -165,7 +163,7 @@ def run_dataset(args: argparse.Namespace) -> int:
         split=split,
         scorer=spec_of(get_scorer(source.scorer)),
         samples=len(annotations),
-        dropped=loaded.dropped,
+        dropped=loaded.skipped,
     )
     settings = chain_settings(args, source)
     start_processes()
@@ -225,7 +223,7 @@ def finish(results: ResultFile, count: int, *, alone: bool) -> int:
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
-    failed = sum(Prediction.from_json(row).error is not None for row in read_rows(path))
+    failed = sum(Prediction.from_json(row).error is not None for _, row in read_json_lines(path))
     log.info("Wrote %s: %d predictions, %d failed%s", path, count - failed, failed,
              " (--retry_failed does them again)" if failed else "")  # fmt: skip
     return failed
@@ -241,8 +239,7 @@ def run_video(args: argparse.Namespace) -> int:
     if args.use_subtitle:
         warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)
-    line = json.dumps(result.prediction(anno).to_json(), ensure_ascii=False)
-    write_text(Path(args.pred_path) / RESULT, line + "\n")
+    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
     if result.candidates:
         best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
         log.info("%s: %s", result.query, best)

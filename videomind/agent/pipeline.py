@@ -26,6 +26,7 @@ from videomind.model.role_model import AgentQwen2VL, clip_states, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.excerpts import Frames, read_excerpts, video_duration
+from videomind.video.readers import is_gif
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
 def _duration(sample: Sample, frames: Frames) -> float:
     """Length of the sample's video, s. A .gif's own rate is that of the budget which read it."""
     path = sample.excerpt.path
-    if isinstance(path, str) and path.endswith(".gif"):
+    if isinstance(path, str) and is_gif(path):
         return video_duration(path)
     return frames.total_frames / frames.fps
 

@@ -9,7 +9,6 @@ same folder.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from videomind.eval.choice import choose_scorer
 from videomind.eval.records import Run, read_run
 from videomind.eval.scorer import Option, Outcome, Scorer, get_scorer, scorer_names
 from videomind.eval.scorers.default import DefaultScorer
-from videomind.files import write_text
+from videomind.files import json_text, write_json_lines, write_text
 from videomind.logger import run_command
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ def publish(run: Run, outcome: Outcome, out_name: str) -> None:
         logger.warning(remark)
     sys.stdout.write(outcome.text)
     write_text(text_path, "".join(f"WARNING: {remark}\n" for remark in outcome.remarks) + outcome.text)
-    write_text(json_path, json.dumps(outcome.content, indent=2, ensure_ascii=False) + "\n")
+    write_text(json_path, json_text(outcome.content, indent=2) + "\n")
     logger.info("Wrote %s and %s", text_path, json_path)
 
 
@@ -91,7 +90,7 @@ def submit(run: Run, scorer: Scorer) -> None:
     if submission is None:
         return
     path = run.folder / submission.file_name
-    write_text(path, "".join(json.dumps(row) + "\n" for row in submission.rows))
+    write_json_lines(path, submission.rows)
     logger.info("Wrote %s", path)
 
 

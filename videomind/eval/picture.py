@@ -70,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", help="PNG to write")
     parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
     parser.add_argument("--samples", type=int, default=2, help="per data set")
-    return run_command(lambda: parser.parse_args(argv), run)
+    return run_command(lambda: parser.parse_args(argv), draw)
 
 
-def run(args: argparse.Namespace) -> None:
+def draw(args: argparse.Namespace) -> None:
     """Draw what the command line names."""
     runs = {label: runs_by_name(path) for label, path in labelled_paths(args.runs).items()}
     first = next(iter(runs.values()))

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomind.dataset.readers import read_numbered_jsonl
-from videomind.files import read_json
+from videomind.files import read_json, read_json_lines
 from videomind.prediction import SPLIT_FILE, PredictedSplit, Prediction, read_predictions
 from videomind.runs.workers import RESULT, SETTINGS
 
@@ -103,7 +102,7 @@ def find_runs(path: Path) -> list[Run]:
 
 
 def _read_lines(path: Path) -> list[tuple[str, object]]:
-    return [(f"{path}:{number}", row) for number, row in read_numbered_jsonl(path)]
+    return [(f"{path}:{number}", row) for number, row in read_json_lines(path)]
 
 
 def _read_list(path: Path) -> list[tuple[str, object]]:

@@ -138,7 +138,7 @@ class Workflow:
                 _remove(path)
         write_json(mark, {"fingerprint": state, "is_done": False})
         for command in step.commands:
-            if code := run_command(command):
+            if code := run_process(command):
                 raise StepFailed(step.title, code)
         if missing := [str(path) for path in step.makes if not path.exists()]:
             raise ValueError(f"{step.title}: {', '.join(missing)} is not there")
@@ -161,7 +161,7 @@ def fingerprint(step: Step, folder: Path, needed: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_command(command: Command) -> int:
+def run_process(command: Command) -> int:
     """Run a command to its end.
 
     Returns:

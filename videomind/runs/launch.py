@@ -1,8 +1,8 @@
 """Starts a command on all visible devices of one node or many; all training and evaluation scripts end here.
 
-`videomind launch train|infer|train-chat ARGUMENTS...`. Environment variables say where (all optional):
+`videomind launch train|infer|train-chat ARGUMENTS...`. Besides the driver's own list of visible devices,
+environment variables say where (all optional):
 
-    CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES   which devices; all of them otherwise
     NPROC_PER_NODE    processes per node (default: one per visible device, 1 on a CPU)
     NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT       several nodes (default: this one alone)
     GLOBAL_BATCH      training: samples per optimizer step over all devices (default 32)
