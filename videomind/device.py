@@ -19,8 +19,11 @@ HOST_BACKEND = "gloo"  # communication between processes that needs no accelerat
 class Device:
     """What this process computes on.
 
-    Attributes: kind, `cuda`, `npu` or `cpu`; backend of collective communication; visible_variable, the
-    environment variable that lists devices; count, how many are visible.
+    Attributes:
+        kind: `cuda`, `npu` or `cpu`.
+        backend: of collective communication.
+        visible_variable: the environment variable that lists devices; empty on a CPU.
+        count: how many are visible.
     """
 
     kind: str
@@ -35,10 +38,12 @@ class Device:
 
 
 def detect() -> Device:
-    """What this machine has: an NPU if torch-npu is installed and sees one, else CUDA, else the CPU.
+    """Find what this machine has: an NPU if torch-npu is installed and sees one, else CUDA, else the CPU.
 
-    `VIDEOMIND_DEVICE=cuda|npu|cpu` overrides it. Raises: ValueError for another value, or for a device
-    that is not there.
+    `VIDEOMIND_DEVICE=cuda|npu|cpu` overrides it.
+
+    Raises:
+        ValueError: the variable has another value, or that device is not there.
     """
     name = os.environ.get("VIDEOMIND_DEVICE", "")
     if name not in ("", "cuda", "npu", "cpu"):
@@ -75,10 +80,13 @@ def prepare_process(device: Device) -> None:
 
 
 def torch_device(name: str = "auto") -> torch.device:
-    """The device of this process.
+    """Choose the device of this process.
 
-    Args: name, `auto`, `cpu`, or e.g. `cuda:1`; without a number `LOCAL_RANK` chooses it.
-    Raises: ValueError for a name that is none, or a device that is not there.
+    Args:
+        name: `auto`, `cpu`, or e.g. `cuda:1`; without a number `LOCAL_RANK` chooses it.
+
+    Raises:
+        ValueError: a name that is none, or a device that is not there.
     """
     device = detect()
     try:
@@ -95,15 +103,20 @@ def torch_device(name: str = "auto") -> torch.device:
 
 
 def default_dtype(kind: str) -> torch.dtype:
-    """Half precision as published on accelerators, float32 on a CPU."""
+    """Choose half precision as published on accelerators, float32 on a CPU."""
     return torch.float32 if kind == "cpu" else torch.float16
 
 
 def attention(name: str, kind: str, dtype: torch.dtype) -> str:
-    """The attention implementation.
+    """Choose the attention implementation.
 
-    Args: name, `auto` or one of transformers' (it is then returned as it is); kind and dtype of the run.
-    Returns: flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
+    Args:
+        name: `auto` or one of transformers', which is then returned as it is.
+        kind: of the device.
+        dtype: of the run.
+
+    Returns:
+        flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
     """
     if name != "auto":
         return name
@@ -125,13 +138,13 @@ def spread(model: nn.Module) -> nn.Module:
 
 
 def peak_memory_gib() -> float:
-    """Largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
+    """Measure the largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
     module = detect().module
     return module.max_memory_allocated() / 2**30 if module is not None else 0.0
 
 
 def shell_facts() -> str:
-    """What a script may want to know of this machine, as shell assignments."""
+    """Write what a script may want to know of this machine, as shell assignments."""
     device = detect()
     return "\n".join(
         (

@@ -32,12 +32,12 @@ class OneLine(logging.Formatter):
 
 
 def rank() -> int:
-    """Global rank of this process, 0 when it runs alone."""
+    """Read the global rank of this process, 0 when it runs alone."""
     return int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
-    """Number of processes of this run."""
+    """Read the number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -142,7 +142,7 @@ def _report(error: Exception) -> None:
 
 @contextmanager
 def _said_before(message: str) -> Iterator[bool]:
-    """Whether another process of this run has said a message; it counts as said when the block ends.
+    """Tell whether another process of this run has said a message; it counts as said when the block ends.
 
     The first one's end stops the others, so whoever comes second waits until the first has said it. torchrun
     gives its processes a folder in common, by the name of a file for each one's error.

@@ -25,15 +25,9 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
+from videomind.video_chatgpt.adapter import adapter_state, load_chat, save_video_adapter
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
-from videomind.video_chatgpt.disk import (
-    LoadedVideoModel,
-    adapter_state,
-    add_videos,
-    load_chat,
-    load_start,
-    save_video_adapter,
-)
+from videomind.video_chatgpt.disk import LoadedVideoModel, add_videos, load_start
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.infer import answer_rows, main

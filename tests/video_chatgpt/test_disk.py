@@ -11,15 +11,12 @@ from helpers.videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 from safetensors.torch import load_file, save_file
 
 from videomind.model.checkpoint import LoadSettings
+from videomind.video_chatgpt.adapter import adapter_state, continue_adapter, load_chat, save_video_adapter
 from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
-    adapter_state,
     add_videos,
-    continue_adapter,
-    load_chat,
     load_start,
     read_bin,
-    save_video_adapter,
     save_whole,
     whole_state,
 )

@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings
 from videomind.train.trainer import complete_checkpoints
+from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.arguments import parse_arguments
-from videomind.video_chatgpt.disk import load_chat
 from videomind.video_chatgpt.infer import main as chat
 from videomind.video_chatgpt.train import main
 

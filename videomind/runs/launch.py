@@ -150,7 +150,7 @@ def training_arguments(
 
 
 def default_stage() -> str:
-    """The published recipes' stage; DeepSpeed spares the memory of accelerators that only Linux has."""
+    """Choose the published recipes' stage; DeepSpeed spares the memory of accelerators, and needs Linux."""
     return "zero2" if sys.platform == "linux" else "none"
 
 
@@ -223,7 +223,11 @@ def launch(command: str, argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `videomind launch`. Returns: the command's exit code; 2 for an environment that cannot be used."""
+    """Run `videomind launch`.
+
+    Returns:
+        The command's exit code; 2 for an environment that cannot be used.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(f"{__doc__}")

@@ -88,7 +88,11 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for what cannot be done."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for what cannot be done.
+    """
     return run_command(lambda: _parser().parse_args(argv), _run)
 
 

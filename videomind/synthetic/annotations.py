@@ -77,7 +77,7 @@ def _write_charades(folder: Path, splits: Splits, seed: str) -> None:
 
 
 def _qvhighlights_row(rng: random.Random, split: str, scene: Scene, event: Event, qid: int) -> dict[str, Any]:
-    """A row of the release: windows (s), the 2-s clips they cover, and three annotators' scores (0-4)."""
+    """Write a row of the release: windows (s), the 2-s clips they cover, three annotators' scores (0-4)."""
     spans = sorted(event.spans)
     clips = [clip for start, end in spans for clip in range(start // QVH_GRID_S, end // QVH_GRID_S)]
     query = _ask(rng, split, event)
@@ -119,8 +119,14 @@ def _make(
 ) -> None:
     """Render and annotate one data set beside its place, then rename it.
 
-    Args: video_folders, split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that
-    is not there has its videos elsewhere.
+    Args:
+        folder: of the data set.
+        settings: what it is made with.
+        splits: the scenes of each.
+        write: writes the annotations, of the folder, the splits and a seed.
+        workers: rendering processes.
+        video_folders: split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that is not
+            there has its videos elsewhere.
     """
     if is_made(folder, settings, "data"):
         return
@@ -150,11 +156,15 @@ def make_data(
 
     Args:
         root: the data root, as in `videomind`'s other data.
-        num_train, num_valid, num_test: videos per data set (Charades-STA has no valid split).
+        num_train: videos per data set.
+        num_valid: the same; Charades-STA has no such split.
+        num_test: the same.
         num_questioned: videos with questions, for training (NExT-QA) and test (NExT-GQA); 0, 0: none.
         seed: of everything drawn.
         workers: rendering processes; None: one per core, at most 8.
-    Raises: ValueError if a folder to write holds other data.
+
+    Raises:
+        ValueError: a folder to write holds other data.
     """
     settings = {"version": _VERSION, "train": num_train, "valid": num_valid, "test": num_test, "seed": seed}
     counts = {"train": num_train, "valid": num_valid, "test": num_test}
@@ -170,7 +180,7 @@ def make_data(
 
 
 def _make_questions(root: Path, counts: tuple[int, int], seed: int, workers: int | None) -> None:
-    """Both data sets with questions; the videos of NExT-GQA lie in NExT-QA's folder."""
+    """Make both data sets with questions; the videos of NExT-GQA lie in NExT-QA's folder."""
     train, test = counts
     settings = {"version": _VERSION, "train": train, "test": test, "seed": seed}
     splits = _draw_splits(question_scene, {"train": train, "test": test}, f"nextqa/{seed}")
@@ -184,8 +194,15 @@ def make_instructions(
 ) -> None:
     """Make the instructions in `<root>/video_chatgpt`; finished ones stay. The same seed gives the same data.
 
-    Args: num_train, num_test, videos; seed and workers as for `make_data`.
-    Raises: ValueError if the folder holds other data.
+    Args:
+        root: the data root.
+        num_train: videos.
+        num_test: videos.
+        seed: of everything drawn.
+        workers: rendering processes; None: one per core, at most 8.
+
+    Raises:
+        ValueError: the folder holds other data.
     """
     counts = {"train": num_train, "test": num_test}
     splits = _draw_splits(instruction_scene, counts, f"video_chatgpt/{seed}")

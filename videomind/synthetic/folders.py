@@ -12,9 +12,15 @@ MARKER = "synthetic.json"  # holds the settings a folder was made with; also tel
 
 
 def is_made(folder: Path, settings: dict[str, Any], what: str) -> bool:
-    """Whether a folder was made with these settings already; `what` it holds, for the message.
+    """Tell whether a folder was made with these settings already.
 
-    Raises: ValueError if it is there and holds something else.
+    Args:
+        folder: that `making` makes.
+        settings: that it is to be made with.
+        what: it holds, for the message.
+
+    Raises:
+        ValueError: it is there and holds something else.
     """
     if not folder.exists():
         return False
@@ -31,7 +37,7 @@ def is_made(folder: Path, settings: dict[str, Any], what: str) -> bool:
 
 @contextmanager
 def making(folder: Path, settings: dict[str, Any]) -> Iterator[Path]:
-    """An empty folder beside `folder` that becomes it when the block ends without an error."""
+    """Give an empty folder beside `folder` that becomes it when the block ends without an error."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -23,7 +23,7 @@ TRUTH = "truth/train.json"
 
 
 def rows_of(scene: Scene, split: str, rng: random.Random) -> list[tuple[dict[str, str], Event | None]]:
-    """Questions about a video, each with the event it is about: one per event and as many about the whole."""
+    """Ask about a video: a question per event, each with that event, and as many about the whole."""
     rows: list[tuple[dict[str, str], Event | None]] = []
     seen = [event.colour for event in scene.events]
     for event in scene.events:

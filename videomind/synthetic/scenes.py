@@ -23,8 +23,12 @@ QVH_GRID_S = 2
 class Event:
     """One thing that can be asked for.
 
-    Attributes: spans, the [start, end] pairs in s when it is visible; colour, shape, action, its names;
-    floor, the name of the one that is there meanwhile, if any.
+    Attributes:
+        spans: [start, end] in s, when it is visible.
+        colour: a key of COLOURS.
+        shape: one of SHAPES.
+        action: a key of ACTIONS.
+        floor: a key of FLOORS, which is there meanwhile, if any.
     """
 
     spans: tuple[tuple[float, float], ...]
@@ -38,8 +42,14 @@ class Event:
 class Scene:
     """One video to render.
 
-    Attributes: vid; rate, frames per second; num_frames; width, height, px; seed of all that decorates;
-    events, by first appearance not ordered.
+    Attributes:
+        vid: its name.
+        rate: frames per second.
+        num_frames: of the video.
+        width: px.
+        height: px.
+        seed: of all that decorates.
+        events: not ordered by time.
     """
 
     vid: str
@@ -57,7 +67,11 @@ class Scene:
 
 
 def _place(rng: random.Random, lengths: list[int], total: int, gap: int) -> list[int]:
-    """Starts of intervals in random free places, in the order given and at least `gap` apart (any unit)."""
+    """Put intervals in random free places, in the order given and at least `gap` apart (any unit).
+
+    Returns:
+        Their starts.
+    """
     slack = total - sum(lengths) - gap * (len(lengths) - 1)
     if slack < 0:
         raise ValueError(f"Intervals of {lengths} with gaps of {gap} do not fit into {total}")
@@ -66,14 +80,16 @@ def _place(rng: random.Random, lengths: list[int], total: int, gap: int) -> list
 
 
 def _name(rng: random.Random, colour: str) -> dict[str, str]:
-    """The names of an event of a colour."""
+    """Draw the names of an event of a colour."""
     return {"colour": colour, "shape": rng.choice(SHAPES), "action": rng.choice(list(ACTIONS))}
 
 
 def charades_scene(rng: random.Random, index: int) -> Scene:
     """Draw a Charades-like video of 20-50 s: 2-4 events of distinct colours, each seen once.
 
-    Args: rng; index within its split, which decides the frame rate.
+    Args:
+        rng: draws.
+        index: within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
     num_frames = round(rng.uniform(20, 50 if rate == 3 else 30) * rate)
@@ -102,7 +118,9 @@ def charades_scene(rng: random.Random, index: int) -> Scene:
 def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
     """Draw a QVHighlights-like video of 40-80 s, a few of 150 s: 2-3 events, some seen twice.
 
-    Args: rng; index within its split, which decides the frame rate.
+    Args:
+        rng: draws.
+        index: within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
     steps = rng.randint(20, 40) if rate == 3 else rng.randint(20, 25)  # of 2 s
@@ -137,7 +155,9 @@ def question_scene(rng: random.Random, index: int) -> Scene:
 
     The pauses between them are so long that an excerpt of 32 s around one shows no other.
 
-    Args: rng; index within its split, which is not used.
+    Args:
+        rng: draws.
+        index: within its split, which is not used.
     """
     lengths = [rng.randint(9, 14) for _ in range(3)]  # s
     total, margin = rng.randint(100, 125), 10
@@ -162,7 +182,9 @@ def question_scene(rng: random.Random, index: int) -> Scene:
 def instruction_scene(rng: random.Random, index: int) -> Scene:
     """Draw a video of 4-8 s that shows one thing on one floor from beginning to end.
 
-    Args: rng; index within its split, which decides the frame rate.
+    Args:
+        rng: draws.
+        index: within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
     num_frames = round(rng.uniform(4, 8) * rate)

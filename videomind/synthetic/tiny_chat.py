@@ -50,7 +50,8 @@ def _write_tower(folder: Path) -> None:
 def _write_tokenizer(folder: Path) -> int:
     """Train and write a tokenizer of Llama's kind: pieces that begin at blanks, bytes as a last resort.
 
-    Returns: how many tokens it has.
+    Returns:
+        How many tokens it has.
     """
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token=_SPECIAL[0]))
     tokenizer.normalizer = normalizers.Sequence(
@@ -75,7 +76,8 @@ def _write_tokenizer(folder: Path) -> int:
 def make_tiny_chat(path: str | Path, *, seed: int = 0) -> None:
     """Make both; finished ones stay as they are. The same seed gives the same files.
 
-    Raises: ValueError if the folder holds something else.
+    Raises:
+        ValueError: the folder holds something else.
     """
     path = Path(path)
     settings = {"seed": seed, CLIP: _TOWER, LLAMA: _LANGUAGE}

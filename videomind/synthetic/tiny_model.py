@@ -45,7 +45,7 @@ class TinySizes:
 
 
 def _config(sizes: TinySizes, vocab_rows: int, ids: dict[str, int], *, is_tied: bool) -> dict[str, Any]:
-    """The flat `config.json` of 2024."""
+    """Write the flat `config.json` of 2024."""
     return {
         "architectures": ["Qwen2VLForConditionalGeneration"],
         "attention_dropout": 0.0,
@@ -117,7 +117,7 @@ class _Weights:
 
 
 def _vision_weights(sizes: TinySizes, seed: int) -> dict[str, Tensor]:
-    """The vision tower under its 2024 names."""
+    """Draw the vision tower under its 2024 names."""
     weights, width = _Weights(seed), sizes.vision_width
     weights.matrix("visual.patch_embed.proj.weight", width, 3, 2, 14, 14)
     for i in range(sizes.vision_layers):
@@ -135,7 +135,7 @@ def _vision_weights(sizes: TinySizes, seed: int) -> dict[str, Tensor]:
 
 
 def _language_weights(sizes: TinySizes, seed: int) -> dict[str, Tensor]:
-    """The language model's layers under their 2024 names."""
+    """Draw the language model's layers under their 2024 names."""
     weights, hidden = _Weights(seed), sizes.hidden
     kv_width = hidden // sizes.heads * sizes.kv_heads
     for i in range(sizes.layers):
@@ -172,8 +172,14 @@ def make_tiny_base(
 ) -> None:
     """Make a tiny base model; a finished one stays as it is. The same seed gives the same files.
 
-    Args: path, its folder; is_tied, whether input and output embedding are one table (2B) or two (7B).
-    Raises: ValueError if the folder holds something else.
+    Args:
+        path: its folder.
+        is_tied: whether input and output embedding are one table (2B) or two (7B).
+        seed: of the weights.
+        sizes: None are the defaults.
+
+    Raises:
+        ValueError: the folder holds something else.
     """
     path, sizes = Path(path), sizes or TinySizes()
     settings = {"tied": is_tied, "seed": seed, **asdict(sizes)}
@@ -202,7 +208,7 @@ def _write_base(folder: Path, sizes: TinySizes, seed: int, *, is_tied: bool) -> 
 
 
 def _generation_config(ids: dict[str, int]) -> dict[str, Any]:
-    """Greedy in effect, as published."""
+    """Set generation as published: greedy in effect."""
     return {
         "bos_token_id": ids["<|endoftext|>"],
         "pad_token_id": ids["<|endoftext|>"],

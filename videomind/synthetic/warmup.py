@@ -66,7 +66,13 @@ def _run(rank: int, base: Path, data_root: Path, partial: Path, settings: Warmup
 
 
 def _worker(rank: int, rendezvous: str, *args) -> None:
-    """Entry of a process. Args: rank; rendezvous, a file that does not exist yet; args of `_run`."""
+    """Be one of the processes.
+
+    Args:
+        rank: of this one.
+        rendezvous: a file that does not exist yet.
+        *args: further ones of `_run`.
+    """
     die_with_parent()
     settings: WarmupSettings = args[-1]
     torch.set_num_threads(1)
@@ -89,9 +95,17 @@ def warm_up(
 ) -> list[float]:
     """Warm a tiny base up on the training data; a finished result stays as it is.
 
-    Args: base, a folder of `make_tiny_base`; data_root of `make_data`; output, the new base's folder.
-    Returns: the first process's loss of every step.
-    Raises: ValueError if the output folder holds something else.
+    Args:
+        base: a folder of `make_tiny_base`.
+        data_root: of `make_data`.
+        output: the new base's folder.
+        settings: None are the defaults.
+
+    Returns:
+        The first process's loss of every step.
+
+    Raises:
+        ValueError: the output folder holds something else.
     """
     base, data_root, output = Path(base), Path(data_root), Path(output).absolute()
     settings = settings or WarmupSettings()

@@ -24,10 +24,18 @@ SMALL_BUDGET = VisualBudget(min_tokens=4, max_tokens=6, max_frames=150, fps=1.0)
 class WarmupSettings:
     """How the warm-up trains.
 
-    Attributes: short_steps, long_steps, optimizer steps of the two stages; short_batch, long_batch, tasks
-    per step over all processes; question_batch, list_batch, questions and JSON lists beside them, where there
-    are videos for questions; lr, the peak learning rate; num_videos, training videos used; seed; processes,
-    of one thread each, which share batches and videos; budget of the frames.
+    Attributes:
+        short_steps: optimizer steps of the first stage.
+        long_steps: of the second.
+        short_batch: tasks per step of the first stage, over all processes.
+        long_batch: of the second.
+        question_batch: questions beside them, where there are videos for questions.
+        list_batch: JSON lists, the same.
+        lr: the peak learning rate.
+        num_videos: training videos used.
+        seed: of everything drawn.
+        processes: of one thread each, which share batches and videos.
+        budget: of the frames.
     """
 
     short_steps: int = 200
@@ -49,7 +57,7 @@ _LAST_LR = 0.05  # of the peak
 
 
 def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
-    """Ids and labels (L,) of a task."""
+    """Encode a task: ids and labels (L,)."""
     placeholder = "" if task.patches is None else VIDEO_PLACEHOLDER
     context = chatml([("user", placeholder + task.prompt), ("assistant", None)]) + task.start
     encode = processor.tokenizer.encode
@@ -64,7 +72,7 @@ def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
 
 
 def _loss(model: AgentQwen2VL, tasks: list[Task], processor: Processor) -> Tensor:
-    """Mean cross-entropy over the supervised tokens of all tasks."""
+    """Average the cross-entropy over the supervised tokens of all tasks."""
     rows = [_tokens(task, processor) for task in tasks]
     ids = pad_sequence([r[0] for r in rows], batch_first=True, padding_value=processor.tokenizer.pad_token_id)
     labels = pad_sequence([r[1] for r in rows], batch_first=True, padding_value=IGNORE_INDEX)
@@ -89,7 +97,12 @@ def _loss(model: AgentQwen2VL, tasks: list[Task], processor: Processor) -> Tenso
 
 
 def _lr_factor(step: int, total: int) -> float:
-    """Linear rise, then cosine. Args: step of total, from 0."""
+    """Rise linearly, then fall as a cosine.
+
+    Args:
+        step: from 0.
+        total: steps.
+    """
     cosine = 0.5 * (1 + math.cos(math.pi * step / total))
     return min(1.0, (step + 1) / _LR_WARMUP_STEPS) * (_LAST_LR + (1 - _LAST_LR) * cosine)
 
@@ -107,7 +120,7 @@ def _average_gradients(params: list[nn.Parameter]) -> None:
 
 
 def _draw(tasks: Tasks, settings: WarmupSettings, *, is_first_stage: bool) -> list[list[Task]]:
-    """This process's share of a batch, in groups of about the same length."""
+    """Draw this process's share of a batch, in groups of about the same length."""
     questions = tasks.questions(settings.question_batch // settings.processes)
     lists = tasks.lists(settings.list_batch // settings.processes)
     if is_first_stage:
@@ -129,8 +142,15 @@ def train(
 ) -> list[float]:
     """Run both stages; the vision tower learns in the first.
 
-    Args: model, changed in place; tasks of this process; is_quiet, without progress.
-    Returns: this process's loss of every step.
+    Args:
+        model: changed in place.
+        tasks: of this process.
+        processor: encodes them.
+        settings: of the warm-up.
+        is_quiet: without progress.
+
+    Returns:
+        This process's loss of every step.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0)
     total = settings.short_steps + settings.long_steps

@@ -105,7 +105,11 @@ class VideoArguments:
 
 
 def todays(argv: Sequence[str]) -> list[str]:
-    """The same command line under today's names; what changed is logged."""
+    """Write a command line under today's names; what changed is logged.
+
+    Args:
+        argv: as it was documented for transformers of 2023.
+    """
     known = {entry.name for entry in fields(VideoTrainingArguments)}
     flags = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
     out: list[str] = []
@@ -129,7 +133,11 @@ def todays(argv: Sequence[str]) -> list[str]:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
-    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+    """Parse the command line.
+
+    Raises:
+        ValueError: a value that is not allowed; names it and what is.
+    """
     given = todays(expand(sys.argv[1:] if argv is None else argv))
     parser = HfArgumentParser((VideoModelArguments, VideoDataArguments, VideoTrainingArguments))
     model, data, training = parser.parse_args_into_dataclasses(device_arguments(given))

@@ -32,7 +32,15 @@ KEPT_VIDEOS = 16  # features in memory, as questions about one video follow one 
 
 
 def find_video(folder: Path, name: str) -> Path:
-    """A video by its name, with or without extension. Raises: BadVideoError when it is not there."""
+    """Find a video by its name.
+
+    Args:
+        folder: where it lies.
+        name: with or without extension; those of VIDEO_EXTENSIONS are tried in their order.
+
+    Raises:
+        BadVideoError: it is not there.
+    """
     for extension in ("", *VIDEO_EXTENSIONS):
         path = folder / f"{name}{extension}"
         if path.suffix and path.is_file():
@@ -41,13 +49,13 @@ def find_video(folder: Path, name: str) -> Path:
 
 
 class FeatureSource(Protocol):
-    """Where features come from. Both steps raise ValueError for a video that has none."""
+    """Where features come from. Both steps raise a ValueError for a video that has none."""
 
     def read(self, name: str) -> Any:
-        """What is read of a video, by its name or path; threads do it ahead."""
+        """Read a video, by its name or path; threads do it ahead."""
 
     def features(self, content: Any) -> np.ndarray:
-        """The features (N, C) of what was read."""
+        """Make the features (N, C) of what was read."""
 
 
 class TowerFeatures:
@@ -65,7 +73,7 @@ class TowerFeatures:
         return frames
 
     def features(self, content: Tensor) -> np.ndarray:
-        """The tower's features (N, C) of frames."""
+        """Make the tower's features (N, C) of frames."""
         return self.tower.features(content).astype(np.float16)
 
 
@@ -81,7 +89,7 @@ class StoredFeatures:
         return read_features(find_features(self.folder, stem))
 
     def features(self, content: np.ndarray) -> np.ndarray:
-        """As they were read."""
+        """Give them as they were read."""
         return content
 
 
@@ -100,7 +108,7 @@ class _Video:
                 self.content = self.source.read(self.name)
 
     def features(self) -> np.ndarray:
-        """Its features (N, C)."""
+        """Make its features (N, C), unless they are there."""
         self.read()
         with self.lock:
             if self.made is None:
@@ -109,15 +117,19 @@ class _Video:
 
 
 def clean(text: str) -> str:
-    """An answer without blanks around it and without the end mark; its last letters stay."""
+    """Cut blanks and the end mark off an answer; its last letters stay."""
     return text.strip().removesuffix(END).strip()
 
 
 class VideoChat:
     """Asks a model about videos.
 
-    Args: loaded; source of the features; mode, the conversation's template; max_new_tokens of an
-    answer; temperature of sampling, 0 is greedy.
+    Args:
+        loaded: model and tokenizer.
+        source: of the features.
+        mode: the conversation's template, a key of SYSTEMS.
+        max_new_tokens: of an answer.
+        temperature: of sampling; 0 is greedy.
     """
 
     def __init__(
@@ -147,10 +159,14 @@ class VideoChat:
                 self._videos(video).read()
 
     def features(self, video: str) -> Tensor:
-        """A video's features (N, C).
+        """Get a video's features.
 
-        Raises: ValueError for a video that is not there or cannot be read, or features that the model
-        was not trained on.
+        Returns:
+            (N, C), as the source gives them.
+
+        Raises:
+            ValueError: the video is not there or cannot be read, or its features are not of the form that the
+                model was trained on.
         """
         rows, config = self._videos(video).features(), self.model.config
         if rows.shape[1] != config.mm_hidden_size:
@@ -165,7 +181,14 @@ class VideoChat:
         return torch.from_numpy(rows)
 
     def answer(self, asked: Sequence[tuple[Tensor, str]]) -> list[str]:
-        """Answers of one batch. Args: features (N, C) and question, B of them."""
+        """Answer one batch of questions.
+
+        Args:
+            asked: features (N, C) and question, B of them.
+
+        Returns:
+            B texts.
+        """
         ids = []
         for features, question in asked:
             block = VideoBlock(num_tokens=len(features), has_start_end=self.model.config.mm_use_vid_start_end)
@@ -176,7 +199,15 @@ class VideoChat:
 
     @torch.inference_mode()
     def generate(self, ids: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
-        """New tokens of one batch. Args: ids, B of (L,); features, B of (N, C). Returns: (B, new tokens)."""
+        """Generate the new tokens of one batch.
+
+        Args:
+            ids: B prompts of (L,).
+            features: B videos of (N, C).
+
+        Returns:
+            (B, new tokens); what comes after an end is padding.
+        """
         masks = [torch.ones_like(row) for row in ids]
         pad = self.tokenizer.pad_token_id
         padded = pad_sequence(list(ids), batch_first=True, padding_value=pad, padding_side="left")

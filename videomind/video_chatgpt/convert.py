@@ -33,7 +33,15 @@ class QuestionAnswer:
 
 
 def parse_row(row: Any, *, origin: str) -> QuestionAnswer:
-    """Check a row; further keys are left out. Args: origin, for messages. Raises: ValueError."""
+    """Check a row; further keys are left out.
+
+    Args:
+        row: as it was read.
+        origin: where it is from, for messages.
+
+    Raises:
+        ValueError: it is no mapping with texts as q, a and video_id.
+    """
     if not isinstance(row, dict):
         raise ValueError(f"{origin}, is a {type(row).__name__}, expected a mapping with q, a and video_id")
     for key in ("q", "a", "video_id"):
@@ -45,7 +53,11 @@ def parse_row(row: Any, *, origin: str) -> QuestionAnswer:
 
 
 def read_question_answers(path: str | Path) -> list[QuestionAnswer]:
-    """All rows of a file. Raises: ValueError that names the file and the row, counted from 0."""
+    """Read all rows of a file.
+
+    Raises:
+        ValueError: names the file and the row, counted from 0.
+    """
     rows = read_json(path)
     if not isinstance(rows, list):
         raise ValueError(f"{path} holds a {type(rows).__name__}, expected a list of rows")
@@ -53,11 +65,13 @@ def read_question_answers(path: str | Path) -> list[QuestionAnswer]:
 
 
 def convert(rows: Sequence[QuestionAnswer], *, present: set[str] | None = None) -> list[dict]:
-    """Conversations of the rows.
+    """Make conversations of the rows.
 
     In every second one the video comes before the question; which, is decided before rows are left out.
 
-    Args: present, ids of the videos whose rows are kept (None: all).
+    Args:
+        rows: of a VideoInstruct file.
+        present: ids of the videos whose rows are kept; None keeps all.
     """
     return [
         {
@@ -74,7 +88,11 @@ def convert(rows: Sequence[QuestionAnswer], *, present: set[str] | None = None) 
 
 
 def present_ids(folder: str | Path) -> set[str]:
-    """Ids in a folder of features: names up to their first dot, whatever follows. Raises: ValueError."""
+    """List the ids in a folder of features: names up to their first dot, whatever follows.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"No folder of features {folder} (--clip_feature_path)")
@@ -82,7 +100,7 @@ def present_ids(folder: str | Path) -> set[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         prog="videomind convert", description="VideoInstruct rows to the JSON that Video-ChatGPT trains on."
     )
@@ -93,7 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert a file. Raises: ValueError for a row or a path that cannot be used."""
+    """Convert the file that the command line names.
+
+    Raises:
+        ValueError: a row or a path that cannot be used.
+    """
     rows = read_question_answers(args.input_json_file)
     present = None if args.clip_feature_path is None else present_ids(args.clip_feature_path)
     kept = convert(rows, present=present)
@@ -114,7 +136,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_command(lambda: build_parser().parse_args(argv), run)
 
 

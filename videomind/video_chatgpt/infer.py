@@ -28,6 +28,7 @@ from videomind.logger import rank, run_command
 from videomind.model.checkpoint import LoadSettings
 from videomind.roles import nearest
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
+from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.chat import (
     VIDEO_EXTENSIONS,
     FeatureSource,
@@ -35,7 +36,7 @@ from videomind.video_chatgpt.chat import (
     TowerFeatures,
     VideoChat,
 )
-from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel, load_chat
+from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.model import VideoChatGPTConfig
 from videomind.video_chatgpt.vicuna import CHAT_MODE, SYSTEMS
@@ -47,7 +48,7 @@ KINDS = ({"Q1": "pred1", "Q2": "pred2"}, {"Q": "pred"}, {"question": "pred"})
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(prog="videomind chat", description="Answers questions about videos.")
     model = parser.add_argument_group("model")
     model.add_argument("--model-name", "--model_name", required=True, help="LLaVA (either layout), or whole")
@@ -78,7 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_questions(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is asked, a row each. Raises: ValueError that names the file and the row."""
+    """Read what is asked, a row each.
+
+    Raises:
+        ValueError: names the file and the row.
+    """
     if args.gt_file_question or args.gt_file_answers:
         return _zero_shot_rows(args.gt_file_question, args.gt_file_answers)
     if args.gt_file:
@@ -93,7 +98,7 @@ def read_questions(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _zero_shot_rows(questions: str | None, answers: str | None) -> list[dict[str, Any]]:
-    """Questions and answers of two files, matched by their order."""
+    """Match the questions and answers of two files by their order."""
     if not (questions and answers):
         raise ValueError("--gt_file_question and --gt_file_answers go together")
     asked, replies = _checked(read_json(questions), questions), read_json(answers)
@@ -123,7 +128,7 @@ def _checked(rows: Any, path: str) -> list[dict[str, Any]]:
 
 
 def kind_of(row: dict[str, Any]) -> dict[str, str] | None:
-    """Its questions, and where the answers go; None for a row without."""
+    """Tell which fields of a row are questions, and where the answers go; None for a row without."""
     return next((k for k in KINDS if all(isinstance(row.get(name), str) for name in k)), None)
 
 
@@ -131,7 +136,7 @@ def kind_of(row: dict[str, Any]) -> dict[str, str] | None:
 
 
 def load_chat_model(args: argparse.Namespace) -> LoadedVideoModel:
-    """The model of the command line, on its device."""
+    """Load the model of the command line on its device."""
     device = torch_device(args.device)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
     attn = attention(args.attn_implementation, device.type, dtype)
@@ -142,7 +147,11 @@ def load_chat_model(args: argparse.Namespace) -> LoadedVideoModel:
 
 
 def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureSource:
-    """Stored features, or the vision tower. Raises: ValueError for one the model was not trained on."""
+    """Choose stored features or the vision tower.
+
+    Raises:
+        ValueError: the tower is not one that the model was trained on.
+    """
     if args.clip_feat_path:
         return StoredFeatures(Path(args.clip_feat_path))
     config: VideoChatGPTConfig = model.config
@@ -158,7 +167,7 @@ def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureS
 
 
 def load_videochat(args: argparse.Namespace) -> VideoChat:
-    """What answers."""
+    """Load what answers."""
     loaded = load_chat_model(args)
     return VideoChat(
         loaded,
@@ -191,7 +200,11 @@ def _questions(question: str | None) -> Iterable[str]:
 
 
 def ask_rows(args: argparse.Namespace) -> int:
-    """Answer all rows and write one JSON. Returns: how many failed."""
+    """Answer all rows and write one JSON.
+
+    Returns:
+        How many failed.
+    """
     if not (args.output_dir and args.output_name):
         raise ValueError("A folder or an evaluation file needs --output_dir and --output_name")
     rows = read_questions(args)
@@ -265,12 +278,21 @@ def answer_rows(
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
-    """What of a row goes to the output; a zero-shot one is known by its id alone, as published."""
+    """Keep what of a row goes to the output; a zero-shot one is known by its id alone, as published."""
     return {name: value for name, value in row.items() if "question" not in row or name != "video_name"}
 
 
 def write_answers(results: ResultFile, out: Path, count: int) -> int:
-    """Write all rows in order, those that failed with their reason. Returns: how many failed."""
+    """Write all rows in order, those that failed with their reason.
+
+    Args:
+        results: of the run.
+        out: the file to write.
+        count: of rows.
+
+    Returns:
+        How many failed.
+    """
     records = results.done()
     if missing := [i for i in range(count) if i not in records]:
         raise RuntimeError(f"{len(missing)} of {count} rows have no result (first: {missing[:5]})")
@@ -282,7 +304,11 @@ def write_answers(results: ResultFile, out: Path, count: int) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Ask what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    """Ask what the command line names.
+
+    Raises:
+        ValueError: arguments or data that cannot be used.
+    """
     prepare_process(detect())
     if args.conv_mode not in SYSTEMS:
         raise ValueError(
@@ -299,7 +325,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_command(
         lambda: build_parser().parse_args(argv),
         run,

@@ -31,7 +31,13 @@ _BPE = 2  # sentencepiece_model.proto, TrainerSpec.ModelType
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTokens:
-    """Ids of the tokens of a video. Attributes: patch; start and end, None without them."""
+    """Ids of the tokens of a video.
+
+    Attributes:
+        patch: one row of features.
+        start: before them; None without.
+        end: after them; None without.
+    """
 
     patch: int
     start: int | None = None
@@ -39,7 +45,11 @@ class VideoTokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> "VideoTokens":
-        """Look them up. Raises: ValueError when the tokenizer has none."""
+        """Look them up.
+
+        Raises:
+            ValueError: the tokenizer has none.
+        """
         known = tokenizer.get_added_vocab()
         if VIDEO_PATCH not in known:
             raise ValueError(
@@ -51,8 +61,14 @@ class VideoTokens:
 def load_tokenizer(folder: str | Path, *, without: Collection[str] = ()) -> PreTrainedTokenizerFast:
     """Read a Llama tokenizer from `tokenizer.model`, or `tokenizer.json` where there is no such file.
 
-    Args: folder; without, added tokens to leave out. Without a padding token `<unk>` pads.
-    Raises: ValueError that names the file that is missing, or of another kind.
+    Without a padding token `<unk>` pads.
+
+    Args:
+        folder: of a model.
+        without: added tokens to leave out.
+
+    Raises:
+        ValueError: names the file that is missing, or of another kind.
     """
     folder = Path(folder)
     settings = (
@@ -90,7 +106,7 @@ def load_tokenizer(folder: str | Path, *, without: Collection[str] = ()) -> PreT
 
 
 def _build(vocab: dict[str, int], merges: list[tuple[str, str]], names: dict[str, str]) -> Tokenizer:
-    """A byte-pair encoder that starts the text anew, with a blank, after every special token."""
+    """Build a byte-pair encoder that starts the text anew, with a blank, after every special token."""
     model = BPE(vocab=vocab, merges=merges, fuse_unk=True, byte_fallback=True, unk_token=names["unk_token"])
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(
@@ -113,7 +129,11 @@ def _build(vocab: dict[str, int], merges: list[tuple[str, str]], names: dict[str
 
 
 def _pieces(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a sentencepiece file. Raises: ValueError unless it is one of Llama's kind."""
+    """Read vocabulary and merges of a sentencepiece file.
+
+    Raises:
+        ValueError: it is not one of Llama's kind.
+    """
     proto = import_protobuf().ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -127,7 +147,7 @@ def _pieces(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _backend_pieces(model: dict[str, Any], path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The same of a `tokenizer.json`."""
+    """Read the same of a `tokenizer.json`."""
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
         raise ValueError(
             f"{path} is not a byte-pair model with single bytes as a last resort, as Llama's are"
@@ -137,7 +157,7 @@ def _backend_pieces(model: dict[str, Any], path: Path) -> tuple[dict[str, int], 
 
 
 def _special_names(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """The special tokens that the files name."""
+    """Read the special tokens that the files name."""
     path = folder / "special_tokens_map.json"
     entries = {**settings, **(read_json(path) if path.is_file() else {})}
     texts = {name: entries[name] for name in _NAMES if entries.get(name)}
@@ -145,7 +165,7 @@ def _special_names(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _added(folder: Path, settings: dict[str, Any], backend: dict[str, Any]) -> dict[str, int]:
-    """Tokens beyond the pieces, with their ids, from any of the places that they are kept in."""
+    """Read tokens beyond the pieces, with their ids, from any of the places that they are kept in."""
     path = folder / "added_tokens.json"
     ids = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
     ids |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
@@ -162,7 +182,7 @@ def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, has_start_end: bool)
 
 
 def decode_pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
-    """The text of tokens, without special ones.
+    """Write the text of tokens, without special ones.
 
     Bytes that are no text become one replacement character each, and keep their neighbours, as in
     sentencepiece; tokenizers would give up the whole run.
@@ -177,7 +197,7 @@ def decode_pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str
 
 
 def _text(data: bytes) -> str:
-    """UTF-8 with a replacement character for each byte that is none."""
+    """Decode UTF-8 with a replacement character for each byte that is none."""
     text = ""
     while data:
         try:
@@ -191,7 +211,10 @@ def _text(data: bytes) -> str:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, source: Path) -> None:
     """Write the tokenizer's files in the layout of 2023.
 
-    Args: source, the folder that it was read from.
+    Args:
+        tokenizer: as it is now.
+        folder: where they go.
+        source: the folder that it was read from, whose pieces are copied.
     """
     if (source / "tokenizer.model").is_file():
         copy_file(source / "tokenizer.model", folder / "tokenizer.model")

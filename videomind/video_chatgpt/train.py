@@ -20,18 +20,20 @@ from videomind.train.arguments import weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.sampler import GroupSampler
 from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication, run_training
+from videomind.video_chatgpt.adapter import (
+    adapter_state,
+    continue_adapter,
+    new_projector,
+    read_adapter,
+    save_video_adapter,
+)
 from videomind.video_chatgpt.arguments import VideoArguments, parse_arguments
 from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
-    adapter_state,
     add_videos,
-    continue_adapter,
     copy_state,
     load_start,
-    new_projector,
-    read_adapter,
     restore_whole,
-    save_video_adapter,
     save_whole,
     whole_state,
 )
@@ -46,7 +48,9 @@ ADAPTER = "mm_projector"
 def build_video_model(args: VideoArguments, shape: tuple[int, int] | None) -> LoadedVideoModel:
     """Load what training starts from, and let train what the arguments say.
 
-    Args: shape, of the training set's features, None when all is text.
+    Args:
+        args: of the run.
+        shape: of the training set's features; None when all is text.
     """
     options, training = args.model, args.training
     dtype = weight_dtype(training)
@@ -86,7 +90,7 @@ def _choose_projector(model: VideoChatGPT, kind: str | None, shape: tuple[int, i
 
 
 def _let_train(model: VideoChatGPT, args: VideoArguments) -> None:
-    """Everything trains unless the arguments say otherwise; what trains is kept in float32.
+    """Let everything train unless the arguments say otherwise; what trains is kept in float32.
 
     With `--tune_mm_mlp_adapter` the input table trains too (of which only start and end learn from videos),
     and without start and end both tables, as published.
@@ -108,7 +112,13 @@ def _let_train(model: VideoChatGPT, args: VideoArguments) -> None:
 
 
 class VideoTrainer(ResumingTrainer):
-    """Trains Video-ChatGPT. Args: arguments; loaded, the model set up for training; dataset."""
+    """Trains Video-ChatGPT.
+
+    Args:
+        arguments: of the run.
+        loaded: the model set up for training.
+        dataset: what it learns from.
+    """
 
     def __init__(self, arguments: VideoArguments, loaded: LoadedVideoModel, dataset: InstructionDataset):
         self.loaded = loaded
@@ -144,7 +154,6 @@ class VideoTrainer(ResumingTrainer):
             save_whole(state, self.loaded, folder)
 
     def restore(self, checkpoint: Path) -> None:
-        """See ResumingTrainer."""
         if not self.is_adapter_only:
             restore_whole(self.model, checkpoint)
             return
@@ -155,7 +164,7 @@ class VideoTrainer(ResumingTrainer):
         copy_state(state, self.model, "", path)
 
     def remove_checkpoint(self, folder: Path) -> None:
-        """See ResumingTrainer; the adapter goes with its checkpoint."""
+        """Delete a checkpoint; its adapter goes with it."""
         (folder / COMPLETE).unlink(missing_ok=True)
         for suffix in (".bin", ".json"):
             _adapter_of(folder).with_suffix(suffix).unlink(missing_ok=True)
@@ -163,7 +172,7 @@ class VideoTrainer(ResumingTrainer):
 
 
 def _adapter_of(checkpoint: Path) -> Path:
-    """Where the adapter of a checkpoint lies."""
+    """Name the file of a checkpoint's adapter."""
     return checkpoint.parent / ADAPTER / f"{checkpoint.name}.bin"
 
 
@@ -195,7 +204,11 @@ def train(args: VideoArguments) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_training(lambda: parse_arguments(argv), train)
 
 

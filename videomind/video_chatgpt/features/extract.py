@@ -67,9 +67,10 @@ class FailedVideo:
 
 
 def find_videos(folder: Path) -> list[Path]:
-    """The video files of a folder, by name; other files are named in a notice.
+    """Find the video files of a folder, by name; other files are named in a notice.
 
-    Raises: ValueError when the folder is not there or holds none.
+    Raises:
+        ValueError: the folder is not there or holds none.
     """
     if not folder.is_dir():
         raise ValueError(f"No folder of videos {folder} (--video_dir_path)")
@@ -87,7 +88,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def output_names(videos: Sequence[Path]) -> dict[Path, str]:
-    """Names of the features' files, without extension.
+    """Name the features' files, without extension.
 
     As documented: a video's name up to its first dot. Where several videos share that, each keeps all but
     its extension (`a.x` and `a.y`), which is what training data calls them (`<video id>.pkl`).
@@ -99,7 +100,13 @@ def output_names(videos: Sequence[Path]) -> dict[Path, str]:
 def assign_outputs(
     videos: Sequence[Path], folder: Path, extension: str
 ) -> tuple[list[Job], list[FailedVideo]]:
-    """Where each video's features go, and the videos that cannot have a file of their own."""
+    """Say where each video's features go, and which videos cannot have a file of their own.
+
+    Args:
+        videos: of one folder.
+        folder: of the features.
+        extension: of their files.
+    """
     names = output_names(videos)
     taken = Counter(names.values())
     if dotted := [v.name for v in videos if names[v] == v.stem != v.name.split(".")[0]]:
@@ -115,9 +122,14 @@ def assign_outputs(
 
 
 def is_done(job: Job, shape: tuple[int, int]) -> bool:
-    """Whether a video has its features; a file that cannot be read is made anew, with a warning.
+    """Tell whether a video has its features; a file that cannot be read is made anew, with a warning.
 
-    Args: shape of the tower's features. Raises: ValueError for features of another shape.
+    Args:
+        job: the video and its file.
+        shape: of the tower's features.
+
+    Raises:
+        ValueError: they are of another shape.
     """
     if not job.output.is_file():
         return False
@@ -135,7 +147,7 @@ def is_done(job: Job, shape: tuple[int, int]) -> bool:
 
 
 def pending_jobs(jobs: Sequence[Job], shape: tuple[int, int], *, num_workers: int) -> list[Job]:
-    """Jobs without a valid file, in order. Several processes look at a share each."""
+    """Find the jobs without a valid file, in order; several processes look at a share each."""
     share = jobs[rank() :: world_size()]
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
         done = pool.map(lambda job: is_done(job, shape), share)
@@ -146,7 +158,7 @@ def pending_jobs(jobs: Sequence[Job], shape: tuple[int, int], *, num_workers: in
 
 
 def _gather(value: list) -> list[list]:
-    """The lists of all processes."""
+    """Share a list of each process with all of them."""
     if not dist.is_initialized():
         return [value]
     lists = [None] * dist.get_world_size()
@@ -159,8 +171,17 @@ def extract(
 ) -> list[FailedVideo]:
     """Make the features of this process's share of the jobs.
 
-    Args: load, gives the tower; it is called when the first video is decoded. size, pixels of its input.
-    Returns: what failed. Raises: ValueError when the device's memory is too small.
+    Args:
+        jobs: of all processes.
+        load: gives the tower; it is called when the first video is decoded.
+        size: pixels of a side of its input.
+        num_workers: threads that decode ahead.
+
+    Returns:
+        What failed.
+
+    Raises:
+        ValueError: the device's memory is too small.
     """
 
     def decode(job: Job) -> tuple[Tensor, list[str]]:
@@ -197,7 +218,7 @@ def tell(failure: FailedVideo) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         prog="videomind features", description="CLIP spatio-temporal features of a folder of videos."
     )
@@ -219,14 +240,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def choose_tower(args: argparse.Namespace) -> str:
-    """The tower's name: `--vision_tower`, else LLaVA's, else that of LLaVA 1.1."""
+    """Choose the tower: `--vision_tower`, else that of LLaVA's version, else that of LLaVA 1.1."""
     if args.vision_tower and args.llava:
         log.info("--vision_tower %s decides, not --llava %s", args.vision_tower, args.llava)
     return args.vision_tower or TOWERS[args.llava or DEFAULT_LLAVA]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract what the command line names. Raises: ValueError for arguments that cannot be used."""
+    """Extract what the command line names.
+
+    Raises:
+        ValueError: arguments that cannot be used.
+    """
     if args.infer_batch < 1 or args.num_workers < 0:
         raise ValueError(
             f"--infer_batch must be at least 1 and --num_workers at least 0, not {args.infer_batch} and "
@@ -254,7 +279,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> None:
-    """Write the report of what failed and say how the run went. Args: made, files that it wrote."""
+    """Write the report of what failed, and say how the run went.
+
+    Args:
+        folder: of the features.
+        made: how many files the run wrote.
+        failures: videos without features.
+    """
     report = folder / REPORT
     if failures or report.is_file():
         write_json(report, [asdict(failure) for failure in sorted(failures, key=lambda f: f.video)])
@@ -266,7 +297,11 @@ def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> N
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_command(lambda: build_parser().parse_args(argv), run)
 
 

@@ -30,8 +30,11 @@ _NAMES = ("video_name", "id")
 class Criterion:
     """One thing that answers are judged by.
 
-    Attributes: name; task, what the judge is to look at; fields, what it sees and what rows call that;
-    has_verdict, whether it also says if the answer is right.
+    Attributes:
+        name: on the command line.
+        task: what the judge is to look at.
+        fields: what it sees, and what rows call that.
+        has_verdict: whether it also says if the answer is right.
     """
 
     name: str
@@ -40,7 +43,11 @@ class Criterion:
     has_verdict: bool = False
 
     def prompt(self, fields: Mapping[str, str]) -> str:
-        """What the judge is asked. Args: fields, of one prediction."""
+        """Write what the judge is asked.
+
+        Args:
+            fields: of one row.
+        """
         shown = "\n".join(f"{_LABELS[name]}: {text}" for name, text in fields.items())
         verdict = "'pred': 'yes' or 'no', whether the given answer is right, and " if self.has_verdict else ""
         example = "{'pred': 'yes', 'score': 4}" if self.has_verdict else "{'score': 4}"
@@ -92,7 +99,12 @@ CRITERIA = {
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweredRow:
-    """An answer to be judged. Attributes: key, its name in the results; fields, what the judge sees."""
+    """An answer to be judged.
+
+    Attributes:
+        key: its name in the results.
+        fields: what the judge sees.
+    """
 
     key: str
     fields: dict[str, str]
@@ -100,7 +112,13 @@ class AnsweredRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Unscored:
-    """A prediction without a score. Attributes: key; reason; reply, the judge's last one if there is one."""
+    """An answer without a score.
+
+    Attributes:
+        key: its name in the results.
+        reason: why.
+        reply: the judge's last one, if there is one.
+    """
 
     key: str
     reason: str
@@ -108,10 +126,12 @@ class Unscored:
 
 
 def read_answered_rows(path: str | Path, criterion: Criterion) -> tuple[list[AnsweredRow], list[Unscored]]:
-    """The rows of a prediction file, and those that inference recorded an error for.
+    """Read the rows of a prediction file, and those that inference recorded an error for.
 
     The n-th row of a video has the key `<name>_<n>`, n from 0.
-    Raises: ValueError that names the file and the row, counted from 0.
+
+    Raises:
+        ValueError: names the file and the row, counted from 0.
     """
     seen: Counter[str] = Counter()
     predictions, failures = [], []
@@ -133,7 +153,11 @@ def read_answered_rows(path: str | Path, criterion: Criterion) -> tuple[list[Ans
 
 
 def _value(row: dict, names: tuple[str, ...], origin: str, types: tuple[type, ...]) -> Any:
-    """The first of some fields that a row has. Raises: ValueError."""
+    """Get the first of some fields that a row has.
+
+    Raises:
+        ValueError: it has none, or of another type.
+    """
     name = next((name for name in names if name in row), None)
     if name is None:
         raise ValueError(f"{origin}, has no {' or '.join(map(repr, names))}; it has {sorted(row)}")

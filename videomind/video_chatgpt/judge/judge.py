@@ -43,7 +43,12 @@ TRIALS = 3  # questions that may go unanswered before an endpoint counts as wron
 
 
 def ask(judge: Judge, criterion: Criterion, prediction: AnsweredRow) -> Judged:
-    """Ask for one reply, at most three times. Raises: ReplyError or EndpointError, of the last attempt."""
+    """Ask for one reply, at most three times.
+
+    Raises:
+        ReplyError: the last one could not be used.
+        EndpointError: the last time there was none.
+    """
     attempt = 1
     while True:
         try:
@@ -67,10 +72,18 @@ def collect(
 ) -> tuple[list[Judged], list[Unscored]]:
     """Judge what has no reply yet, and store each reply at once.
 
-    Args: num_tasks, how many are asked for at a time.
-    Returns: the judged ones in the order of the predictions, and the failures.
-    Raises: EndpointError when there is no reply yet and the first few get none: then the address or the key
-    is wrong.
+    Args:
+        predictions: all of them.
+        judge: who is asked.
+        criterion: for what.
+        folder: of the replies.
+        num_tasks: how many are asked for at a time.
+
+    Returns:
+        The judged ones in the order of the predictions, and the failures.
+
+    Raises:
+        EndpointError: there is no reply yet and the first few get none; then the address or the key is wrong.
     """
     stored = [folder.read(prediction) for prediction in predictions]
     replied = {judged.prediction.key: judged for judged in stored if judged is not None}
@@ -94,10 +107,20 @@ def collect(
 def _ask_all(
     pending: Sequence[AnsweredRow], judge: Judge, criterion: Criterion, *, num_tasks: int, trials: int
 ) -> Iterator[tuple[AnsweredRow, Judged | ReplyError | EndpointError]]:
-    """Each prediction with its outcome, as they come.
+    """Ask for each prediction.
 
-    Args: trials, how many are asked for one by one first. Raises: EndpointError when none of these is
-    answered.
+    Args:
+        pending: predictions without a reply.
+        judge: who is asked.
+        criterion: for what.
+        num_tasks: how many are asked for at a time.
+        trials: how many are asked for one by one first.
+
+    Yields:
+        A prediction with its outcome, as they come.
+
+    Raises:
+        EndpointError: none of the first is answered.
     """
 
     def outcome(prediction: AnsweredRow) -> Judged | ReplyError | EndpointError:
@@ -123,7 +146,7 @@ def _ask_all(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         prog="videomind judge", description="Score predictions of Video-ChatGPT with a judge."
     )
@@ -141,7 +164,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def choose_judge(args: argparse.Namespace) -> tuple[str, Judge]:
-    """Name and function of the judge. Raises: ValueError without a key where one is needed."""
+    """Choose the judge: a rule, or a model behind a URL.
+
+    Returns:
+        Its name and itself.
+
+    Raises:
+        ValueError: there is no such judge, or no key where one is needed.
+    """
     if args.judge in LOCAL_JUDGES:
         return args.judge, LOCAL_JUDGES[args.judge]
     if "://" not in args.judge:
@@ -152,7 +182,11 @@ def choose_judge(args: argparse.Namespace) -> tuple[str, Judge]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    """Score what the command line names.
+
+    Raises:
+        ValueError: arguments or data that cannot be used.
+    """
     if args.num_tasks < 1:
         raise ValueError(f"--num_tasks must be at least 1, not {args.num_tasks}")
     criterion = CRITERIA[args.criterion]
@@ -176,7 +210,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_command(lambda: build_parser().parse_args(argv), run)
 
 

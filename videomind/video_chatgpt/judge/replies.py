@@ -19,7 +19,11 @@ REPLY_SHOWN = 200  # characters of a reply in messages
 
 
 class ReplyError(ValueError):
-    """A judge's reply that cannot be used. Attributes: reply."""
+    """A judge's reply that cannot be used.
+
+    Attributes:
+        reply: the whole text.
+    """
 
     def __init__(self, reason: str, reply: str):
         super().__init__(f"{reason}: {reply[:REPLY_SHOWN]!r}")
@@ -41,11 +45,16 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run found.
+    """What a run came to.
 
-    Attributes: criterion, its name; average_score, 0 to 5, None without any; scored, predictions with one;
-    yes, no and accuracy, of the verdicts, None where the criterion has none (accuracy also without any yes
-    or no); failed, predictions without a score.
+    Attributes:
+        criterion: its name.
+        average_score: 0 to 5; None without any.
+        scored: predictions with a score.
+        yes: verdicts, None where the criterion has none.
+        no: the same.
+        accuracy: share of yes; None without any verdict.
+        failed: predictions without a score.
     """
 
     criterion: str
@@ -57,7 +66,7 @@ class Summary:
     failed: list[Unscored]
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """Write what the command prints."""
         if self.yes is None:
             return [f"Average score for {self.criterion}: {self.average_score}"]
         return [
@@ -69,9 +78,10 @@ class Summary:
 
 
 def parse_reply(text: str, criterion: Criterion) -> dict[str, Any]:
-    """The dictionary of a reply; text around its braces does not count.
+    """Read the dictionary of a reply; text around its braces does not count.
 
-    Raises: ReplyError unless it holds a score from 0 to 5, and text as `pred` where the criterion wants one.
+    Raises:
+        ReplyError: it holds no score from 0 to 5, or no text as `pred` where the criterion wants one.
     """
     try:
         reply = ast.literal_eval(text[max(text.find("{"), 0) : text.rfind("}") + 1])
@@ -95,12 +105,12 @@ def parse_reply(text: str, criterion: Criterion) -> dict[str, Any]:
 
 
 def verdict(reply: dict[str, Any]) -> str | None:
-    """`yes` or `no`, whichever `pred` holds, yes first; None for neither."""
+    """Read `yes` or `no`, whichever `pred` holds, yes first; None for neither."""
     return next((word for word in ("yes", "no") if word in reply["pred"].lower()), None)
 
 
 def summarize(judged: Sequence[Judged], failed: Sequence[Unscored], criterion: Criterion) -> Summary:
-    """Means over the replies; scores count without their fraction."""
+    """Average over the replies; scores count without their fraction."""
     scores = [int(float(item.reply["score"])) for item in judged]
     yes = no = accuracy = None
     if criterion.has_verdict:
@@ -119,9 +129,15 @@ def summarize(judged: Sequence[Judged], failed: Sequence[Unscored], criterion: C
 
 
 class ReplyFolder:
-    """The replies of one run, a file each. Args: folder; criterion; judge, the name of who replies.
+    """The replies of one run, a file each.
 
-    Raises: ValueError when the folder holds replies of another criterion or judge.
+    Args:
+        folder: where they lie.
+        criterion: of the run.
+        judge: the name of who replies.
+
+    Raises:
+        ValueError: the folder holds replies of another criterion or judge.
     """
 
     def __init__(self, folder: str | Path, criterion: Criterion, judge: str):
@@ -138,11 +154,11 @@ class ReplyFolder:
         write_json(path, settings)
 
     def path(self, prediction: AnsweredRow) -> Path:
-        """Where a prediction's reply is."""
+        """Name the file of a prediction's reply."""
         return self.folder / f"{prediction.key.replace('/', '%2F')}.json"
 
     def read(self, prediction: AnsweredRow) -> Judged | None:
-        """The stored reply; None when there is none, or only one to another question or answer."""
+        """Read the stored reply; None when there is none, or only one to another question or answer."""
         path = self.path(prediction)
         if not path.is_file():
             return None
