@@ -14,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-EXCERPT = 20  # characters of a file that an error shows
+SHOWN = 20  # characters of a file that an error shows
 
 
 class FileError(ValueError):
@@ -199,7 +199,7 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         place = _mistake(text, error.pos)
         line = first_line + text.count("\n", 0, place)
         column = place - text.rfind("\n", 0, place)
-        found = repr(text[place : place + EXCERPT]) if place < len(text) else "the end"
+        found = repr(text[place : place + SHOWN]) if place < len(text) else "the end"
         raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None

@@ -1,4 +1,4 @@
-"""The frame plan, the resize and whole excerpts, against the original system's."""
+"""The choice of frames, the resize and whole excerpts, against the original system's."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from torchvision.transforms import functional as vision
 from videomind.roles import PIXELS_PER_TOKEN, ROLES, VisualBudget, get_role
 from videomind.video.excerpts import (
     BadVideoError,
-    plan_frames,
+    choose_frames,
     read_excerpt,
     resize_frames,
     smart_num_frames,
@@ -69,7 +69,7 @@ def test_golden_frame_index(golden):
         excerpt = Excerpt(
             path="v.mp4", budget=budget(fps=fps, max_frames=max_frames), start_s=start_s, end_s=end_s
         )
-        ours = outcome(plan_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
+        ours = outcome(choose_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
         if expected == "ValueError":
             check_lowered(len(ours) if ours != "ValueError" else ours, {}, total)
             continue
@@ -169,7 +169,7 @@ def test_golden_durations(golden, case_id):
 def test_odd_totals_lower_to_the_even_number_that_fits(total):
     """D201."""
     excerpt = Excerpt(path="v.mp4", budget=budget(fps=2.0, max_frames=300))
-    indices = plan_frames(total_frames=total, fps=2.0, excerpt=excerpt)
+    indices = choose_frames(total_frames=total, fps=2.0, excerpt=excerpt)
     assert len(indices) == total - 1
     assert (indices[0], indices[-1]) == (0, total - 1)
 
@@ -181,17 +181,17 @@ def test_either_a_rate_or_a_count():
 
 def test_a_fixed_count_replaces_the_budgets_rate():
     excerpt = Excerpt(path="v.mp4", budget=budget(max_frames=4), num_frames=7)
-    assert len(plan_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
+    assert len(choose_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
 
 
 def test_a_clip_is_planned_between_its_ends():
     excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=10.0, end_s=14.0)
-    assert plan_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
+    assert choose_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
 
 
 def test_reversed_ends_are_swapped_with_a_warning(caplog):
     excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=14.0, end_s=10.0)
-    indices = plan_frames(total_frames=900, fps=30.0, excerpt=excerpt)
+    indices = choose_frames(total_frames=900, fps=30.0, excerpt=excerpt)
     assert (indices[0], indices[-1], len(indices)) == (300, 420, 4)
     assert "v.mp4" in caplog.text and "reversed" in caplog.text
 
@@ -201,13 +201,13 @@ def test_too_short_a_video_is_named(total):
     with pytest.raises(
         BadVideoError, match=rf"v\.mp4: fewer than two .* excerpt of {total} \(1.0 frames per second"
     ):
-        plan_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
+        choose_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
 
 
 @pytest.mark.parametrize("end_s", [float("nan"), float("inf")])
 def test_ends_that_are_no_times(end_s):
     with pytest.raises(ValueError, match=r"v\.mp4: .*end_s"):
-        plan_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
+        choose_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
 
 
 @pytest.mark.parametrize("size", [(56, 84), (196, 112), (64, 96), (28, 140)])

@@ -23,7 +23,7 @@ from videomind.video.request import Excerpt
 __all__ = [
     "BadVideoError",
     "Frames",
-    "plan_frames",
+    "choose_frames",
     "read_excerpt",
     "resize_frames",
     "smart_num_frames",
@@ -102,7 +102,7 @@ def smart_num_frames(
     return count
 
 
-def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
+def choose_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
     """Which frames of a video to take for an excerpt.
 
     An excerpt that hangs over the video's end keeps its length, so its last frames repeat: as the
@@ -215,7 +215,7 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
 
     with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
         plans = [
-            plan_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
+            choose_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
             for excerpt in excerpts
         ]
         of_video = {"fps": video.fps, "total_frames": video.total_frames}
