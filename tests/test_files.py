@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from videomind.files import parse_json, read_json
+from videomind.files import (
+    append_json_line,
+    parse_json,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+)
 
 VALUES = ('"word"', "12", "-0.5", "true", "null", '"\\u00e9, ]"', "[]", "{}", '[1, {"a": 2}]')
 # What is put between two items, or before a closing bracket, and how far into it the mistake is.
@@ -93,3 +100,65 @@ def test_files_that_are_no_text(tmp_path):
         read_json(tmp_path / "a.json")
     with pytest.raises(ValueError, match="No such file: .*none.json"):
         read_json(tmp_path / "none.json")
+
+
+# All that Python's splitlines takes for the end of a line, and a carriage return, which JSON escapes.
+SEPARATORS = [chr(i) for i in range(0x110000) if len(f"a{chr(i)}b".splitlines()) > 1]
+TEXTS = [
+    *(f"be{c}fore" for c in SEPARATORS),
+    "".join(SEPARATORS),
+    "日本語 é 🎬",
+    "\ud83d half a pair",
+    "\ufeff",
+]
+
+
+def test_the_separators_are_those_that_are_known():
+    assert {"\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"} == set(SEPARATORS)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_json_lines_are_read_as_they_were_written(tmp_path, text):
+    values = [{"text": text}, {text: [text, 1]}, text]
+    write_json_lines(tmp_path / "a.jsonl", values)
+    for value in values:
+        append_json_line(tmp_path / "b.jsonl", value)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == list(enumerate(values, 1))
+    write_json(tmp_path / "c.json", values)
+    assert read_json(tmp_path / "c.json") == values
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_a_line_that_was_cut_anywhere_is_left_out_and_the_next_ones_stay(tmp_path, text):
+    path = tmp_path / "a.jsonl"
+    values = [{"n": i, "text": text} for i in range(3)]
+    write_json_lines(path, values)
+    first, second, _ = path.read_bytes().split(b"\n", 2)
+    for length in range(len(second) + 1):
+        path.write_bytes(first + b"\n" + second[:length])
+        append_json_line(path, values[2])
+        whole = [values[0], values[2]] if length < len(second) else values
+        assert [value for _, value in read_json_lines(path, skip_cut=True)] == whole
+        if length not in (0, len(second)):
+            with pytest.raises(ValueError, match="a.jsonl.*line 2"):
+                list(read_json_lines(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "values"),
+    [(b"", []), (b"\n \r\n", []), (b"1\r\n\n2", [(1, 1), (3, 2)]), (b"[1]\n\t\n", [(1, [1])])],
+)
+def test_blank_lines_and_ends_of_other_systems(tmp_path, content, values):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == values
+
+
+def test_what_is_no_file_of_lines_is_named(tmp_path):
+    with pytest.raises(ValueError, match="No such file: .*none.jsonl"):
+        list(read_json_lines(tmp_path / "none.jsonl"))
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        list(read_json_lines(tmp_path))
+    (tmp_path / "a.jsonl").write_bytes(b"1\n\xff\n")
+    with pytest.raises(ValueError, match="a.jsonl is not a text file in UTF-8: line 2"):
+        list(read_json_lines(tmp_path / "a.jsonl"))

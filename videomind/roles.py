@@ -115,6 +115,9 @@ _BUDGET_FLAGS = {
 }
 
 
+BUDGET_FLAGS = tuple(_BUDGET_FLAGS.values())
+
+
 def budget_numbers(arguments: object) -> dict[str, float | None]:
     """What a command line says of visual budgets, for `budget_override`. Args: arguments, with its flags."""
     return {name: getattr(arguments, flag) for name, flag in _BUDGET_FLAGS.items()}

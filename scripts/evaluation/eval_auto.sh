@@ -23,17 +23,17 @@ if (($# > 0)) && [[ $1 != --* ]]; then
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
-model=${MODEL:-model_zoo/VideoMind-${size^^}}
-[[ -n ${MODEL:-} || -d $model ]] || model=yeliudev/VideoMind-${size^^}
+published=VideoMind-$(tr '[:lower:]' '[:upper:]' <<<"$size")
+model=${MODEL:-model_zoo/$published}
+[[ -n ${MODEL:-} || -d $model ]] || model=yeliudev/$published
 name=$(basename "${dataset%.*}")
 out=${OUT:-outputs_$size/${name}_${split[1]:-default}}
-roles=()
+paths=(--pred_path "$out")
 for role in ${ROLES:-gnd ver}; do
-    roles+=("--model_${role}_path" "$model")
+    paths+=("--model_${role}_path" "$model")
 done
-bash "$here/infer.sh" --dataset "$dataset" "${split[@]}" --data_root "${DATA_ROOT:-data}" \
-    "${roles[@]}" --pred_path "$out" "$@"
+bash "$here/infer.sh" --dataset "$dataset" ${split[@]+"${split[@]}"} --data_root "${DATA_ROOT:-data}" \
+    "${paths[@]}" "$@"
 metrics=()
-[[ $name == cgbench ]] && metrics=(--dataset cgbench)
-[[ -n ${CONF_THR:-} ]] && metrics+=(--conf_thr "$CONF_THR")
-exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" "${metrics[@]}"
+[[ -n ${CONF_THR:-} ]] && metrics=(--conf_thr "$CONF_THR")
+exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" ${metrics[@]+"${metrics[@]}"}

@@ -19,8 +19,7 @@ data_root=${DATA_ROOT:-data}
 for split in ${SPLITS:-valid test}; do
     bash "$here/infer.sh" --dataset qvhighlights --split "$split" --data_root "$data_root" \
         --model_gnd_path "$model" --pred_path "$out/$split" "$@"
+    official=()
+    [[ $split == valid ]] && official=(--qvhighlights_anno "$data_root/qvhighlights/highlight_val_release.jsonl")
+    "${PYTHON:-python}" -m videomind.eval.evaluate "$out/$split" ${official[@]+"${official[@]}"}
 done
-if [[ -f $out/valid/hl_val_submission.jsonl ]]; then
-    exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out/valid/hl_val_submission.jsonl" \
-        --qvhighlights_anno "$data_root/qvhighlights/highlight_val_release.jsonl"
-fi

@@ -17,7 +17,7 @@ from videomind.dataset.commands import main as data
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
 from videomind.model.assembly import main as combine
-from videomind.synthetic.render import render
+from videomind.synthetic.render import render_scene
 from videomind.synthetic.scenes import charades_scene
 from videomind.train.train import main as train
 
@@ -154,7 +154,7 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
         (tmp_path / f"{name}.mp4").write_bytes(content)
         lines.append({**lines[0], "video": str(tmp_path / f"{name}.mp4")})
     lines.append({**lines[0], "video": str(tmp_path / "missing.mp4")})
-    render(replace(charades_scene(random.Random(0), 0), num_frames=1), tmp_path / "one_frame.mp4")
+    render_scene(replace(charades_scene(random.Random(0), 0), num_frames=1), tmp_path / "one_frame.mp4")
     lines.append({**lines[0], "video": str(tmp_path / "one_frame.mp4"), "duration": 1, "span": [[0, 1]]})
     (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     argv = ["--dataset", str(tmp_path / "qa.jsonl"), *BUDGET, "--max_new_tokens", "4"]

@@ -12,7 +12,7 @@ from videomind.agent.chain import Result, chain, drive, even_windows, parse_plan
 from videomind.agent.pipeline import Pipeline, prepare, prepare_all
 from videomind.agent.samples import ChainSettings, verifier_samples
 from videomind.dataset.schema import Annotation
-from videomind.encoding.encoder import Encoder
+from videomind.encoding.encoder import BadSampleError, Encoder
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import VisualBudget
 
@@ -77,7 +77,7 @@ def test_records(golden, pipelines, case):
 
 
 def compare_record(result: Result, anno: Annotation, output: dict, calls: list[dict], unit_s: float) -> None:
-    record = result.to_record(anno)
+    record = result.prediction(anno).to_json()
     recorded = {name: value for name, value in output.items() if value is not None}
     # An unreadable plan is said to be one, which the original only printed.
     unreadable = record.pop("planner_unparsable", False)
@@ -181,7 +181,7 @@ def test_candidates_of_one_pass_are_those_read_alone(golden, pipelines):
 
 
 def test_ties_keep_the_grounders_order():
-    """Defect 50: the original's order was rounding noise within 1e-6."""
+    """D504: the original's order was rounding noise within 1e-6."""
     assert ranking([0.5, 0.5000005, 0.6, 0.4]) == [2, 0, 1, 3]
     assert ranking([0.5, 0.500002, 0.6]) == [2, 1, 0]
     values = [random.Random(i).random() for i in range(20)]
@@ -190,3 +190,12 @@ def test_ties_keep_the_grounders_order():
 
 def test_five_windows():
     assert even_windows(12.0) == [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12]]
+
+
+@pytest.mark.parametrize(
+    "anno", [Annotation(query="", question="", options=[]), Annotation(video_path="v.mp4")]
+)
+def test_nothing_to_ask_ends_the_sample_with_its_reason(anno):
+    """As in a row of MLVU that has neither question nor options."""
+    with pytest.raises(BadSampleError, match="nothing to ask: neither query nor question"):
+        next(chain(None, None, anno, ChainSettings()))

@@ -5,15 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import golden_manifest
+from helpers.goldens import golden_bases, golden_manifest
+from PIL import Image
 
-from videomind.agent.infer import submission_row
-from videomind.agent.pipeline import Grounding, Pipeline, prepare
+from videomind.agent.pipeline import GrounderOutput, Pipeline, prepare
 from videomind.agent.samples import ChainSettings, asked_text, grounder_sample
+from videomind.backbones.processor import load_processor
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
+from videomind.eval.scorers.qvhighlights import submission_row
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
+from videomind.prediction import Prediction
 from videomind.video.excerpts import video_duration
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
@@ -130,7 +133,7 @@ def test_qvhighlights_submission(golden, pipelines, case):
         )
         windows, scores = result.windows(anno["duration"], UNITS["i_q"])
         record = {**anno, "pred": windows, "conf": scores, "grounder_success": result.success}
-        ours = submission_row(record)
+        ours = submission_row(Prediction.from_json(record))
         assert (ours["vid"], ours["qid"]) == (row["vid"], row["qid"])
         assert len(ours["pred_relevant_windows"]) == len(row["pred_relevant_windows"])
         for window, recorded in zip(ours["pred_relevant_windows"], row["pred_relevant_windows"], strict=True):
@@ -171,5 +174,17 @@ def test_the_settings_of_a_chat_do_not_count(golden, pipelines, case, monkeypatc
 
 
 def test_no_moment_gives_the_whole_video():
-    result = Grounding(response="?", success=False, boundaries=torch.empty(0, 3))
+    result = GrounderOutput(response="?", success=False, boundaries=torch.empty(0, 3))
     assert result.windows(12.0, 0.1) == ([[0.0, 12.0]], [0.0])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["v.gif", "v.GIF", "v.Gif"])
+@pytest.mark.parametrize("fps", [0.5, 1.0, 2.0])
+def test_a_gif_is_as_long_whatever_rate_a_role_reads_it_at(golden, tmp_path, name, fps):
+    """Its frames have no rate of their own: a second each, as for the grounder."""
+    pictures = [Image.new("RGB", (56, 56), (i * 20, 0, 0)) for i in range(9)]
+    pictures[0].save(tmp_path / name, format="GIF", save_all=True, append_images=pictures[1:], duration=40)
+    encoder = Encoder(load_processor(golden_bases()[0]))
+    sample = grounder_sample(str(tmp_path / name), "x", ChainSettings(budget={"fps": fps}))
+    assert prepare(sample, encoder).duration_s == video_duration(str(tmp_path / name)) == 9

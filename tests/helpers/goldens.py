@@ -29,6 +29,12 @@ def golden_ids(section: str) -> list[str]:
     return [case["id"] for case in golden_manifest(section)["cases"]]
 
 
+def output_names(case: dict) -> list[str]:
+    """The files that a case recorded, as they are called when unpacked."""
+    names = case["outputs"] if isinstance(case["outputs"], list) else [case["outputs"]]
+    return [name.removesuffix(".xz") for name in names]
+
+
 def golden_bases(*, grow: bool = False) -> list[str]:
     """Base models of the tree; with `grow` those whose tables are too short for the special tokens."""
     cases = golden_manifest("base")["cases"]
@@ -53,7 +59,7 @@ def close(ours, theirs) -> bool:
 
 
 def escaped_plan_fix(sample: Sample, recorded: str) -> Sample:
-    """Fix of section 6 of the data sets' facts: the original put queries into the plan unescaped.
+    """D107: the original put queries into the plan unescaped.
 
     Where that gave invalid JSON, ours is valid and means the same; the rest of the case is then compared
     with the recorded text.
@@ -76,6 +82,22 @@ class Golden:
     def case(self, section: str, case_id: str) -> dict:
         """One manifest entry."""
         return next(c for c in self.manifest(section)["cases"] if c["id"] == case_id)
+
+    def output(self, section: str, case_id: str, suffix: str) -> Path | None:
+        """The file of a kind that a case recorded; None where the original came to no such result."""
+        found = [name for name in output_names(self.case(section, case_id)) if name.endswith(suffix)]
+        path = self.root / section / found[0] if found else None
+        return path if path is not None and path.is_file() else None
+
+    def recorded(self, section: str, case_id: str) -> tuple[dict, dict[str, np.ndarray] | None]:
+        """A case's .json and its arrays; None instead of arrays where the original failed."""
+        facts, arrays = (self.output(section, case_id, suffix) for suffix in (".json", ".npz"))
+        facts = json.loads(facts.read_text(encoding="utf-8")) if facts else {}
+        if arrays is not None:
+            return facts, self.npz(str(arrays.relative_to(self.root)))
+        failed = "error" in facts or "raises" in self.case(section, case_id)["tolerance"]
+        assert failed, f"{section} {case_id} recorded neither arrays nor an error"
+        return facts, None
 
     def manifest(self, section: str) -> dict:
         """A section's manifest."""

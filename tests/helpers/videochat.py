@@ -41,7 +41,7 @@ def use_rows(monkeypatch, rows: dict[str, np.ndarray], *, lm_head: str, embed: s
     """Let new tokens start with recorded rows instead of random ones; the input table is filled first."""
     wanted = [rows[embed], rows[lm_head]]
 
-    def fill(table: Tensor, *, first: int, start_end: bool, std: float) -> None:
+    def fill(table: Tensor, *, first: int, has_start_end: bool, std: float) -> None:
         table[first:] = torch.from_numpy(wanted.pop(0))
 
     monkeypatch.setattr(video_chatgpt_disk, "fill_new_rows", fill)

@@ -52,7 +52,7 @@ def assert_fields(ours: dict, theirs: dict) -> None:
     """At least the original's fields, with its values."""
     for name, value in theirs.items():
         if name == "target_modules":
-            assert sorted(ours[name]) == sorted(value)  # defect 44: the original's order is random
+            assert ours[name] == sorted(value)  # D308: the original's order is random
         elif isinstance(value, dict):
             assert_fields(ours[name], value)
         else:
@@ -204,7 +204,7 @@ def test_special_tokens_of_grown_tables_are_the_mean_of_the_rows_before(golden, 
 @pytest.mark.golden
 @pytest.mark.parametrize("name", ["resize_planner_lora", "resize_grounder_full"])
 def test_grown_tables_are_the_recorded_ones(golden, name):
-    """4 and 5: in the original only these two roles could grow, and lost the new rows on saving."""
+    """D302: in the original only these two roles could grow, and lost the new rows on saving."""
     recorded = golden.npz(f"roles/{name}.npz")
     (folder,) = golden_bases(grow=True)
     model = load_model(folder, LoadSettings()).model

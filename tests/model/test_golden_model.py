@@ -153,7 +153,7 @@ def test_losses_and_gradients(golden, case_id):
 
 
 def check_mean_over_samples(model, case, out, singles):
-    """Defect 23: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
+    """D304: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
     if case.get("aux"):
         expected = case["lm_loss"] + np.mean([sum(aux.values()) for aux in case["aux"]])
         assert out.loss.item() == pytest.approx(expected, rel=1e-4)

@@ -44,7 +44,7 @@ def test_groups(golden, tmp_path, name):
     grouped = [name for group in groups for name in group["names"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {n for n, p in model.named_parameters() if p.requires_grad}
-    if "error" in run:  # defect 43: LoRA reached into the head, and the original stopped
+    if "error" in run:  # D307: LoRA reached into the head, and the original stopped
         assert not any("lora_" in n and to_disk(n).split(".")[2] in HEAD_MODULES for n in grouped)
         return
     assert len(groups) == len(run["groups"])
@@ -64,7 +64,7 @@ def test_lora_targets(golden):
             with pytest.raises(ValueError, match="Unknown LoRA type.*Allowed: all, linear"):
                 lora_targets(model, lora_type)
             continue
-        # Defect 43: LoRA never touches the head or lm_head.
+        # D307: LoRA never touches the head or lm_head.
         fixed = {n for n in expected if n.split(".")[0] not in (*HEAD_MODULES, "lm_head")}
         assert {to_disk(n) for n in lora_targets(model, lora_type)} == fixed
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import REPO, arguments, environment, logged, losses
+from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model
@@ -42,6 +42,7 @@ def loads(out: Path, role: str) -> None:
 
 
 @pytest.mark.slow
+@needs_deepspeed
 def test_deepspeed_stages_train_as_plain_training_does(workshop, tmp_path):
     """Steps with moments and steps without, so that the head has a gradient in some of them only."""
     videos = sorted((workshop / "data/charades_sta/videos_3fps_480_noaudio").glob("*.mp4"))
@@ -70,6 +71,7 @@ def test_deepspeed_stages_train_as_plain_training_does(workshop, tmp_path):
 
 
 @pytest.mark.slow
+@needs_deepspeed
 def test_zero3_goes_on_from_a_role_checkpoint(workshop, tmp_path):
     launch(workshop, tmp_path / "first", *STEPS, DEEPSPEED="none")
     start = ("--model_name_or_path", str(tmp_path / "first"))
@@ -196,7 +198,7 @@ def test_bad_videos_are_written_down(workshop, tmp_path):
 
 @pytest.mark.parametrize("base", ["base", "untied"])
 def test_without_lora_whatever_trained_is_saved(workshop, tmp_path, base):
-    """Defect 6: the trained tables and the vision merger were lost."""
+    """D401: the trained tables and the vision merger were lost."""
     start = ("--model_name_or_path", str(workshop / base))
     extra = (
         "--max_steps",

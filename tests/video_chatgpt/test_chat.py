@@ -16,11 +16,11 @@ from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
-from videomind.video_chatgpt.disk import adapter_state, add_videos, load_chat, load_start, save_adapter
+from videomind.video_chatgpt.disk import adapter_state, add_videos, load_chat, load_start, save_video_adapter
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.infer import answer_rows, main
-from videomind.video_chatgpt.tokenizer import decode
+from videomind.video_chatgpt.tokenizer import decode_pieces
 
 pytestmark = pytest.mark.golden
 WHOLE = GOLDEN.root / "e_model/full_save"
@@ -74,7 +74,7 @@ SMALL = ("--model-name", str(WHOLE), "--max_new_tokens", "4", "--temperature", "
 
 @pytest.mark.parametrize("row", GOLDEN.json("d_samples/postprocess_table.json"))
 def test_answers_keep_their_last_letters(row):
-    """The original cut every s, /, < and > off the end."""
+    """D617: the original cut every s, /, < and > off the end."""
     assert clean(row["raw"]) == row["raw"].strip().removesuffix("</s>").strip()
     assert clean(row["raw"]).startswith(row["cleaned"])
 
@@ -100,7 +100,7 @@ def test_the_recorded_answers(model, together):
         found = chat.generate(prompts, [chat.features(case["features"]) for case in cases])
         for case, ids in zip(cases, found.tolist(), strict=True):
             assert ids == case["new_token_ids"]
-            text = decode(loaded.tokenizer, ids)
+            text = decode_pieces(loaded.tokenizer, ids)
             assert (text, clean(text)) == (case["decoded"], case["cleaned"])
 
 
@@ -151,7 +151,7 @@ def test_files_that_are_none(ask, capfd, files, words):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_missing_video_is_not_replaced(ask, first):
-    """Defect 12: the first one was a NameError, a later one got the previous video's answer."""
+    """D612: the first one was a NameError, a later one got the previous video's answer."""
     lost = {"video_name": "lost", "Q": "What is A?", "A": "It."}
     code, rows = ask(gt_file=[lost, *GENERAL] if first else [*GENERAL, lost])
     assert code == 0 and len(rows) == 5
@@ -244,12 +244,12 @@ def seeing(tmp_path_factory) -> tuple[Path, Path]:
     rows, width = ClipTower.from_pretrained(
         str(tower), device=torch.device("cpu"), dtype=torch.float32
     ).shape.features
-    add_videos(loaded, start_end=True)
+    add_videos(loaded, has_start_end=True)
     loaded.model.add_projector("mlp2x_gelu", width)
     config = loaded.model.config
     config.mm_use_vid_start_end, config.num_video_tokens, config.mm_vision_tower = True, rows, str(tower)
     path = tmp_path_factory.mktemp("adapter") / "mm_projector.bin"
-    save_adapter(adapter_state(loaded.model), config, path)
+    save_video_adapter(adapter_state(loaded.model), config, path)
     return path, tower
 
 

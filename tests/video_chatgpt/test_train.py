@@ -72,7 +72,7 @@ def assert_moved_alike(
 
 
 def test_the_recorded_training(features, tmp_path, monkeypatch):
-    """Losses, rates, what trains and what is saved; defect 3: one process alone can write a checkpoint."""
+    """Losses, rates, what trains and what is saved; D603: one process alone can write a checkpoint."""
     rows = GOLDEN.npz("e_model/train/init_rows.npz")
     use_rows(monkeypatch, rows, lm_head="lm_head_new", embed="embed_new")
     assert main(arguments(tmp_path, features, *ADAPTER)) == 0
@@ -108,7 +108,7 @@ def test_the_recorded_training(features, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["adapter", "full", "no start and end"])
 def test_a_rerun_goes_on_bit_for_bit(features, tmp_path, mode):
-    """Defects 3 to 5: no folder for the checkpoint, no weights in it, no way back to it."""
+    """D603 to D605: no folder for the checkpoint, no weights in it, no way back to it."""
     extra = {"full": (), "adapter": ADAPTER}.get(mode, (*ADAPTER, "--mm_use_vid_start_end", "False"))
     extra = (*extra, "--per_device_train_batch_size", "1", "--save_steps", "2")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -124,7 +124,7 @@ def test_a_rerun_goes_on_bit_for_bit(features, tmp_path, mode):
 
 
 def test_old_checkpoints_go_with_their_adapters(features, tmp_path):
-    """Defect 16: mm_projector/ grew without end."""
+    """D616: mm_projector/ grew without end."""
     extra = (*ADAPTER, "--per_device_train_batch_size", "1", "--save_steps", "1", "--save_total_limit", "2")
     assert main(arguments(tmp_path, features, *extra)) == 0
     assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-8", "checkpoint-9"}
@@ -134,7 +134,7 @@ def test_old_checkpoints_go_with_their_adapters(features, tmp_path):
 
 
 def test_full_training_is_saved_whole(features, tmp_path):
-    """Defect 4, in half precision as the recipe has it."""
+    """D604, in half precision as the recipe has it."""
     assert main(arguments(tmp_path, features, "--bf16", "True", "--tf32", "True")) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["torch_dtype"] == "bfloat16"
@@ -174,7 +174,7 @@ def test_what_trains_is_what_changes(features, tmp_path, flags, trains):
 
 
 def test_bad_samples_are_written_down_and_text_trains_too(features, tmp_path):
-    """Defects 8 to 10 in one run: the loss stays a number."""
+    """D609 and D610 in one run: the loss stays a number."""
     rows = GOLDEN.json("e_model/train/train.json")
     text = {"id": "t", "conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}
     silent = {
@@ -263,7 +263,7 @@ def command(out: Path, features: Path, port: int) -> list[str]:
 
 @pytest.mark.slow
 def test_the_documented_command_survives_a_kill(features, tmp_path, capfd):
-    """Defect 5, and with several processes: killed, resumed, the same to the bit, and it answers."""
+    """D605, and with several processes: killed, resumed, the same to the bit, and it answers."""
     port = 20000 + os.getpid() % 20000
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole, features, port), cwd=REPO, env=environment(), check=True)

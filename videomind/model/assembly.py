@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from videomind.files import labelled_paths, read_json
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 from videomind.model.checkpoint import (
     EXTRA_FILE,
     LoadedModel,
@@ -105,12 +105,12 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`videomind combine OUT grounder=DIR verifier=DIR ...`. Returns the exit code."""
-    setup_logging()
     parser = argparse.ArgumentParser(prog="videomind combine", description=combine.__doc__.splitlines()[0])
     parser.add_argument("out", help="folder to write")
     parser.add_argument("roles", nargs="+", metavar="ROLE=DIR", help="e.g. grounder=work_dirs/grounder")
-    args = parser.parse_args(argv)
-    return run_reporting(log, lambda: combine(labelled_paths(args.roles), args.out))
+    return run_command(
+        lambda: parser.parse_args(argv), lambda args: combine(labelled_paths(args.roles), args.out)
+    )
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomind.model.grounding_head import HeadOutput
+from videomind.model.grounding_head import STRIDES, HeadOutput, make_points
 
 CENTER_RADIUS = 1.5  # in strides
 FOCAL_GAMMA = 2.0
-TIE = 1e-3  # moments whose lengths differ by less are equally short
 SALIENCY_SCALE = min(1 / 0.07, 100)
 
 
@@ -45,34 +44,44 @@ class GroundingLoss:
 
 
 def assign(points: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Which points are positive, and what they regress.
+    """Decide which points learn a moment, and what they regress.
 
-    A point is positive for a moment when it lies inside, within 1.5 strides of the centre, and its larger
-    distance to the two ends is within the level's range. The shortest of several moments wins.
+    ActionFormer's rule (`label_points_single_video` of its code) but for one thing: a point *on* a boundary
+    counts as inside, as the published weights were trained. ActionFormer wants it strictly inside.
 
-    Args: points (P, 4); moments (M, 2), in clips.
-    Returns: class targets (P,), 0 or 1; regression targets (P, 2), distances to start and end in strides.
+    Args:
+        points: (P, 4), see `make_points`.
+        moments: (M, 2), in clips.
+
+    Returns:
+        Class targets (P,), 0 or 1, and regression targets (P, 2), the distances to start and end in strides.
     """
-    position, lower, upper, stride = (column[:, None] for column in points.unbind(1))  # (P, 1)
-    start, end = moments[:, 0], moments[:, 1]  # (M,)
+    position, low, high, stride = (column[:, None] for column in points.unbind(1))  # (P, 1)
+    start, end = moments.unbind(1)  # (M,)
+    # 1. The point lies in the moment, and within 1.5 strides of its centre.
+    centre, radius = (start + end) / 2, CENTER_RADIUS * stride
+    left, right = torch.maximum(start, centre - radius), torch.minimum(end, centre + radius)  # (P, M)
+    is_inside = (left <= position) & (position <= right)
+    # 2. Its level answers for moments of this size: the further end is within the level's range.
     distances = torch.stack((position - start, end - position), dim=-1)  # (P, M, 2)
-    center = (start + end) / 2
-    reach = stride * CENTER_RADIUS
-    inside = torch.min(
-        position - torch.max(center - reach, start), torch.min(center + reach, end) - position
-    ).gt(0)
-    furthest = distances.max(dim=-1).values
-    positive = inside & (furthest >= lower) & (furthest <= upper)
-    length = (end - start).expand_as(positive).masked_fill(~positive, float("inf"))
-    shortest, index = length.min(dim=1)  # (P,)
-    classes = (positive & (length <= shortest[:, None] + TIE)).any(dim=1).float()
-    offsets = distances[torch.arange(len(points), device=points.device), index] / stride
-    return classes, offsets
+    reach = distances.amax(dim=-1)
+    is_positive = is_inside & (low <= reach) & (reach <= high)
+    # 3. Of several moments it learns the shortest, which is the easiest to regress; of equal ones the first.
+    length = (end - start).expand_as(is_positive).masked_fill(~is_positive, torch.inf)
+    rows = torch.arange(len(points), device=points.device)
+    return is_positive.any(dim=1).float(), distances[rows, length.min(dim=1).indices] / stride
 
 
-def has_positive(points: Tensor, moments: Tensor) -> bool:
-    """Whether a sample can be learned from. Args: points (P, 4); moments (M, 2), in clips."""
-    return bool(assign(points, moments)[0].any())
+def has_positive(num_clips: int, moments: Tensor) -> bool:
+    """Tell whether a sample can be learned from: whether a point that counts in training is positive.
+
+    Args:
+        num_clips: of the video.
+        moments: (M, 2), in clips.
+    """
+    points = make_points(max(num_clips, max(STRIDES)))
+    is_real = points[:, 0] < num_clips  # the mask of a short video's padding
+    return bool(assign(points[is_real], moments)[0].any())
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:

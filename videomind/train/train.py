@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from transformers import set_seed
 
@@ -26,7 +25,6 @@ from videomind.model.checkpoint import (
     merge_adapter,
     save_full,
 )
-from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
 from videomind.roles import budget_numbers, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
@@ -80,17 +78,12 @@ def _start_roles(args: Arguments) -> list[str] | None:
     return None
 
 
-def learnable(num_clips: int, moments: torch.Tensor) -> bool:
-    """Whether the temporal pyramid has a point for a moment. Args: moments (M, 2), in clips."""
-    return has_positive(make_points(max(num_clips, 8)), moments)
-
-
 def build_mixture(args: Arguments, processor: Processor) -> Mixture:
     """The training set; its statistics go to the log."""
     data = args.data
     mixture = Mixture(
         data.datasets,
-        encoder=Encoder(processor, max_length=data.model_max_length, check_moments=learnable),
+        encoder=Encoder(processor, max_length=data.model_max_length, check_moments=has_positive),
         data_root=data.data_root,
         filters=data.filters(),
         seed=args.training.seed,

@@ -148,21 +148,21 @@ def _special_names(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
 def _added(folder: Path, settings: dict[str, Any], backend: dict[str, Any]) -> dict[str, int]:
     """Tokens beyond the pieces, with their ids, from any of the places that they are kept in."""
     path = folder / "added_tokens.json"
-    found = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
-    found |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
-    return found | (read_json(path) if path.is_file() else {})
+    ids = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
+    ids |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
+    return ids | (read_json(path) if path.is_file() else {})
 
 
-def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, start_end: bool) -> VideoTokens:
+def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, has_start_end: bool) -> VideoTokens:
     """Append the tokens of a video that are not there yet: the patch, then start and end where wanted."""
-    tokens = [VIDEO_PATCH, *([VIDEO_START, VIDEO_END] if start_end else [])]
+    tokens = [VIDEO_PATCH, *([VIDEO_START, VIDEO_END] if has_start_end else [])]
     tokenizer.add_tokens(
         [AddedToken(token, normalized=False, special=True) for token in tokens], special_tokens=True
     )
     return VideoTokens.of(tokenizer)
 
 
-def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+def decode_pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """The text of tokens, without special ones.
 
     Bytes that are no text become one replacement character each, and keep their neighbours, as in

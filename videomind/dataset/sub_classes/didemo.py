@@ -32,7 +32,6 @@ class DiDeMo(Source):
     unit_s = 1.0
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         first, last = map(plain_mean, zip(*row["times"], strict=True))
         shift = 0
         if split == "train":

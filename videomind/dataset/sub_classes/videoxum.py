@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from videomind.dataset.base import DroppedRow, Source
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Grounding
 from videomind.sums import plain_mean
 
@@ -28,8 +28,7 @@ class VideoXum(Source):
     unit_s = 0.01
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
-        """See Source."""
-        for query, pairs in zip(row["tsum"], row["vsum"], strict=False):
+        for query, pairs in zip(as_list(row["tsum"]), as_list(row["vsum"]), strict=False):
             if len(pairs) != NUM_ANNOTATORS:
                 raise ValueError(f"{len(pairs)} moments for a sentence, expected {NUM_ANNOTATORS}")
             span = [round(plain_mean(times), 2) for times in zip(*pairs, strict=True)]
