@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers.runs import REPO
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder

@@ -27,7 +27,7 @@ from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.files import write_text
 from videomind.logger import rank, run_reporting, setup_logging
-from videomind.roles import budget_numbers
+from videomind.roles import BudgetOverride
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
 
@@ -116,7 +116,12 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
         rephrasing=args.auto_rephrasing,
         use_subtitle=args.use_subtitle,
         verify_query=args.verify_query,
-        budget=budget_numbers(args),
+        budget=BudgetOverride(
+            min_tokens=args.min_tokens_per_frame,
+            max_tokens=args.max_tokens_per_frame,
+            max_frames=args.max_frames,
+            fps=args.fps,
+        ),
         **of_source,
     )
 

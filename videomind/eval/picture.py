@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from videomind.eval.compare import predictions
 from videomind.files import labelled_paths
 from videomind.logger import setup_logging
-from videomind.roles import VisualBudget
+from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
 
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 FRAME, FRAMES, LABEL, BAR = 76, 10, 76, 15  # pixels, but for the number of frames
 TRUE, FOUND, BACK = (70, 150, 80), (200, 90, 40), (235, 235, 235)
-# 28 x 28 units: about the size of a frame in the strip.
-_BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
+# From the size of a frame in the strip to twice its area.
+_UNITS = VisualUnits(token_side=FRAME // 4, frames_per_step=1)
+_BUDGET = VisualBudget(min_tokens=16, max_tokens=32, max_frames=FRAMES, fps=1.0, units=_UNITS)
 
 
 def film_strip(path: str) -> Image.Image:
