@@ -1,60 +1,67 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: finds or makes a Python environment with everything installed.
 #
 # Sets PYTHON. With PYTHON set already that one is used as it is; otherwise .venv/ in the repository is made
-# once from requirements.txt and made anew when that file changes.
+# once from requirements.txt and made anew when that file changes. Environment (all optional):
+#   VENV          folder of the environment (default .venv)
+#   BASE_PYTHON   the Python that a new one is made with (default: the first of 3.11, 3.12, 3.13 that can)
+#   INSTALLER     uv or pip (default: uv where it can be had)
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-find_python() {
-    local candidate
-    for candidate in python3.11 python3.12 python3.13 python3 python; do
-        if command -v "$candidate" >/dev/null &&
-            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+find_python() { # CANDIDATES...: prints the first that is of a supported version and can make environments
+    local candidate version incomplete=''
+    for candidate in "$@"; do
+        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+        case $version in
+        3.11 | 3.12 | 3.13) ;;
+        *) continue ;;
+        esac
+        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
+        incomplete=${incomplete:-$version}
     done
-    echo "No Python 3.11, 3.12 or 3.13 found. Install one, or set PYTHON to one with everything installed." >&2
+    if [[ $incomplete ]]; then
+        echo "Python $incomplete has no venv module here; Debian and Ubuntu keep it apart:" \
+            "apt-get install python$incomplete-venv (as root)." >&2
+    elif [[ ${BASE_PYTHON:-} ]]; then
+        echo "BASE_PYTHON is $BASE_PYTHON. Allowed: a Python 3.11, 3.12 or 3.13." >&2
+    else
+        echo "No Python 3.11, 3.12 or 3.13 found. Install one (Debian, Ubuntu: apt-get install python3 python3-venv)," \
+            "or name one in BASE_PYTHON; PYTHON names one with everything installed." >&2
+    fi
     return 1
 }
 
-# Runs a command with its output in a log, and says every 20 s that it is still at it.
-with_heartbeat() {
-    local what=$1 logfile=$2 start=$SECONDS status=0
-    shift 2
-    mkdir -p "$(dirname "$logfile")"
-    "$@" >"$logfile" 2>&1 &
-    local job=$!
-    while kill -0 "$job" 2>/dev/null; do
-        sleep 1
-        (((SECONDS - start) % 20)) || echo "  $what: $((SECONDS - start)) s" >&2
-    done
-    wait "$job" || status=$?
-    if ((status)); then
-        echo "$what failed. The end of $logfile:" >&2
-        tail -n 20 "$logfile" >&2
+# What compiles or downloads keeps it in the home folder, which batch nodes and containers often write-protect.
+keep_caches() {
+    local cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}
+    if ! mkdir -p "$cache" 2>/dev/null || [[ ! -w $cache ]]; then
+        export XDG_CACHE_HOME=$repo/work_dirs/cache
+        echo "$cache can't be written: caches go to $XDG_CACHE_HOME" >&2
+        mkdir -p "$XDG_CACHE_HOME"
     fi
-    return "$status"
 }
 
-install_environment() {
-    local found
-    found=$(find_python) || return
-    echo "Installing into $repo/.venv with $("$found" --version) (about five minutes)" >&2
-    rm -rf "$repo/.venv"
-    "$found" -m venv "$repo/.venv" || return
-    with_heartbeat "pip install" "$repo/work_dirs/install.log" \
-        "$repo/.venv/bin/python" -m pip install --disable-pip-version-check -r "$repo/requirements.txt" || return
-    with_heartbeat "pip install videomind" "$repo/work_dirs/install_videomind.log" \
-        "$repo/.venv/bin/python" -m pip install --disable-pip-version-check --no-deps -e "$repo" || return
-    cksum <"$repo/requirements.txt" >"$repo/.venv/installed"
+make_environment() { # FOLDER
+    local base
+    if [[ ${BASE_PYTHON:-} ]]; then
+        base=$(find_python "$BASE_PYTHON") || return
+    else
+        base=$(find_python python3.11 python3.12 python3.13 python3 python) || return
+    fi
+    "$base" "$repo/scripts/install.py" "$1" --installer "${INSTALLER:-auto}"
 }
 
+keep_caches
 if [[ -z ${PYTHON:-} ]]; then
-    if [[ $(cat "$repo/.venv/installed" 2>/dev/null) != "$(cksum <"$repo/requirements.txt")" ]]; then
-        install_environment || exit 1
+    venv=${VENV:-$repo/.venv}
+    if ! cmp -s "$repo/requirements.txt" "$venv/installed"; then
+        make_environment "$venv" || exit 1
     fi
-    PYTHON=$repo/.venv/bin/python
+    PYTHON=$venv/bin/python
 fi
 export PYTHON
 export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"

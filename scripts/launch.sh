@@ -1,54 +1,15 @@
 #!/usr/bin/env bash
-# Starts a training on all visible devices of one node or many; every training script ends here.
+# Starts a training on all visible devices of one node or many; the same as `videomind launch train`, whose help
+# lists the environment variables that say where and how (NPROC_PER_NODE, NNODES, GLOBAL_BATCH, DEEPSPEED, ...).
 #
 #   bash scripts/launch.sh TRAIN_ARGUMENTS...
 #
-# Environment (all optional):
-#   CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES   which devices; all of them otherwise
-#   NPROC_PER_NODE    processes per node (default: one per visible device, 1 on a CPU)
-#   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT       several nodes (default: this one alone)
-#   GLOBAL_BATCH      samples per optimizer step over all devices (default 32)
-#   BATCH_PER_DEVICE  samples per forward pass (default 1)
-#   MODULE            what trains (default videomind.train.train)
-#   DEEPSPEED         zero2 (default), zero2_offload, zero3, zero3_offload, a JSON file, or none
+# MODULE=videomind.video_chatgpt.train trains Video-ChatGPT instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-PYTHON=${PYTHON:-python}
-facts=${DEVICE_FACTS:-$("$PYTHON" -m videomind.device)} # a script that starts several runs looks once
-eval "$facts"
-
-nnodes=${NNODES:-1}
-nproc=${NPROC_PER_NODE:-$((DEVICE_COUNT > 0 ? DEVICE_COUNT : 1))}
-global_batch=${GLOBAL_BATCH:-32}
-batch=${BATCH_PER_DEVICE:-1}
-per_step=$((nnodes * nproc * batch))
-if ((global_batch % per_step)); then
-    echo "A global batch of $global_batch (GLOBAL_BATCH) cannot be shared by $nnodes node(s) x $nproc process(es)" \
-        "x $batch sample(s) (BATCH_PER_DEVICE): $per_step must divide it." >&2
-    exit 2
-fi
-
-arguments=(
-    --per_device_train_batch_size "$batch"
-    --gradient_accumulation_steps $((global_batch / per_step))
-)
-deepspeed=${DEEPSPEED:-zero2}
-if [[ $deepspeed != none ]]; then
-    [[ -f $deepspeed ]] || deepspeed=scripts/deepspeed/$deepspeed.json
-    if [[ ! -f $deepspeed ]]; then
-        echo "No DeepSpeed configuration $deepspeed (DEEPSPEED). Allowed: none, a file, or one of" \
-            "$(basename -s .json scripts/deepspeed/*.json | paste -sd ' ')." >&2
-        exit 2
-    fi
-    arguments+=(--deepspeed "$deepspeed")
-fi
-[[ $DEVICE_KIND == cpu ]] && export DS_ACCELERATOR=cpu
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-# One thread per process and core: more of them only wait for each other on a shared node.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / nproc > 0 ? $(nproc) / nproc : 1))}
-
-exec "$PYTHON" -m videomind.runs.launch \
-    --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
-    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" \
-    -m videomind.runs.processes "${MODULE:-videomind.train.train}" "${arguments[@]}" "$@"
+case ${MODULE:-videomind.train.train} in
+*chatgpt*) command=train-chat ;;
+*) command=train ;;
+esac
+exec "${PYTHON:-python}" -m videomind.cli launch "$command" "$@"

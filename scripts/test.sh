@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the checks: format, lint, tests. From a fresh clone it installs everything first.
+# Runs the checks: format, lint (Python and shell), tests. From a fresh clone it installs everything first.
 #
 #   bash scripts/test.sh [--all] [PYTEST_ARGUMENTS...]      --all adds the slow tests
 set -euo pipefail
@@ -16,4 +16,10 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m ruff check .
+shellcheck=$(dirname "$PYTHON")/shellcheck
+if [[ -x $shellcheck ]] || shellcheck=$(command -v shellcheck); then
+    find scripts .ci -type f '(' -name '*.sh' -o -name '*.sbatch' -o -name run ')' -exec "$shellcheck" '{}' +
+else
+    echo "SKIPPED shellcheck: none is installed, and its package has none for this machine"
+fi
 exec "$PYTHON" -m pytest -m "$marks" -n "${TEST_PROCESSES:-2}" --dist loadscope -q --durations 10 "$@"

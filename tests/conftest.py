@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.goldens import Golden, golden_root
+from helpers.npu import npu_env  # noqa: F401 - a fixture
 from helpers.runs import REPO, environment
 
 from videomind.dataset import base

@@ -1,34 +1,13 @@
 """Device detection, with a stand-in for torch-npu, and what the launcher makes of it."""
 
-import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.runs import REPO, environment, needs_deepspeed
 
 from videomind.device import attention, detect, torch_device
-
-REPO = Path(__file__).parent.parent
-FAKE_NPU = """
-import os, sys, types
-import torch
-def device_count():
-    listed = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
-    return len(listed.split(",")) if listed else 8
-torch.npu = types.SimpleNamespace(is_available=lambda: True, device_count=device_count)
-"""
-
-
-@pytest.fixture
-def npu_env(tmp_path):
-    """An environment in which `import torch_npu` works and shows eight devices."""
-    (tmp_path / "torch_npu.py").write_text(FAKE_NPU)
-    unset = ("VIDEOMIND_DEVICE", "DS_ACCELERATOR")
-    env = {k: v for k, v in os.environ.items() if "VISIBLE_DEVICES" not in k and k not in unset}
-    return env | {"PYTHONPATH": f"{tmp_path}:{REPO}"}
 
 
 def shell_facts(env) -> dict[str, str]:
@@ -53,67 +32,23 @@ def test_npu(npu_env):
     assert shell_facts(npu_env | {"ASCEND_RT_VISIBLE_DEVICES": "2,5"})["DEVICE_COUNT"] == "2"
 
 
-def fake_python(folder: Path) -> Path:
-    """A python that answers `-m videomind.device` for real and prints any other command."""
-    script = folder / "python"
-    script.write_text(
-        f'#!/bin/bash\nif [[ $2 == videomind.device ]]; then exec {sys.executable} "$@"; fi\n'
-        'echo "DS=${DS_ACCELERATOR:-}" "$@"\n'
-    )
-    script.chmod(0o755)
-    return script
+COMPILING = """
+from videomind.train.arguments import device_arguments
+device_arguments([])
+import deepspeed.comm.torch  # whose compiling imports the builder of extensions
+import torch.utils.cpp_extension
+print(torch.utils.cpp_extension.CUDA_HOME)
+"""
 
 
-def launch(env, tmp_path, script="scripts/pretrain/pretrain_grounder_2b.sh", *arguments):
-    env = env | {"PYTHON": str(fake_python(tmp_path))}
-    return subprocess.run(
-        ["bash", str(REPO / script), *arguments], env=env, cwd=tmp_path, capture_output=True, text=True
-    )
-
-
-def test_launch_on_npus_keeps_the_global_batch(npu_env, tmp_path):
-    out = launch(npu_env | {"ASCEND_RT_VISIBLE_DEVICES": "0,1"}, tmp_path).stdout
-    assert "--nproc_per_node 2" in out
-    assert "--per_device_train_batch_size 1 --gradient_accumulation_steps 16" in out
-    assert "DS= " in out and "--deepspeed scripts/deepspeed/zero2.json" in out
-
-
-def test_launch_on_several_nodes(npu_env, tmp_path):
-    nodes = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "1234"}
-    out = launch(npu_env | nodes, tmp_path).stdout
-    assert "--nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr node0 --master_port 1234" in out
-    assert "--gradient_accumulation_steps 2" in out
-
-
-def test_launch_arguments_on_the_command_line_win(npu_env, tmp_path):
-    out = launch(
-        npu_env, tmp_path, "scripts/finetune/finetune_qvhighlights_7b.sh", "--learning_rate", "3e-5"
-    ).stdout
-    assert out.rindex("--learning_rate 3e-5") > out.index("--learning_rate 1e-4")
-    assert "--model_name_or_path model_zoo/VideoMind-7B" in out
-
-
-@pytest.mark.parametrize(
-    ("env", "message"),
-    [
-        ({"NPROC_PER_NODE": "3"}, "global batch of 32 .* cannot be shared by 1 node.* x 3 process"),
-        (
-            {"DEEPSPEED": "zero9"},
-            "No DeepSpeed configuration .*zero9.*Allowed: none, a file, or one of zero2 ",
-        ),
-    ],
-)
-def test_launch_refuses_what_cannot_be(npu_env, tmp_path, env, message):
-    run = launch(npu_env | env, tmp_path)
-    assert run.returncode == 2
-    assert len(run.stderr.strip().splitlines()) == 1
-    assert re.search(message, run.stderr)
-
-
-def test_cpu_uses_deepspeeds_cpu_path(tmp_path):
-    env = dict(os.environ) | {"VIDEOMIND_DEVICE": "cpu"}
-    out = launch(env, tmp_path).stdout
-    assert "DS=cpu" in out and "--nproc_per_node 1" in out
+@needs_deepspeed
+def test_a_cuda_toolkit_without_a_gpu_is_no_matter_on_a_cpu(tmp_path):
+    env = environment(CUDA_HOME=str(tmp_path))
+    run = subprocess.run([sys.executable, "-c", COMPILING], env=env, cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if torch.version.cuda:
+        assert run.stdout.splitlines()[-1] == str(tmp_path)
+    assert "CUDA_HOME" not in run.stderr
 
 
 def test_override_is_checked(monkeypatch):

@@ -9,6 +9,8 @@ from videomind.roles import nearest
 
 # sub-command -> (module with `main(argv) -> exit code`, what it does)
 COMMANDS = {
+    "quickstart": ("videomind.quickstart.command", "the main job on rendered videos and a tiny model"),
+    "launch": ("videomind.runs.launch", "start train, infer or train-chat on all devices and nodes"),
     "train": ("videomind.train.train", "train a role on this process (scripts/ start several)"),
     "infer": ("videomind.agent.infer", "run the agent over a data set or one video"),
     "chat": ("videomind.video_chatgpt.infer", "ask Video-ChatGPT about videos"),

@@ -1,9 +1,10 @@
 """CUDA, Ascend NPU or CPU: the one place that knows what runs here and what follows from it.
 
-`python -m videomind.device` prints the same facts as shell variables, for the launch scripts.
+`python -m videomind.device` prints the same facts as shell variables, for scripts of your own.
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -39,13 +40,13 @@ def detect() -> Device:
     `VIDEOMIND_DEVICE=cuda|npu|cpu` overrides it. Raises: ValueError for another value, or for a device
     that is not there.
     """
-    wanted = os.environ.get("VIDEOMIND_DEVICE", "")
-    if wanted not in ("", "cuda", "npu", "cpu"):
-        raise ValueError(f"VIDEOMIND_DEVICE is {wanted!r}. Allowed: cuda, npu, cpu.")
+    name = os.environ.get("VIDEOMIND_DEVICE", "")
+    if name not in ("", "cuda", "npu", "cpu"):
+        raise ValueError(f"VIDEOMIND_DEVICE is {name!r}. Allowed: cuda, npu, cpu.")
     counts = {"npu": _npu_count(), "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
-    if wanted in counts and not counts[wanted]:
-        raise ValueError(f"VIDEOMIND_DEVICE is {wanted}, but no such device is visible here")
-    kind = wanted or next((kind for kind, count in counts.items() if count), "cpu")
+    if name in counts and not counts[name]:
+        raise ValueError(f"VIDEOMIND_DEVICE is {name}, but no such device is visible here")
+    kind = name or next((kind for kind, count in counts.items() if count), "cpu")
     if kind == "npu":
         return Device(
             kind="npu", backend="hccl", visible_variable="ASCEND_RT_VISIBLE_DEVICES", count=counts["npu"]
@@ -66,9 +67,11 @@ def _npu_count() -> int:
 
 
 def prepare_process(device: Device) -> None:
-    """Set what libraries read from the environment, before they are imported."""
+    """Set what libraries look at when they are imported."""
     if device.kind == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Of a CUDA toolkit (CUDA_HOME) without a GPU; what DeepSpeed compiles here is for the CPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def torch_device(name: str = "auto") -> torch.device:
@@ -79,16 +82,16 @@ def torch_device(name: str = "auto") -> torch.device:
     """
     device = detect()
     try:
-        wanted = torch.device(device.kind if name == "auto" else name)
+        chosen = torch.device(device.kind if name == "auto" else name)
     except RuntimeError:
         raise ValueError(f"Unknown device {name!r}. Allowed: auto, cpu, cuda:0, npu:0, ...") from None
-    if wanted.type == "cpu":
-        return wanted
-    count = device.count if wanted.type == device.kind else 0
-    index = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1) if wanted.index is None else wanted.index
+    if chosen.type == "cpu":
+        return chosen
+    count = device.count if chosen.type == device.kind else 0
+    index = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1) if chosen.index is None else chosen.index
     if index >= count:
         raise ValueError(f"No device {name!r}: {count} of its kind are visible here")
-    return torch.device(wanted.type, index)
+    return torch.device(chosen.type, index)
 
 
 def default_dtype(kind: str) -> torch.dtype:
@@ -117,8 +120,8 @@ def spread(model: nn.Module) -> nn.Module:
 
     whole = [*getattr(model, "_no_split_modules", ()), "GroundingHead"]
     memory = get_balanced_memory(model, no_split_module_classes=whole)
-    places = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
-    return dispatch_model(model, places)
+    layers = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
+    return dispatch_model(model, layers)
 
 
 def peak_memory_gib() -> float:
@@ -128,7 +131,7 @@ def peak_memory_gib() -> float:
 
 
 def shell_facts() -> str:
-    """Shell assignments: DEVICE_KIND, DEVICE_BACKEND, DEVICE_COUNT, DEVICE_VARIABLE."""
+    """What a script may want to know of this machine, as shell assignments."""
     device = detect()
     return "\n".join(
         (

@@ -6,7 +6,8 @@
 #
 # SPLIT defaults to the one that the data set is evaluated on; arguments go to videomind.agent.infer. Environment:
 #   MODEL      folder or hub id of the agent (default model_zoo/VideoMind-SIZE, else yeliudev/VideoMind-SIZE)
-#   ROLES      which of its roles run (default "gnd ver", as published; "gnd ver pla" with --auto_planning)
+#   ROLES      which of its roles run (default "gnd ver", as published; with --auto_planning or --auto_rephrasing
+#              "gnd ver pla")
 #   OUT        folder of the outputs (default outputs_SIZE/DATASET_SPLIT)
 #   DATA_ROOT  folder of all data sets (default data)
 set -euo pipefail
@@ -23,17 +24,19 @@ if (($# > 0)) && [[ $1 != --* ]]; then
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
-model=${MODEL:-model_zoo/VideoMind-${size^^}}
-[[ -n ${MODEL:-} || -d $model ]] || model=yeliudev/VideoMind-${size^^}
+published=VideoMind-$(tr '[:lower:]' '[:upper:]' <<<"$size")
+model=${MODEL:-model_zoo/$published}
+[[ -n ${MODEL:-} || -d $model ]] || model=yeliudev/$published
 name=$(basename "${dataset%.*}")
 out=${OUT:-outputs_$size/${name}_${split[1]:-default}}
-roles=()
-for role in ${ROLES:-gnd ver}; do
-    roles+=("--model_${role}_path" "$model")
+paths=(--pred_path "$out")
+roles="gnd ver"
+case " $* " in *" --auto_planning "* | *" --auto_rephrasing "*) roles="gnd ver pla" ;; esac
+for role in ${ROLES:-$roles}; do
+    paths+=("--model_${role}_path" "$model")
 done
-bash "$here/infer.sh" --dataset "$dataset" "${split[@]}" --data_root "${DATA_ROOT:-data}" \
-    "${roles[@]}" --pred_path "$out" "$@"
+bash "$here/infer.sh" --dataset "$dataset" ${split[@]+"${split[@]}"} --data_root "${DATA_ROOT:-data}" \
+    "${paths[@]}" "$@"
 metrics=()
-[[ $name == cgbench ]] && metrics=(--dataset cgbench)
-[[ -n ${CONF_THR:-} ]] && metrics+=(--conf_thr "$CONF_THR")
-exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" "${metrics[@]}"
+[[ -n ${CONF_THR:-} ]] && metrics=(--conf_thr "$CONF_THR")
+exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" ${metrics[@]+"${metrics[@]}"}

@@ -1,7 +1,3 @@
 #!/usr/bin/env bash
 # Fine-tunes the 7B grounder on QVHighlights. Extra arguments win.
-exec bash "$(dirname "$0")/../recipe.sh" finetune_grounder_qvhighlights_7b \
-    --role grounder \
-    --model_name_or_path model_zoo/VideoMind-7B \
-    --datasets qvhighlights \
-    --learning_rate 1e-4 --num_train_epochs 5 --fp16 True "$@"
+exec bash "$(dirname "$0")/../launch.sh" --config finetune_grounder_qvhighlights --size 7b "$@"

@@ -38,9 +38,9 @@ def test_formats(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"{", r"a\.json is not valid JSON: .*line 1"),
+        ("a.json", b"{", r"a\.json, line 1, is not valid JSON: column 2, at the end"),
         ("a.json", b"3", "holds a int, expected a list or a mapping"),
-        ("a.jsonl", b'{"a": 1}\nnope\n', r"a\.jsonl, line 2, is not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\nnope\n', r"a\.jsonl, line 2, is not valid JSON: column 1, at 'nope'"),
         ("a.txt", b"\xff\xfe", "not a text file in UTF-8"),
         ("a.csv", b"x,y\n1,2\n3\n", r"a\.csv, line 3, does not have the columns of the header"),
         ("a.csv", b"x,y\n1,2,3\n", r"a\.csv, line 2, does not have the columns"),

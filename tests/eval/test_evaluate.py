@@ -8,7 +8,9 @@ import shutil
 import pytest
 from helpers.goldens import golden_manifest
 
-from videomind.eval.evaluate import main, read_records
+from videomind.eval.evaluate import main
+from videomind.eval.records import read_records
+from videomind.prediction import PredictedSplit
 
 CASES = golden_manifest("eval")["cases"]
 RUNS = [c["id"] for c in CASES if isinstance(c["inputs"], dict) and "pred_path" in c["inputs"]]
@@ -70,8 +72,8 @@ def test_tables_of_the_original(golden, tmp_path, capsys, case_id):
     assert code == 0
     assert parse_log((tmp_path / "run/metrics.log").read_text(encoding="utf-8")) == parse_log(shown)
     if case["outputs"].endswith(".error.txt"):
-        # Row 38: the original crashes on an answer without a letter; here it is unparsable.
-        # Row 40: empty windows or predictions score 0.
+        # D501: the original crashes on an answer without a letter; here it is unparsable.
+        # D502: empty windows or predictions score 0.
         rows = read_records(tmp_path / "run").rows
         empty = any(row.get(key) == [] for row in rows for key in ("span", "pred"))
         assert empty or parse_log(shown)["QA", "all", "Failed"] > 0
@@ -107,21 +109,20 @@ def test_a_folder_is_read_again_with_its_report_in_it(tmp_path, capsys, stem):
     [
         ({}, ["missing.jsonl"], "missing.jsonl: no such file"),
         ({}, ["."], "no prediction file"),
-        ({"p.jsonl": '{"pred": 1}\n\n{"pred"\n'}, ["p.jsonl"], "p.jsonl:3: not JSON"),
-        ({"p.json": '[\n{"pred": 1},\n]'}, ["p.json"], "p.json:3: not JSON"),
+        (
+            {"p.jsonl": '{"pred": 1}\n\n{"pred"\n'},
+            ["p.jsonl"],
+            "p.jsonl, line 3, is not valid JSON: column 8, at the end",
+        ),
+        ({"p.json": '[\n{"pred": 1},\n]'}, ["p.json"], "p.json, line 2, is not valid JSON: column 12, at ',"),
         ({"p.json": '{"pred": []}'}, ["p.json"], "expected a list of records"),
         ({"p.jsonl": "[1]\n"}, ["p.jsonl"], "p.jsonl:1: a JSON list"),
         ({"p.jsonl": ""}, ["p.jsonl"], "no prediction record"),
         ({"p.jsonl": [{"span": [[0, 1]]}]}, ["p.jsonl"], "No record holds a prediction"),
-        (
-            {"p.jsonl": [record(), {"pred": [[0, 1]]}]},
-            ["p.jsonl"],
-            "p.jsonl:2: a record without ground truth",
-        ),
         ({"p.jsonl": [record(pred=[0, 1])]}, ["p.jsonl"], "p.jsonl:1: 'pred' is [0, 1]"),
         ({"p.jsonl": [record(conf=None)]}, ["p.jsonl", "--dataset", "cgbench", "--conf_thr", "1"], "'conf'"),
         ({"p.jsonl": [record(source="star")]}, ["p.jsonl", "--dataset", "sta"], "Did you mean 'star'?"),
-        ({"output.json": "[{}]"}, ["output.json", "--out_name", "output.log"], "No record"),
+        ({"output.json": "[{}]"}, ["output.json", "--out_name", "output.log"], "must be a file name"),
         (
             {"o.json": json.dumps([record()])},
             ["o.json", "--out_name", "o.log"],
@@ -140,7 +141,7 @@ def test_what_cannot_be_scored_is_one_clear_line(
         else:
             write_lines(tmp_path / name, content)
 
-    assert main(arguments) == 1
+    assert main(arguments) == 2
 
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert len(errors) == 1 and "\n" not in errors[0]
@@ -159,6 +160,17 @@ def test_unlabelled_data_says_so_and_is_no_error(tmp_path, caplog, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("mark", "\u2028\u2029\x85\x1c\x1d\x1e\x0b\x0c")
+def test_a_line_separator_in_a_text_is_text(tmp_path, mark, capsys):
+    rows = [record(query=f"a{mark}b", task=f"c{mark}d"), record(query="x")]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "output.jsonl").write_text(text, encoding="utf-8")
+    assert main([str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["records"] == 2 and f"c{mark}d" in metrics["iou"]["tasks"]
+    assert "#Samples" in capsys.readouterr().out
+
+
 def test_missing_and_repeated_records_are_reported(tmp_path, caplog):
     rows = [record(qid=1), record(qid=1, pred=[[0, 10]]), record(qid=2, pred=None)]
     assert main([write_lines(tmp_path / "output.jsonl", rows)]) == 0
@@ -167,11 +179,29 @@ def test_missing_and_repeated_records_are_reported(tmp_path, caplog):
     assert "WARNING: 1 labelled records" in (tmp_path / "metrics.log").read_text()
 
 
-def test_cgbench_records_without_its_mode_are_pointed_out(tmp_path, caplog):
-    path = write_lines(tmp_path / "output.jsonl", [record(source="cgbench")])
-    assert main([path, "--conf_thr", "0.5"]) == 0
-    assert "--dataset cgbench gives its own metrics" in caplog.text
+def test_the_records_choose_the_scorer_and_options_of_others_are_pointed_out(tmp_path, caplog, capsys):
+    clues = write_lines(tmp_path / "clues.jsonl", [record(source="cgbench")])
+    assert main([clues, "--conf_thr", "0.5"]) == 0
+    assert parse_log(capsys.readouterr().out)["Grounding (IoU)", "all", "rec.@IoU"] == 100
+    assert "WARNING" not in caplog.text
+    moments = write_lines(tmp_path / "moments.jsonl", [record(source="star")])
+    assert main([moments, "--conf_thr", "0.5"]) == 0
+    assert ("Grounding (IoP)", "all", "mIoP") in parse_log(capsys.readouterr().out)
     assert "--conf_thr only matters with --dataset cgbench" in caplog.text
+
+
+def test_rows_without_ground_truth_do_not_stop_the_others(tmp_path, caplog, capsys):
+    """As MLVU: no moments, and two rows whose answer is none of the options."""
+    asked = {"source": "mlvu", "options": ["x", "y"], "answer": "x", "ans": "A", "response": "A"}
+    lost = {"source": "mlvu", "options": ["x", "y"], "answer": "z", "response": "A"}
+    path = write_lines(tmp_path / "output.jsonl", [asked, lost, asked, lost])
+    assert main([path]) == 0
+    assert parse_log(capsys.readouterr().out)["QA", "all", "#Samples"] == 2
+    assert "2 of 4 records have no ground truth and do not count" in caplog.text
+    assert "2 records: the answer is none of the options" in caplog.text
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["records"], metrics["unlabelled"]) == (4, 2)
+    assert metrics["qa"]["overall"]["values"]["Acc"] == 100
 
 
 def test_qvhighlights_submission(tmp_path, caplog, capsys):
@@ -198,3 +228,34 @@ def test_qvhighlights_test_split_has_no_ground_truth(tmp_path, caplog, capsys):
     assert main([path, "--qvhighlights-anno", anno]) == 0
     assert "no ground truth" in caplog.text
     assert capsys.readouterr().out == ""
+
+
+def test_official_annotations_are_for_their_own_records(tmp_path, caplog):
+    path = write_lines(tmp_path / "output.jsonl", [record(source="star")])
+    anno = write_lines(tmp_path / "anno.jsonl", [{"qid": 1, "query": "a dog"}])
+    assert main([path, "--qvhighlights_anno", anno]) == 2
+    assert "--qvhighlights_anno is for qvhighlights, the records are scored by default" in caplog.text
+
+
+def test_a_run_is_submitted_and_scored_officially(tmp_path, capsys):
+    rows = [
+        {"source": "qvhighlights", "duration": 20, "span": [[0, 10]], "vid": "v", "qid": qid}
+        | {"pred": [[0, 10], [10, 20]], "conf": [0.75, 0.25]}
+        for qid in (1, 2)
+    ]
+    (tmp_path / "run").mkdir()
+    write_lines(tmp_path / "run/output.jsonl", rows)
+    names = {"dataset": "qvhighlights", "split": "valid", "scorer": "qvhighlights"}
+    PredictedSplit(**names, samples=2, dropped={}).write(tmp_path / "run")
+    assert main([str(tmp_path / "run")]) == 0
+    assert parse_log(capsys.readouterr().out)["Grounding (IoU)", "all", "mIoU"] == 100
+    submitted = (tmp_path / "run/hl_val_submission.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in submitted] == [
+        {"vid": "v", "qid": qid, "pred_relevant_windows": [[0, 10, 0.75], [10, 20, 0.25]]} for qid in (1, 2)
+    ]
+    anno = write_lines(tmp_path / "val.jsonl", [{"qid": q, "relevant_windows": [[0, 10]]} for q in (1, 2)])
+    shown = []
+    for path in ("run", "run/hl_val_submission.jsonl"):
+        assert main([str(tmp_path / path), "--qvhighlights_anno", anno]) == 0
+        shown.append(capsys.readouterr().out)
+    assert "MR-full-mAP: 100.0\n" in shown[0] and shown[0] == shown[1]

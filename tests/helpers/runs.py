@@ -2,11 +2,20 @@
 
 import json
 import os
+import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 REPO = Path(__file__).parents[2]
 SMALL = ["--min_tokens_per_frame", "4", "--max_tokens_per_frame", "4", "--lora_r", "4", "--lora_alpha", "4"]
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None or not (shutil.which("c++") or shutil.which("g++")),
+    reason="needs DeepSpeed, and a C++ compiler for its communication on a CPU",
+)
 
 
 def environment(**extra: str) -> dict[str, str]:

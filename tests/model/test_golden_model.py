@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import golden_manifest
-from nncore.nn import DropPath
+from helpers.goldens import golden_manifest, output_names
 from torch import nn
 
 from videomind.backbones.registry import get_backbone
@@ -17,6 +16,7 @@ from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import ours_to_published
+from videomind.model.layers import DropPath
 from videomind.roles import VisualBudget
 from videomind.train.mixture import Collator, Item
 from videomind.video.excerpts import read_excerpt
@@ -28,6 +28,13 @@ VIEWS = {
     "planner": ("planning", Planning),
 }
 CASES = [case["id"] for case in golden_manifest("model")["cases"]]
+# Frames that the original's processor was fed, by the grounder's sample they belong to.
+FRAMES = {
+    case["inputs"]["sample"]: name
+    for case in golden_manifest("model")["cases"]
+    for name in output_names(case)
+    if name.endswith(".npy")
+}
 
 
 QWEN2_VL = get_backbone("qwen2_vl")
@@ -50,10 +57,8 @@ def load_trainable(golden, case_id: str, role: str):
     if bare(model).head is not None:
         bare(model).head.requires_grad_(role == "grounder")
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.Dropout | DropPath):
             module.p = 0.0
-        elif isinstance(module, DropPath):
-            module._p = 0.0
     return loaded.processor, model.train()
 
 
@@ -64,11 +69,10 @@ def batch_of(golden, processor, role: str, samples: list[int], pos_clips: list[l
     items = []
     for i, anno in zip(samples, annos, strict=True):
         sample = view().sample(anno, random.Random(0))
-        stored = golden.root / f"model/frames_sample{i}.npy"
-        frames = read_excerpt(encoder.excerpt(sample)).frames
-        if role == "grounder" and stored.is_file():
-            frames = torch.from_numpy(np.load(stored))
-            frames = frames if frames.shape[1] == 3 else frames.permute(0, 3, 1, 2)
+        if role == "grounder" and i in FRAMES:
+            frames = torch.from_numpy(np.load(golden.root / "model" / FRAMES[i]))
+        else:
+            frames = read_excerpt(encoder.excerpt(sample)).frames
         items.append(Item(encoded=encoder(sample, frames, random.Random(0)), bad=[]))
     batch = Collator(pad_token_id=processor.tokenizer.pad_token_id)(items)
     del batch["bad_samples"]
@@ -168,7 +172,7 @@ def test_losses_and_gradients(golden, case_id):
 
 
 def check_mean_over_samples(model, case, out, singles):
-    """Defect 23: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
+    """D304: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
     if case.get("aux"):
         expected = case["lm_loss"] + np.mean([sum(aux.values()) for aux in case["aux"]])
         assert out.loss.item() == pytest.approx(expected, rel=1e-4)

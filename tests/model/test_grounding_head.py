@@ -16,7 +16,7 @@ from videomind.model.grounding_head import (
     make_points,
     nms,
 )
-from videomind.model.layers import ConvHead, ConvPyramid, LevelScale, encoder_layer, sine_positions
+from videomind.model.layers import ConvHead, ConvPyramid, FusionLayer, LevelScale, SinePositions
 from videomind.spans import to_seconds
 
 
@@ -31,7 +31,7 @@ def test_blocks(golden):
             "class_head": ConvHead(dims, 1, "silu"),
             "coord_head": ConvHead(dims, 2, "silu"),
             "coef": LevelScale(4),
-            "encoder": encoder_layer(dims, "silu"),
+            "encoder": FusionLayer(dims, "silu"),
         }
     ).eval()
     modules.load_state_dict({k[2:]: v for k, v in arrays.items() if k.startswith("w.")})
@@ -48,7 +48,7 @@ def test_blocks(golden):
                 close(modules["coef"](modules["coord_head"](level).exp(), i), arrays[f"t{t}.crd{i}"])
             assert f"t{t}.pyr{len(levels)}" not in arrays
             close(modules["encoder"](x), arrays[f"t{t}.enc"])
-            close(sine_positions(dims)(x).expand_as(x), arrays[f"t{t}.pe"])
+            close(SinePositions(dims)(x).expand_as(x), arrays[f"t{t}.pe"])
 
 
 def close(actual, expected, atol=1e-5):
@@ -59,7 +59,7 @@ def close(actual, expected, atol=1e-5):
 @pytest.mark.golden
 def test_positions_of_width_256(golden):
     for name, expected in golden.npz("units/pos_enc_256.npz").items():
-        positions = sine_positions(256)(torch.zeros(1, int(name[1:]), 256))[0, :, ::16]
+        positions = SinePositions(256)(torch.zeros(1, int(name[1:]), 256))[0, :, ::16]
         close(positions, torch.from_numpy(expected))
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from videomind.runs.workers import in_flight
+from videomind.runs.workers import ResultFile, in_flight
 
 
 def steps(index: int, model: list[int]):
@@ -67,3 +67,38 @@ def test_preparing_overlaps_with_the_model():
         return (yield index)
 
     assert len(list(in_flight(iter(range(4)), one, slow, num_threads=4, failures=()))) == 4
+
+
+RECORDS = [{"text": f"a{mark}é🎬", "n": i} for i, mark in enumerate("\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r")]
+
+
+def test_a_run_that_was_cut_at_any_byte_goes_on_to_the_same_result(tmp_path):
+    """Whatever ends a line elsewhere stands in the texts, and characters of several bytes."""
+    whole = ResultFile(tmp_path / "whole", {})
+    for index, row in enumerate(RECORDS):
+        whole.append(index, row)
+    expected = whole.merge(len(RECORDS)).read_bytes()
+    written = (tmp_path / "whole/parts/part_0.jsonl").read_bytes()
+    results = ResultFile(tmp_path / "cut", {})
+    part = tmp_path / "cut/parts/part_0.jsonl"
+    part.parent.mkdir(parents=True)
+    for length in range(len(written) + 1):
+        part.write_bytes(written[:length])
+        done = results.done()
+        ends = [i for i, byte in enumerate(written) if byte == ord("\n")]
+        assert len(done) == sum(end <= length for end in ends)
+        for index in range(len(RECORDS)):
+            if index not in done:
+                results.append(index, RECORDS[index])
+        assert results.merge(len(RECORDS)).read_bytes() == expected
+
+
+def test_what_failed_counts_only_until_it_was_done_again(tmp_path):
+    results = ResultFile(tmp_path, {})
+    results.append(0, {"error": "broken"})
+    assert results.done() == {0: {"error": "broken"}} and results.done(failed=False) == {}
+    results.append(0, {"text": "\u2028"})
+    results.append(0, {"error": "broken again"})
+    assert results.done() == results.done(failed=False) == {0: {"text": "\u2028"}}
+    with pytest.raises(RuntimeError, match="1 of 2 samples have no result"):
+        results.merge(2)

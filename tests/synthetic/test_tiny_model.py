@@ -18,7 +18,7 @@ from videomind.synthetic.tiny_tokenizer import SPECIAL_TOKENS as QWEN_SPECIAL
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
 def base(request, tmp_path):
-    make_tiny_base(tmp_path / "base", tied=request.param)
+    make_tiny_base(tmp_path / "base", is_tied=request.param)
     return tmp_path / "base"
 
 

@@ -28,8 +28,10 @@ def item(input_ids, labels) -> Item:
 
 @pytest.mark.golden
 def test_collation(golden):
-    """Two fixes. 29: the mask goes by length, so that a real token may have the padding's id.
-    Section 6 of the data sets' facts: nothing is cut, the encoder refuses what is too long."""
+    """D406: the mask goes by length, so that a real token may have the padding's id.
+
+    D407: nothing is cut, the encoder refuses what is too long.
+    """
     for case in golden.json("units/collator.json"):
         batch = Collator(pad_token_id=case["pad_token_id"])([item(**row) for row in case["batch"]])
         limit = case["model_max_length"]

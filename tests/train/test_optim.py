@@ -1,9 +1,7 @@
 """Optimizer groups and LoRA targets against the original's."""
 
-import json
-
 import pytest
-from helpers.goldens import golden_bases, golden_manifest, golden_root
+from helpers.goldens import golden_bases, golden_manifest, read_golden
 
 from videomind.backbones.registry import get_backbone, load_processor
 from videomind.model.adapters import LORA_TYPES, bare, lora_targets
@@ -13,7 +11,7 @@ from videomind.train.arguments import parse_arguments
 from videomind.train.optim import decayed_names, parameter_groups, trainable_table
 from videomind.train.train import build_model
 
-RUNS = json.loads((golden_root() / "optim/param_groups.json").read_text())
+RUNS = read_golden("optim/param_groups.json")
 
 
 def published(name: str) -> str:
@@ -48,7 +46,7 @@ def test_groups(golden, tmp_path, name):
     grouped = [name for group in groups for name in group["names"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {n for n, p in model.named_parameters() if p.requires_grad}
-    if "error" in run:  # defect 43: LoRA reached into the head, and the original stopped
+    if "error" in run:  # D307: LoRA reached into the head, and the original stopped
         assert not any("lora_" in n and published(n).split(".")[2] in HEAD_MODULES for n in grouped)
         return
     assert len(groups) == len(run["groups"])
@@ -68,7 +66,7 @@ def test_lora_targets(golden):
             with pytest.raises(ValueError, match="Unknown LoRA type.*Allowed: all, linear"):
                 lora_targets(model, lora_type)
             continue
-        # Defect 43: LoRA never touches the head or lm_head.
+        # D307: LoRA never touches the head or lm_head.
         fixed = {n for n in expected if n.split(".")[0] not in (*HEAD_MODULES, "lm_head")}
         assert {published(n) for n in lora_targets(model, lora_type)} == fixed
 

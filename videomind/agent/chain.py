@@ -23,7 +23,8 @@ from videomind.agent.samples import (
 )
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import NUM_CANDIDATES
-from videomind.encoding.encoder import Encoder
+from videomind.encoding.encoder import BadSampleError, Encoder
+from videomind.prediction import Prediction
 
 TIE = 1e-6  # scores that differ by no more keep the grounder's order
 
@@ -79,28 +80,32 @@ class Result:
     duration: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
-    def to_record(self, anno: Annotation) -> dict[str, Any]:
-        """The line of output.jsonl: the annotation's fields, and those of the published format."""
-        record = anno.to_dict()
+    def prediction(self, anno: Annotation) -> Prediction:
+        """The line of output.jsonl: the annotation, and what was found, by the published names."""
+        fields = annotation_fields(anno)
         if self.duration is not None:
-            record["duration"] = self.duration
-        record["agents"] = self.agents
+            fields["duration"] = self.duration
+        found: dict[str, Any] = {
+            "agents": self.agents,
+            "answerer_response": self.answer,
+            "response": self.answer,
+        }
         if self.plan is not None:
-            record["planner_response"] = self.plan.response
-            if self.plan.query is not None:
-                record["planner_parsed_query"] = self.plan.query
-            if not self.plan.readable:
-                record["planner_unparsable"] = True
+            found |= {"planner_response": self.plan.response, "planner_parsed_query": self.plan.query}
+            found["planner_unparsable"] = None if self.plan.readable else True
         if self.grounded is not None:
-            record |= {"grounder_response": self.grounder_response, "grounder_success": self.grounded}
-            record |= {"pred": [c.span for c in self.candidates], "conf": [c.score for c in self.candidates]}
+            found |= {"grounder_response": self.grounder_response, "grounder_success": self.grounded}
+            found |= {"pred": [c.span for c in self.candidates], "conf": [c.score for c in self.candidates]}
         if self.ranks is not None:
-            record["probs"] = [c.verdict for c in self.proposed[: len(self.ranks)]]
-            record |= {"ranks": self.ranks, "pred_ori": [c.span for c in self.proposed]}
-            record["conf_ori"] = [c.score for c in self.proposed]
-        if self.answer is not None:
-            record |= {"answerer_response": self.answer, "response": self.answer}
-        return record
+            found["probs"] = [c.verdict for c in self.proposed[: len(self.ranks)]]
+            found |= {"ranks": self.ranks, "pred_ori": [c.span for c in self.proposed]}
+            found["conf_ori"] = [c.score for c in self.proposed]
+        return Prediction(annotation=fields, **found)
+
+
+def annotation_fields(anno: Annotation) -> dict[str, Any]:
+    """What a prediction keeps of its annotation: all but a candidate to judge, as it has its own `pred`."""
+    return {name: value for name, value in anno.to_dict().items() if name != "pred"}
 
 
 Chain = Generator[list[Sample], list[Prepared], Result]
@@ -113,6 +118,8 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
     """
     result = Result(duration=anno.duration)
     asked = asked_text(anno, settings)
+    if not asked:
+        raise BadSampleError("nothing to ask: neither query nor question")
     plans = pipeline.has("planner") and (settings.planning or settings.rephrasing)
     grounds = pipeline.has("grounder")
     # One pass over the video serves planner and grounder.

@@ -5,7 +5,6 @@ torchrun. A rerun continues where the last one ended.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,23 +17,26 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from videomind.agent.agent import VideoMind, video_annotation
-from videomind.agent.chain import Chain
+from videomind.agent.chain import Chain, annotation_fields
 from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
 from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
-from videomind.files import write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.eval.scorer import get_scorer, spec_of
+from videomind.files import read_json_lines, write_json_lines
+from videomind.logger import rank, run_command
+from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import BudgetOverride
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
 
 log = logging.getLogger(__name__)
 
-SUBMISSION = "hl_{split}_submission.jsonl"
 ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
+# What only some role does: an option to the role without which it would have no effect.
+NEEDED_ROLE = {"auto_planning": "planner", "auto_rephrasing": "planner", "verify_query": "verifier"}
 VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # Arguments that a rerun may have otherwise.
 _CHANGES_NO_RESULT = frozenset(
@@ -103,6 +105,30 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
     )
 
 
+def check_roles(args: argparse.Namespace) -> None:
+    """Refuse an option that needs a role which does not run.
+
+    Raises:
+        ValueError: names both.
+    """
+    for option, role in NEEDED_ROLE.items():
+        flag = f"model_{ROLE_FLAGS[role]}_path"
+        if getattr(args, option) and not getattr(args, flag):
+            raise ValueError(f"--{option} needs a {role}: give --{flag}, which may be another role's too")
+
+
+def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:
+    """Say for how many samples there is nothing that --use_subtitle could show."""
+    paths = {anno.subtitle_path for anno in annotations if anno.subtitle_path}
+    there = {path for path in paths if Path(path).is_file()}
+    missing = sum(anno.subtitle_path not in there for anno in annotations)
+    if missing:
+        effect = " and has no effect" if missing == len(annotations) else ""
+        log.warning(
+            "--use_subtitle finds no subtitle file for %d of %d samples%s", missing, len(annotations), effect
+        )
+
+
 def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
     """How the chain runs on a source, or on a single video."""
     of_source = {"unit_s": VIDEO_UNIT_S}
@@ -126,27 +152,31 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
     )
 
 
-def submission_row(record: dict) -> dict:
-    """A QVHighlights submission line; without a moment the whole video is submitted, with score 1."""
-    scores = record["conf"] if record["grounder_success"] else [1.0]
-    windows = [[*window, score] for window, score in zip(record["pred"], scores, strict=True)]
-    return {"vid": record["vid"], "qid": record["qid"], "pred_relevant_windows": windows}
-
-
 def run_dataset(args: argparse.Namespace) -> int:
     """Predict a whole split. Returns: how many samples failed."""
     source = open_source(args.dataset, args.data_root)
     split = source.resolve_split(args.split or source.eval_split)
-    loaded = source.load(split)
+    loaded = source.to_predict(split)
     annotations = loaded.annotations
-    for reason, count in loaded.dropped.items():
-        log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
+    for finding in loaded.findings():
+        log.warning("%s %s: %s", args.dataset, split, finding)
     source.check_videos()
+    if args.use_subtitle and rank() == 0:
+        warn_of_missing_subtitles(annotations)
+    predicted = PredictedSplit(
+        dataset=args.dataset,
+        split=split,
+        scorer=spec_of(get_scorer(source.scorer)),
+        samples=len(annotations),
+        dropped=loaded.skipped,
+    )
     settings = chain_settings(args, source)
     start_processes()
     kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
     kept |= {"split": split, "samples": len(annotations)}
     results = ResultFile(args.pred_path, kept, part=args.index)
+    if rank() == 0:
+        predicted.write(results.folder)
     done = results.done(failed=not args.retry_failed)
     pending = [i for i in range(args.index, len(annotations), args.chunk) if i not in done]
     if dist.is_initialized():
@@ -156,7 +186,7 @@ def run_dataset(args: argparse.Namespace) -> int:
         predict(load_agent(args), annotations, pending, settings, results, args)
     if dist.is_initialized():
         dist.barrier()
-    return finish(results, len(annotations), split, alone=args.chunk == 1) if rank() == 0 else 0
+    return finish(results, len(annotations), alone=args.chunk == 1) if rank() == 0 else 0
 
 
 def predict(
@@ -183,14 +213,14 @@ def predict(
         anno = annotations[pending[position]]
         if isinstance(outcome, Exception):
             log.warning("%s: %s", anno.video_path, outcome)
-            record = {**anno.to_dict(), "error": str(outcome), "grounder_success": False}
+            found = Prediction(annotation=annotation_fields(anno), error=str(outcome), grounder_success=False)
         else:
-            record = outcome.to_record(anno)
-        results.append(pending[position], record)
+            found = outcome.prediction(anno)
+        results.append(pending[position], found.to_json())
 
 
-def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
-    """Merge the parts, write a QVHighlights submission where there are its keys, report failures.
+def finish(results: ResultFile, count: int, *, alone: bool) -> int:
+    """Merge the parts and report failures.
 
     With several runs by hand (`--chunk`, not `alone`) the last one to end does so.
     """
@@ -198,16 +228,10 @@ def finish(results: ResultFile, count: int, split: str, *, alone: bool) -> int:
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    failed = [record for record in records if "error" in record]
-    if records and all("qid" in record and "vid" in record for record in records):
-        name = SUBMISSION.format(split={"valid": "val"}.get(split, split))
-        rows = [submission_row(record) for record in records if "error" not in record]
-        write_text(path.parent / name, "".join(json.dumps(row) + "\n" for row in rows))
-        log.info("Wrote %s", path.parent / name)
-    log.info("Wrote %s: %d predictions, %d failed%s", path, len(records) - len(failed), len(failed),
+    failed = sum(Prediction.from_json(row).error is not None for _, row in read_json_lines(path))
+    log.info("Wrote %s: %d predictions, %d failed%s", path, count - failed, failed,
              " (--retry_failed does them again)" if failed else "")  # fmt: skip
-    return len(failed)
+    return failed
 
 
 def run_video(args: argparse.Namespace) -> int:
@@ -217,9 +241,10 @@ def run_video(args: argparse.Namespace) -> int:
     agent = load_agent(args)
     settings = replace(chain_settings(args), open_ended=True)
     anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
+    if args.use_subtitle:
+        warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)
-    line = json.dumps(result.to_record(anno), ensure_ascii=False)
-    write_text(Path(args.pred_path) / RESULT, line + "\n")
+    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
     if result.candidates:
         best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
         log.info("%s: %s", result.query, best)
@@ -231,9 +256,11 @@ def run_video(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    args = build_parser().parse_args(argv)
-    setup_logging(Path(args.pred_path) / "infer.log")
-    return run_reporting(log, lambda: run(args))
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        run,
+        log_file=lambda args: Path(args.pred_path) / "infer.log",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -242,6 +269,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
     if bool(args.dataset) == bool(args.video):
         raise ValueError("Give either --dataset or --video")
+    check_roles(args)
     (run_dataset if args.dataset else run_video)(args)
 
 

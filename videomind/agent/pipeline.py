@@ -26,6 +26,7 @@ from videomind.model.role_model import RoleModel, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.excerpts import Frames, read_excerpts, video_duration
+from videomind.video.readers import is_gif
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Generated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grounding:
+class GrounderOutput:
     """What the grounder says.
 
     Attributes: response; success, whether it pointed at a moment; boundaries (N, 3): start and end as
@@ -100,7 +101,7 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
 def _duration(sample: Sample, frames: Frames) -> float:
     """Length of the sample's video, s. A .gif's own rate is that of the budget which read it."""
     path = sample.excerpt.path
-    if isinstance(path, str) and path.endswith(".gif"):
+    if isinstance(path, str) and is_gif(path):
         return video_duration(path)
     return frames.total_frames / frames.fps
 
@@ -214,7 +215,7 @@ class Pipeline:
             return self.generate(prepared.encoded).text
 
     @torch.inference_mode()
-    def ground(self, prepared: Prepared) -> Grounding:
+    def ground(self, prepared: Prepared) -> GrounderOutput:
         """Find the moments of a query. Args: prepared, from a `grounder_sample`."""
         encoded = prepared.encoded
         with self._as("grounder"):
@@ -222,12 +223,12 @@ class Pipeline:
         inner = bare(self.model)
         reg = inner.config.reg_token_id
         if reg not in out.ids or inner.head is None:
-            return Grounding(response=out.text, success=False, boundaries=torch.empty(0, 3))
+            return GrounderOutput(response=out.text, success=False, boundaries=torch.empty(0, 3))
         length, place = len(encoded.input_ids), next(inner.head.parameters()).device
         query = out.states[length - 1 + out.ids.index(reg)]  # the state that predicts the token
         clips = inner.clip_states(out.states, encoded.input_ids, encoded.grid.tolist())
         boundaries = decode(inner.head(clips.to(place), query[None].to(place)), clips.size(0))[0]
-        return Grounding(response=out.text, success=True, boundaries=boundaries)
+        return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 
     def generate(self, encoded: Encoded, draft: list[int] | None = None) -> Generated:
         """Respond greedily.

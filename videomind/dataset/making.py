@@ -11,6 +11,7 @@ from typing import Any
 
 from videomind.dataset.phrases import clean_query
 from videomind.dataset.schema import Annotation
+from videomind.prediction import Prediction
 
 VERIFYING_FIELDS = ("video_path", "duration", "query", "span", "pred", "conf", "task")
 GROUND_REPHRASED, GROUND_QUESTION, GROUND_ONLY, ANSWER = 1, 2, 3, 4
@@ -27,11 +28,12 @@ REPHRASE = (
 )
 
 
-def verifying_rows(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows of a verifying file from a grounder's records; those without moment or prediction are left out."""
-    for record in records:
-        if record.get("pred") and record.get("span") and record.get("grounder_success", True):
-            yield {name: record[name] for name in VERIFYING_FIELDS if name in record}
+def verifying_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
+    """Rows of a verifying file from a grounder's predictions; those without a moment are left out."""
+    for prediction in predictions:
+        if prediction.pred and prediction.annotation.get("span") and prediction.grounder_success is not False:
+            row = prediction.to_json()
+            yield {name: row[name] for name in VERIFYING_FIELDS if name in row}
 
 
 def planning_row(anno: Annotation, rephrase: Callable[[str], str] | None = None) -> dict[str, Any] | None:

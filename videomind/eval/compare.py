@@ -5,129 +5,156 @@ A path is a file or folder of predictions as `infer` writes them; several data s
 """
 
 import argparse
-import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from videomind.eval.evaluate import read_records
-from videomind.eval.metrics import evaluate, grounding_metrics, tasks_of
+from videomind.eval.choice import choose_scorer
+from videomind.eval.records import Run, find_runs
+from videomind.eval.report import OVERALL
+from videomind.eval.scorer import Scorer
+from videomind.eval.tables import Evaluation
 from videomind.files import labelled_paths, read_json, write_json
-from videomind.logger import setup_logging
-from videomind.runs.workers import RESULT
+from videomind.logger import run_command
+from videomind.prediction import Prediction
 
-log = logging.getLogger(__name__)
+Figures = dict[str, float | None]
+Comparison = dict[str, dict[str, Figures]]  # data set, then run
 
 
-def predictions(folder: Path) -> dict[str, list[dict]]:
-    """Records of every data set below a folder, by its name.
+def runs_by_name(folder: Path) -> dict[str, Run]:
+    """The runs below a folder by their data sets.
 
-    Raises: ValueError when there are none.
+    Raises:
+        ValueError: there are none.
     """
-    found = sorted(folder.glob(f"**/{RESULT}"))
-    if not found:
-        raise ValueError(f"No predictions ({RESULT}) below {folder}")
-    records: dict[str, list[dict]] = {}
-    for path in found:
-        rows = read_records(path).rows
-        records.setdefault(rows[0]["source"] if rows else path.parent.name, []).extend(rows)
-    return records
+    return {
+        run.predictions[0].source if run.predictions else run.folder.name: run for run in find_runs(folder)
+    }
 
 
-def compare(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics per data set and run, in percent. Args: runs, a label to a folder of predictions."""
-    table: dict[str, dict[str, dict[str, float]]] = {}
+def compare_moments(runs: Mapping[str, Path]) -> Comparison:
+    """Figures per data set and run, in percent.
+
+    Args:
+        runs: label to a folder of predictions.
+    """
+    table: Comparison = {}
     for label, folder in runs.items():
-        for name, rows in predictions(folder).items():
-            table.setdefault(name, {})[label] = {**grounding_metrics(rows), "samples": len(rows)}
+        for name, run in runs_by_name(folder).items():
+            scorer, evaluation = _evaluate(run)
+            table.setdefault(name, {})[label] = _figures(evaluation, scorer.compared) | _counts(
+                run.predictions
+            )
     return table
 
 
-def compare_questions(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+def compare_questions(runs: Mapping[str, Path]) -> Comparison:
     """The same for questions, per task: accuracy, overlap and how often a moment was looked for, in percent.
 
     A task whose questions were answered without a moment has an overlap of 0.
     """
-    table: dict[str, dict[str, dict[str, float]]] = {}
+    table: Comparison = {}
     for label, folder in runs.items():
-        for name, rows in predictions(folder).items():
-            scores = evaluate(rows)
-            for task in (*scores.qa.tasks, None):
-                asked = [row for row in rows if task in (None, *tasks_of(row))]
-                grounded = sum("grounder" in row.get("agents", ()) for row in asked)
-                iou, iop, qa = (
-                    part.overall if task is None else part.tasks[task]
-                    for part in (scores.iou, scores.iop, scores.qa)
-                )
-                table.setdefault(f"{name} {task or 'all'}", {})[label] = {
-                    "accuracy": qa.values["Acc"],
-                    "Acc@GQA": qa.values["Acc (IoP >= 0.5)"],
-                    "R1@0.5": iou.values["R1@0.5"],
-                    "mIoU": iou.values["mIoU"],
-                    "mIoP": iop.values["mIoP"],
-                    "grounded": 100 * grounded / len(asked),
-                    "samples": len(asked),
-                }
+        for name, run in runs_by_name(folder).items():
+            scorer, evaluation = _evaluate(run)
+            tasks = sorted({task for prediction in run.predictions for task in prediction.tasks})
+            for task in (*tasks, None):
+                asked = [p for p in run.predictions if task in (None, *p.tasks)]
+                grounded = sum("grounder" in (p.agents or ()) for p in asked)
+                figures = _figures(evaluation, scorer.compared_answers, task)
+                share = {"grounded": 100 * grounded / len(asked)}
+                table.setdefault(f"{name} {task or OVERALL}", {})[label] = figures | share | _counts(asked)
     return table
 
 
-def compare_judged(runs: dict[str, Path]) -> dict[str, dict[str, dict[str, float | None]]]:
+def _evaluate(run: Run) -> tuple[Scorer, Evaluation]:
+    scorer = choose_scorer(run.predictions, run.split)()
+    return scorer, scorer.evaluate(run.predictions, run.places)
+
+
+def _figures(
+    evaluation: Evaluation, columns: Mapping[str, tuple[str, str]], task: str | None = None
+) -> Figures:
+    """Some columns of an evaluation, of a task or of all records; None where no sample counts."""
+    tables = evaluation.tables
+    columns = columns or {name: (table, name) for table in tables for name in tables[table].overall.values}
+    rows = {name: table.overall if task is None else table.tasks[task] for name, table in tables.items()}
+    return {
+        label: rows[table].values[column] if rows[table].samples else None
+        for label, (table, column) in columns.items()
+    }
+
+
+def _counts(predictions: Sequence[Prediction]) -> Figures:
+    """How many samples there were, and how many of them failed if any did."""
+    failed = sum(prediction.error is not None for prediction in predictions)
+    return {"samples": len(predictions)} | ({"failed": failed} if failed else {})
+
+
+def compare_judged(runs: Mapping[str, Path]) -> Comparison:
     """The same for answers that a judge has scored, per criterion.
 
-    Args: runs, a label to the metrics that the judge wrote.
-    Returns: accuracy in percent, None where the criterion has no verdict, and the average score, 0 to 5.
-    Raises: ValueError for a file of another kind.
+    Args:
+        runs: label to the metrics that the judge wrote.
+
+    Returns:
+        Accuracy in percent, None where the criterion has no verdict, and the average score, 0 to 5.
+
+    Raises:
+        ValueError: a file is of another kind.
     """
-    table: dict[str, dict[str, dict[str, float | None]]] = {}
+    table: Comparison = {}
     for label, path in runs.items():
-        found = read_json(path)
-        if not isinstance(found, dict) or not {"criterion", "accuracy", "average_score"} <= found.keys():
+        judged = read_json(path)
+        if not isinstance(judged, dict) or not {"criterion", "accuracy", "average_score"} <= judged.keys():
             raise ValueError(f"{path} does not hold the metrics of a judge (.metrics.json)")
-        table.setdefault(found["criterion"], {})[label] = {
-            "accuracy": None if found["accuracy"] is None else 100 * found["accuracy"],
-            "score": found["average_score"],
-            "samples": found["scored"],
+        table.setdefault(judged["criterion"], {})[label] = {
+            "accuracy": None if judged["accuracy"] is None else 100 * judged["accuracy"],
+            "score": judged["average_score"],
+            "samples": judged["scored"],
         }
     return table
 
 
-def render(table: dict[str, dict[str, dict[str, float | None]]]) -> str:
-    """A text table, one line per data set and run."""
+def render_comparison(table: Comparison) -> str:
+    """A text table, one line per data set and run; "-" where a run has no such figure."""
+    lines = [(name, label, figures) for name, runs in table.items() for label, figures in runs.items()]
+    columns = list(dict.fromkeys(column for _, _, figures in lines for column in figures))
 
-    def shown(key: str, value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}" if key != "samples" else f"{value}"
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else f"{value}"
 
     rows = [
-        [name, label, *(shown(key, value) for key, value in metrics.items())]
-        for name, runs in table.items()
-        for label, metrics in runs.items()
+        [name, label, *(shown(figures.get(column)) for column in columns)] for name, label, figures in lines
     ]
-    columns = next(iter(next(iter(table.values())).values()))
     return tabulate(rows, headers=["data set", "model", *columns], disable_numparse=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code."""
+    """Run the command line.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="videomind compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--questions", action="store_true", help="accuracy too, and per task")
     kind.add_argument("--judged", action="store_true", help="paths are metrics of `videomind judge`")
     parser.add_argument("--out", help="also write the figures to this JSON file")
-    args = parser.parse_args(argv)
-    compared = compare_questions if args.questions else compare_judged if args.judged else compare
-    setup_logging()
-    try:
-        table = compared(labelled_paths(args.runs))
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
-    sys.stdout.write(render(table) + "\n")
+    return run_command(lambda: parser.parse_args(argv), run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare what the command line names."""
+    compared = compare_questions if args.questions else compare_judged if args.judged else compare_moments
+    table = compared(labelled_paths(args.runs))
+    sys.stdout.write(render_comparison(table) + "\n")
     if args.out:
         write_json(args.out, table)
-    return 0
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.eval.compare import predictions
+from videomind.eval.compare import runs_by_name
 from videomind.files import labelled_paths
-from videomind.logger import setup_logging
+from videomind.logger import run_command
+from videomind.prediction import Prediction
 from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
@@ -37,14 +38,15 @@ def film_strip(path: str) -> Image.Image:
     return strip
 
 
-def draw_record(records: dict[str, dict]) -> Image.Image:
-    """One sample: query, strip, true moments, and the best window of every run.
+def draw_prediction(predictions: dict[str, Prediction]) -> Image.Image:
+    """Draw one sample: query, strip, true moments, and the best window of every run.
 
-    Args: records, the same sample's record of each run by label.
+    Args:
+        predictions: the same sample's of each run by label.
     """
-    sample = next(iter(records.values()))
-    rows = [("true", sample["span"], TRUE)]
-    rows += [(label, record.get("pred", [])[:1], FOUND) for label, record in records.items()]
+    sample = next(iter(predictions.values())).annotation
+    rows = [("true", sample.get("span") or [], TRUE)]
+    rows += [(label, (prediction.pred or [])[:1], FOUND) for label, prediction in predictions.items()]
     image = Image.new("RGB", (LABEL + FRAME * FRAMES, FRAME + 24 + (BAR + 4) * len(rows) + 14), "white")
     draw = ImageDraw.Draw(image)
     draw.text((LABEL, 4), f"“{sample['query']}”", fill="black")
@@ -60,23 +62,26 @@ def draw_record(records: dict[str, dict]) -> Image.Image:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code."""
+    """Run the command line.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="videomind picture", description=__doc__)
     parser.add_argument("out", help="PNG to write")
     parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
     parser.add_argument("--samples", type=int, default=2, help="per data set")
-    args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        runs = {label: predictions(path) for label, path in labelled_paths(args.runs).items()}
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
+    return run_command(lambda: parser.parse_args(argv), draw)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draw what the command line names."""
+    runs = {label: runs_by_name(path) for label, path in labelled_paths(args.runs).items()}
     first = next(iter(runs.values()))
     strips = [
-        draw_record({label: found[name][i] for label, found in runs.items()})
-        for name, rows in first.items()
-        for i in range(0, len(rows), max(len(rows) // args.samples, 1))[: args.samples]
+        draw_prediction({label: found[name].predictions[i] for label, found in runs.items()})
+        for name, run in first.items()
+        for i in range(0, len(run.predictions), max(len(run.predictions) // args.samples, 1))[: args.samples]
     ]
     canvas = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
     top = 0
@@ -86,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     canvas.save(args.out)
     log.info("Wrote %s", args.out)
-    return 0
 
 
 if __name__ == "__main__":

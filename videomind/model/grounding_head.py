@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from videomind.model.layers import (
     ConvHead,
     ConvPyramid,
+    FusionLayer,
     LevelScale,
+    SinePositions,
     TypeEmbedding,
-    encoder_layer,
-    sine_positions,
 )
 from videomind.spans import iou
 
@@ -76,8 +76,8 @@ class GroundingHead(nn.Module):
         self.reg_proj = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, dims))
         self.vis_emb = TypeEmbedding(dims)
         self.reg_emb = TypeEmbedding(dims)
-        self.vis_pos = sine_positions(dims)
-        self.vis_fuse = nn.ModuleList(encoder_layer(dims, activation) for _ in range(num_layers))
+        self.vis_pos = SinePositions(dims)
+        self.vis_fuse = nn.ModuleList(FusionLayer(dims, activation) for _ in range(num_layers))
         self.vis_norm = nn.LayerNorm(dims)
         self.pyramid = ConvPyramid(dims, STRIDES, activation)
         self.class_head = ConvHead(dims, 1, activation)

@@ -1,15 +1,22 @@
-"""Building blocks of the grounding head: embeddings, convolution pyramid, convolution heads, level scales.
+"""Building blocks of the grounding head: positions, fusion layers, convolutions, scales.
 
-Shapes: B batch, T clips, C channels, K pyramid levels. Sub-module names are the published checkpoint's.
+Shapes: B batch, T clips, C channels, H attention heads, K pyramid levels. Sub-module names are the published
+checkpoint's. It was trained with nncore's positions and fusion layers: ours do the same operations in the
+same order and memory layout, so that values, gradients and random draws equal theirs bit for bit.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
-from nncore.nn import PositionalEncoding, TransformerEncoderLayer
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+ACTIVATIONS = ("gelu", "relu", "silu")
+NUM_HEADS = 8
+FEED_FORWARD_RATIO = 4
 DROPPATH = 0.1  # of the fusion layers, in training
+TEMPERATURE = 10_000  # of the sine positions
 
 
 class Transpose(nn.Module):
@@ -107,17 +114,98 @@ class ConvHead(nn.Module):
         return self.module(x)
 
 
-def encoder_layer(dims: int, activation: str) -> TransformerEncoderLayer:
-    """One pre-norm fusion layer: nncore's, 8 heads, ratio 4."""
-    names = {"silu": "SiLU", "relu": "ReLU", "gelu": "GELU"}
-    if activation not in names:
-        raise ValueError(
-            f"The grounding head has no activation {activation!r} (hidden_act of config.json). "
-            f"Allowed: {', '.join(sorted(names))}."
-        )
-    return TransformerEncoderLayer(dims, droppath=DROPPATH, act_cfg=dict(type=names[activation]))
+class SinePositions(nn.Module):
+    """Fixed sine positions (arXiv 1706.03762, sec. 3.5) that rise to 2 pi over any number of clips."""
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Make (1, T, C) in float32 for x (B, T, C), of which only T and the device count."""
+        position = torch.arange(1, x.size(1) + 1, device=x.device)
+        angle = position / (position[-1:] + 1e-6) * (2 * math.pi)  # (T,)
+        channel = torch.arange(self.dims, device=x.device)
+        wavelength = TEMPERATURE ** (channel // 2 * 2 / self.dims)  # (C,), one for each sine and its cosine
+        angles = angle[None, :, None] / wavelength  # (1, T, C)
+        return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(2)
 
 
-def sine_positions(dims: int) -> PositionalEncoding:
-    """Fixed sine positions, normalised by the length: nncore's."""
-    return PositionalEncoding(dims, normalize=True, learnable=False)
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training a sample's branch is left out with probability `p`."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In training, zero some rows of x (B, ...) and scale the others up."""
+        if not self.training or self.p == 0:
+            return x
+        keep = 1 - self.p
+        draw = torch.rand(len(x), *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device)
+        return x / keep * (keep + draw).floor()
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (arXiv 1706.03762, sec. 3.2)."""
+
+    def __init__(self, dims: int):
+        super().__init__()
+        self.q, self.k, self.v, self.m = (nn.Linear(dims, dims) for _ in range(4))
+        for layer in (self.q, self.k, self.v, self.m):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Let every position see all others: (B, T, C) to (B, T, C)."""
+        num_rows, num_clips, dims = x.shape
+        width = dims // NUM_HEADS
+
+        def by_head(states: Tensor) -> Tensor:
+            """Split (B, T, C) into (B * H, T, C / H), time first in memory."""
+            time_first = states.transpose(0, 1).contiguous()
+            return time_first.view(num_clips, num_rows * NUM_HEADS, width).transpose(0, 1)
+
+        q, k, v = by_head(self.q(x)), by_head(self.k(x)), by_head(self.v(x))
+        attention = (torch.bmm(q, k.transpose(1, 2)) / width**0.5).softmax(-1)  # (B * H, T, T)
+        mixed = torch.bmm(attention, v).transpose(0, 1).contiguous()  # (T, B * H, C / H)
+        return self.m(mixed.view(num_clips, num_rows, dims).transpose(0, 1))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, dims: int, activation: str):
+        super().__init__()
+        wide = FEED_FORWARD_RATIO * dims
+        self.mapping = nn.Sequential(nn.Linear(dims, wide), ACT2FN[activation], nn.Linear(wide, dims))
+        for layer in (self.mapping[0], self.mapping[2]):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map every position by itself: (B, T, C) to (B, T, C)."""
+        return self.mapping(x)
+
+
+class FusionLayer(nn.Module):
+    """A pre-norm transformer layer, in which clips and the query see each other."""
+
+    def __init__(self, dims: int, activation: str):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"The grounding head has no activation {activation!r} (hidden_act of config.json). "
+                f"Allowed: {', '.join(ACTIVATIONS)}."
+            )
+        self.self_att = SelfAttention(dims)
+        self.self_att_norm = nn.LayerNorm(dims)
+        self.ffn = FeedForward(dims, activation)
+        self.ffn_norm = nn.LayerNorm(dims)
+        self.droppath = DropPath(DROPPATH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fuse (B, T, C), the clips and then the query, to (B, T, C)."""
+        x = x + self.droppath(self.self_att(self.self_att_norm(x)))
+        return x + self.droppath(self.ffn(self.ffn_norm(x)))

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from nncore.nn import FocalLoss
 from torch import Tensor
 
 from videomind.model.grounding_head import STRIDES, HeadOutput, make_points
 
 CENTER_RADIUS = 1.5  # in strides
+FOCAL_GAMMA = 2.0
 SALIENCY_SCALE = min(1 / 0.07, 100)
-
-_focal = FocalLoss(reduction="none")
 
 
 class NoPositiveError(ValueError):
@@ -107,9 +105,24 @@ def has_positive(num_clips: int, spans: Tensor) -> bool:
     return bool(assign(points[is_real], spans)[0].any())
 
 
+def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy that counts a point less the surer it is (arXiv 1708.02002, without its class weight).
+
+    Args:
+        logits: of any shape.
+        targets: 0 or 1, of that shape.
+    Returns:
+        The loss of each point, of that shape.
+    """
+    prob = logits.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    prob_of_truth = prob * targets + (1 - prob) * (1 - targets)
+    return cross_entropy * (1 - prob_of_truth) ** FOCAL_GAMMA
+
+
 def classification_loss(output: HeadOutput, classes: Tensor) -> Tensor:
     """Focal loss over valid points, summed over rows. Args: classes (Q, P). Returns: a scalar."""
-    loss = _focal(output.class_logits.float(), classes.expand_as(output.class_logits))  # (F, Q, P)
+    loss = focal_loss(output.class_logits.float(), classes.expand_as(output.class_logits))  # (F, Q, P)
     return ((loss * output.mask).sum(-1) / output.mask.sum()).sum()
 
 

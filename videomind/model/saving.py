@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from videomind.backbones.backbone import Processor
-from videomind.files import read_json, write_json
+from videomind.files import atomic_files, read_json, write_json
 from videomind.model.adapters import bare, in_adapter
 from videomind.model.checkpoint import ADAPTER_FILES, EXTRA_FILE, adapter_state
 from videomind.model.disk_format import (
@@ -132,10 +132,10 @@ def save_full(model: RoleModel, folder: str | Path, processor: Processor, shard_
         part[ours_to_published(name, model.backbone)] = value
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(
-        state, folder, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
-    )
+    with atomic_files(folder, replaces="model*.safetensors*") as temporary:
+        save_torch_state_dict(
+            state, temporary, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
+        )
     if head:
         save_tensors(head, folder / EXTRA_FILE)
     write_json(folder / "config.json", base_config(model.config, model.backbone))

@@ -1,6 +1,6 @@
 """What the processes of one run owe each other: to end when the one that started them is gone.
 
-`python -m videomind.runs.processes MODULE ARGUMENTS` runs `MODULE.main` as a process of `runs.launch`.
+`python -m videomind.runs.processes MODULE ARGUMENTS` runs `MODULE.main` as a process of `runs.torchrun`.
 """
 
 import ctypes

@@ -4,12 +4,9 @@ Each process appends to a part file of its own; the parts are merged, in the dat
 samples are done.
 """
 
-import json
 import logging
-import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +14,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from videomind.device import HOST_BACKEND
-from videomind.files import read_json, write_json, write_text
+from videomind.files import append_json_line, read_json, read_json_lines, write_json, write_json_lines
 from videomind.logger import rank, world_size
 
 log = logging.getLogger(__name__)
@@ -127,34 +124,19 @@ class ResultFile:
         """
         records: dict[int, dict] = {}
         for path in sorted((self.folder / "parts").glob("part_*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(json.JSONDecodeError):  # only the last line can be cut; it is done again
-                    entry = json.loads(line)
-                    if entry["index"] not in records or "error" not in entry["record"]:
-                        records[entry["index"]] = entry["record"]
+            for _, entry in read_json_lines(path, skip_cut=True):  # a cut sample is done again
+                if entry["index"] not in records or "error" not in entry["record"]:
+                    records[entry["index"]] = entry["record"]
         return {i: record for i, record in records.items() if failed or "error" not in record}
 
     def append(self, index: int, record: dict) -> None:
         """Write one finished sample at once."""
-        self._part.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"index": index, "record": record}, ensure_ascii=False)
-        with open(self._part, "ab+") as file:
-            if file.tell() and not _ends_line(file):
-                file.write(b"\n")
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_json_line(self._part, {"index": index, "record": record})
 
     def merge(self, count: int) -> Path:
         """Write all records in order. Args: count of samples. Raises: RuntimeError if some are missing."""
         records = self.done()
         if missing := [i for i in range(count) if i not in records]:
             raise RuntimeError(f"{len(missing)} of {count} samples have no result (first: {missing[:5]})")
-        lines = [json.dumps(records[i], ensure_ascii=False) + "\n" for i in range(count)]
-        write_text(self.folder / RESULT, "".join(lines))
+        write_json_lines(self.folder / RESULT, (records[i] for i in range(count)))
         return self.folder / RESULT
-
-
-def _ends_line(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"

@@ -19,9 +19,9 @@ def is_made(folder: Path, settings: dict[str, Any], what: str) -> bool:
     if not folder.exists():
         return False
     marker = folder / MARKER
-    found = read_json(marker) if marker.is_file() else None
-    if found != settings:
-        held = "what is not synthetic" if found is None else f"what was made with {found}"
+    made_with = read_json(marker) if marker.is_file() else None
+    if made_with != settings:
+        held = "what is not synthetic" if made_with is None else f"what was made with {made_with}"
         raise ValueError(
             f"{folder} does not hold {what} made with {settings}, but {held}. "
             "Move it away or choose another place."

@@ -1,7 +1,6 @@
 """Scenes to H.264 files: a textured background that pans, grey distractors, and the events in colour."""
 
 import math
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,6 +10,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from videomind.cores import usable_cores
 from videomind.synthetic.phrases import COLOURS, FLOORS
 from videomind.synthetic.scenes import Event, Scene
 
@@ -100,7 +100,7 @@ class _Painter:
     def _event_at(self, time_s: float) -> tuple[int, Event] | None:
         """The event visible at a time, with its number."""
         for i, event in enumerate(self.scene.events):
-            if any(start <= time_s < end for start, end in event.windows):
+            if any(start <= time_s < end for start, end in event.spans):
                 return i, event
         return None
 
@@ -121,7 +121,7 @@ class _Painter:
         return frame
 
 
-def render(scene: Scene, path: Path) -> None:
+def render_scene(scene: Scene, path: Path) -> None:
     """Render one scene to an mp4 file. The same scene gives the same frames."""
     painter = _Painter(scene)
     with av.open(str(path), "w") as container:
@@ -136,7 +136,7 @@ def render(scene: Scene, path: Path) -> None:
 
 
 def _render_job(job: tuple[Scene, Path]) -> None:
-    render(*job)
+    render_scene(*job)
 
 
 def render_all(
@@ -147,7 +147,7 @@ def render_all(
     Args: workers, processes; None: one per core, at most 8; 1: within this process. name, for progress.
     """
     jobs = [(scene, folder / f"{scene.vid}.mp4") for scene in scenes]
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    workers = min(8, usable_cores()) if workers is None else workers
     progress = tqdm(total=len(jobs), desc=f"render {name}", unit="video")
     with progress:
         if workers <= 1:

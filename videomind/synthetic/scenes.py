@@ -1,4 +1,4 @@
-"""What happens in a synthetic video: a plan, drawn from a seed, that `render` turns into pixels.
+"""What happens in a synthetic video: drawn from a seed; `render_scene` turns it into pixels.
 
 Events never overlap. In a Charades-like scene each event is a moment of its own colour; in a
 QVHighlights-like scene an event may come back, on the 2-s grid of that data set.
@@ -23,11 +23,11 @@ QVH_GRID_S = 2
 class Event:
     """One thing that can be asked for.
 
-    Attributes: windows, the [start, end] pairs in s when it is visible; colour, shape, action, its names;
+    Attributes: spans, the [start, end] pairs in s when it is visible; colour, shape, action, its names;
     floor, the name of the one that is there meanwhile, if any.
     """
 
-    windows: tuple[tuple[float, float], ...]
+    spans: tuple[tuple[float, float], ...]
     colour: str
     shape: str
     action: str
@@ -71,7 +71,7 @@ def _name(rng: random.Random, colour: str) -> dict[str, str]:
 
 
 def charades_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a Charades-like video of 20-50 s: 2-4 events of distinct colours, each seen once.
+    """Draw a Charades-like video of 20-50 s: 2-4 events of distinct colours, each seen once.
 
     Args: rng; index within its split, which decides the frame rate.
     """
@@ -83,7 +83,7 @@ def charades_scene(rng: random.Random, index: int) -> Scene:
     lengths = [rng.randint(min(50, longest), longest) for _ in range(count)]
     starts = _place(rng, lengths, tenths, 15)
     events = tuple(
-        Event(windows=((start / 10, (start + length) / 10),), **_name(rng, colour))
+        Event(spans=((start / 10, (start + length) / 10),), **_name(rng, colour))
         for start, length, colour in zip(starts, lengths, rng.sample(list(COLOURS), count), strict=True)
     )
     width, height = rng.choice(_SIZES)
@@ -100,7 +100,7 @@ def charades_scene(rng: random.Random, index: int) -> Scene:
 
 
 def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a QVHighlights-like video of 40-80 s, a few of 150 s: 2-3 events, some seen twice.
+    """Draw a QVHighlights-like video of 40-80 s, a few of 150 s: 2-3 events, some seen twice.
 
     Args: rng; index within its split, which decides the frame rate.
     """
@@ -114,10 +114,10 @@ def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
     longest = min(14, steps * 7 // 10 // len(order))
     lengths = [rng.randint(min(4, longest), longest) for _ in order]
     starts = _place(rng, lengths, steps, 1)
-    windows: dict[str, list[tuple[float, float]]] = {colour: [] for colour in colours}
+    spans: dict[str, list[tuple[float, float]]] = {colour: [] for colour in colours}
     for colour, start, length in zip(order, starts, lengths, strict=True):
-        windows[colour].append((start * QVH_GRID_S, (start + length) * QVH_GRID_S))
-    events = tuple(Event(windows=tuple(windows[colour]), **_name(rng, colour)) for colour in colours)
+        spans[colour].append((start * QVH_GRID_S, (start + length) * QVH_GRID_S))
+    events = tuple(Event(spans=tuple(spans[colour]), **_name(rng, colour)) for colour in colours)
     width, height = rng.choice(_SIZES)
     duration_s = steps * QVH_GRID_S
     youtube_id = "".join(rng.choices(string.ascii_letters + string.digits, k=11))
@@ -133,9 +133,9 @@ def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
 
 
 def question_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a video of 100-125 s for questions: 3 events of distinct colours on distinct floors.
+    """Draw a video of 100-125 s for questions: 3 events of distinct colours on distinct floors.
 
-    The pauses between them are so long that a clip of 32 s around one shows no other.
+    The pauses between them are so long that an excerpt of 32 s around one shows no other.
 
     Args: rng; index within its split, which is not used.
     """
@@ -144,7 +144,7 @@ def question_scene(rng: random.Random, index: int) -> Scene:
     starts = [margin + start for start in _place(rng, lengths, total - 2 * margin, 14)]
     names = zip(rng.sample(list(COLOURS), 3), rng.sample(list(FLOORS), 3), strict=True)
     events = tuple(
-        Event(windows=((start, start + length),), floor=floor, **_name(rng, colour))
+        Event(spans=((start, start + length),), floor=floor, **_name(rng, colour))
         for start, length, (colour, floor) in zip(starts, lengths, names, strict=True)
     )
     width, height = rng.choice(_SIZES)
@@ -160,7 +160,7 @@ def question_scene(rng: random.Random, index: int) -> Scene:
 
 
 def instruction_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a video of 4-8 s that shows one thing on one floor from beginning to end.
+    """Draw a video of 4-8 s that shows one thing on one floor from beginning to end.
 
     Args: rng; index within its split, which decides the frame rate.
     """
@@ -175,5 +175,5 @@ def instruction_scene(rng: random.Random, index: int) -> Scene:
         width=width,
         height=height,
         seed=rng.getrandbits(32),
-        events=(Event(windows=((0, float(num_frames / rate)),), **names),),
+        events=(Event(spans=((0, float(num_frames / rate)),), **names),),
     )

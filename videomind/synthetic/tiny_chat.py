@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from videomind.files import atomic_files
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import instruction_texts
 from videomind.video_chatgpt.tokenizer import BLANK, load_tokenizer, save_tokenizer
@@ -39,11 +40,11 @@ _LANGUAGE: dict[str, Any] = {
 
 
 def _write_tower(folder: Path) -> None:
-    CLIPVisionModel(CLIPVisionConfig(**_TOWER)).save_pretrained(folder)
     side = _TOWER["image_size"]
-    CLIPImageProcessor(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    ).save_pretrained(folder)
+    processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    with atomic_files(folder) as temporary:
+        CLIPVisionModel(CLIPVisionConfig(**_TOWER)).save_pretrained(temporary)
+        processor.save_pretrained(temporary)
 
 
 def _write_tokenizer(folder: Path) -> int:
@@ -85,4 +86,5 @@ def make_tiny_chat(path: str | Path, *, seed: int = 0) -> None:
         (partial / LLAMA).mkdir()
         _write_tower(partial / CLIP)
         config = LlamaConfig(vocab_size=_write_tokenizer(partial / LLAMA), **_LANGUAGE)
-        LlamaForCausalLM(config).save_pretrained(partial / LLAMA)
+        with atomic_files(partial / LLAMA) as temporary:
+            LlamaForCausalLM(config).save_pretrained(temporary)

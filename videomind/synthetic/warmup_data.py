@@ -206,8 +206,8 @@ class Tasks:
         inside = [i for i, seen in enumerate(video.colours) if seen == colour]
         others = {i for i, seen in enumerate(video.colours) if seen not in (colour, None, NOTHING)}
         start = end = self.rng.choice(inside)
-        wanted = self.rng.choice((1, 2, 6, 16))
-        while end - start + 1 < wanted:
+        length = self.rng.choice((1, 2, 6, 16))
+        while end - start + 1 < length:
             grown = [i for i in (start - 1, end + 1) if 0 <= i < len(video.colours) and i not in others]
             if not grown:
                 break
@@ -217,10 +217,10 @@ class Tasks:
 
     def _whole(self, video: WarmupVideo) -> Task:
         """Is it ever seen? Over the whole video, as sparsely as the answerer sees it."""
-        shown = self.rng.random() < 0.5
-        colour = self.rng.choice([c for c in COLOURS if (c in video.floors) == shown])
+        is_shown = self.rng.random() < 0.5
+        colour = self.rng.choice([c for c in COLOURS if (c in video.floors) == is_shown])
         sparse = slice(self.rng.randrange(4), None, max(len(video.colours) // 16, 1))
-        return self._asked(video, sparse, "whole", colour, EVER, EVER[0] if shown else EVER[1])
+        return self._asked(video, sparse, "whole", colour, EVER, EVER[0] if is_shown else EVER[1])
 
     def _asked(
         self, video: WarmupVideo, steps: slice, kind: str, colour: str, options: tuple[str, ...], answer: str
@@ -232,17 +232,17 @@ class Tasks:
         patches = video.patches[steps]
         return Task(patches=patches, grid=video.grid, prompt=prompt, reply=reply, start=MCQ_PREFIX)
 
-    def _agreeing(self, possible: bool, seen: list[str]) -> str:
+    def _agreeing(self, is_possible: bool, seen: list[str]) -> str:
         """One of the colours seen, half of the time if that is possible, else any."""
-        agree = possible and self.rng.random() < 0.5
-        return self.rng.choice(seen if agree else list(COLOURS))
+        should_agree = is_possible and self.rng.random() < 0.5
+        return self.rng.choice(seen if should_agree else list(COLOURS))
 
     def _phrase(self, colour: str) -> str:
         shape, action = self.rng.choice(SHAPES), self.rng.choice(list(ACTIONS))
         text = sentence(self.rng, split="train", colour=colour, shape=shape, action=action)
         return text[0].upper() + text[1:] if self.rng.random() < 0.5 else text
 
-    def _on_clip(self, colour: str, prompt: str, reply: str) -> Task:
+    def _on_excerpt(self, colour: str, prompt: str, reply: str) -> Task:
         """A task on an excerpt of one or two steps of a colour."""
         video, start = self.rng.choice(self.steps[colour])
         end = start + self.rng.randint(1, _SHORT_STEPS)
@@ -251,7 +251,7 @@ class Tasks:
         return Task(patches=video.patches[start:end], grid=video.grid, prompt=prompt, reply=reply)
 
     def _caption(self, shown: str, _: str) -> Task:
-        return self._on_clip(shown, "What is shown?", f"{shown}.")
+        return self._on_excerpt(shown, "What is shown?", f"{shown}.")
 
     def _name_colour(self, _: str, asked: str) -> Task:
         prompt = f"Which colour: '{self._phrase(asked)}'"
@@ -259,4 +259,4 @@ class Tasks:
 
     def _yes_no(self, shown: str, asked: str) -> Task:
         prompt = f"Is this shown: '{self._phrase(asked)}'"
-        return self._on_clip(shown, prompt, "Yes." if asked == shown else "No.")
+        return self._on_excerpt(shown, prompt, "Yes." if asked == shown else "No.")

@@ -106,11 +106,11 @@ def _average_gradients(params: list[nn.Parameter]) -> None:
         param.grad = grad.view_as(param)
 
 
-def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[list[Task]]:
+def _draw(tasks: Tasks, settings: WarmupSettings, *, is_first_stage: bool) -> list[list[Task]]:
     """This process's share of a batch, in groups of about the same length."""
     questions = tasks.questions(settings.question_batch // settings.processes)
     lists = tasks.lists(settings.list_batch // settings.processes)
-    if first_stage:
+    if is_first_stage:
         short = [tasks.short() for _ in range(settings.short_batch // settings.processes)]
         return [group for group in (short, questions, lists) if group]
     others = range(settings.long_batch // settings.processes - 1)
@@ -120,11 +120,16 @@ def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[
 
 
 def train(
-    model: RoleModel, tasks: Tasks, processor: Processor, settings: WarmupSettings, *, quiet: bool = False
+    model: RoleModel,
+    tasks: Tasks,
+    processor: Processor,
+    settings: WarmupSettings,
+    *,
+    is_quiet: bool = False,
 ) -> list[float]:
     """Run both stages; the vision tower learns in the first.
 
-    Args: model, changed in place; tasks of this process; quiet, without progress.
+    Args: model, changed in place; tasks of this process; is_quiet, without progress.
     Returns: this process's loss of every step.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0)
@@ -132,12 +137,12 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, total))
     model.train()
     losses = []
-    for step in (progress := tqdm(range(total), desc="warm-up", unit="step", disable=quiet)):
+    for step in (progress := tqdm(range(total), desc="warm-up", unit="step", disable=is_quiet)):
         optimizer.zero_grad()
-        first_stage = step < settings.short_steps
-        model.model.visual.requires_grad_(first_stage)
+        is_first_stage = step < settings.short_steps
+        model.model.visual.requires_grad_(is_first_stage)
         parts = []
-        for group in (groups := _draw(tasks, settings, first_stage=first_stage)):
+        for group in (groups := _draw(tasks, settings, is_first_stage=is_first_stage)):
             part = _loss(model, group, processor) / len(groups)
             part.backward()
             parts.append(part.item())

@@ -1,7 +1,7 @@
 """Command-line arguments of training; whatever is not here is transformers' TrainingArguments."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -15,8 +15,10 @@ from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.losses import LossWeights
 from videomind.roles import BudgetOverride, get_role, nearest
+from videomind.runs.recipes import expand, recipe_text
 
 TUNING_MODULES = ("projector",)
+BUDGET_ARGUMENTS = ("min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps")
 
 
 @dataclass(kw_only=True)
@@ -143,12 +145,17 @@ def weight_dtype(training: HfTrainingArguments) -> torch.dtype:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """All arguments of a training run."""
+    """All arguments of a training run.
+
+    Attributes:
+        recipe: what was given, as a recipe that `--config` reads again.
+    """
 
     model: ModelArguments
     data: DataArguments
     custom: CustomArguments
     training: TrainingArguments
+    recipe: str
 
 
 def device_arguments(argv: Sequence[str]) -> list[str]:
@@ -158,12 +165,32 @@ def device_arguments(argv: Sequence[str]) -> list[str]:
     return [*argv, *(["--use_cpu", "True"] if device.kind == "cpu" and "--use_cpu" not in argv else [])]
 
 
+def section_of(sections: Mapping[str, type]) -> dict[str, str]:
+    """Say which section of a recipe an argument belongs to.
+
+    Args:
+        sections: section to the dataclass of its arguments.
+
+    Returns:
+        Argument to section; what a video's frames may cost has a section of its own.
+    """
+    found = {entry.name: section for section, kind in sections.items() for entry in fields(kind)}
+    return {name: "budget" if name in BUDGET_ARGUMENTS else section for name, section in found.items()}
+
+
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     """Parse the command line. Raises: ValueError that names the value and what is allowed."""
-    argv = device_arguments(sys.argv[1:] if argv is None else argv)
+    given = expand(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser((ModelArguments, DataArguments, CustomArguments, TrainingArguments))
-    model, data, custom, training = parser.parse_args_into_dataclasses(argv)
-    arguments = Arguments(model=model, data=data, custom=custom, training=training)
+    model, data, custom, training = parser.parse_args_into_dataclasses(device_arguments(given))
+    sections = {"model": ModelArguments, "data": DataArguments, "adapter": CustomArguments}
+    arguments = Arguments(
+        model=model,
+        data=data,
+        custom=custom,
+        training=training,
+        recipe=recipe_text(given, section_of(sections)),
+    )
     _check(arguments)
     return arguments
 

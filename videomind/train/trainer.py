@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
 from videomind.train.arguments import TrainingArguments
@@ -31,6 +31,7 @@ from videomind.train.sampler import GroupSampler
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete"
+RECIPE = "recipe.yaml"  # what a run was started with
 BAD_SAMPLES = "bad_samples.jsonl"
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
@@ -213,19 +214,22 @@ class ResumingTrainer(Trainer):
 def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
     """What a training's command does: parse, log to the output folder, train, report errors.
 
-    Args: parse, gives the arguments, with `training` among them; train, runs them to the end.
-    Returns: the exit code: 2 for arguments or data that cannot be used.
+    Args:
+        parse: gives the arguments, with `training` and `recipe` among them.
+        train: runs them to the end.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # plain torchrun would leave this process behind when it is killed
-    setup_logging()
 
-    def run() -> None:
-        args = parse()
-        setup_logging(Path(args.training.output_dir) / "train.log")
+    def run(args: Any) -> None:
+        if rank() == 0:
+            write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
         train(args)
 
-    return run_reporting(log, run)
+    return run_command(parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log")
 
 
 def init_communication(training: TrainingArguments) -> None:

@@ -149,6 +149,11 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
     return reader
 
 
+def is_gif(path: str) -> bool:
+    """Whether a file is read as a .gif, whose frame rate is the caller's; by its name, in any case."""
+    return path.lower().endswith(".gif")
+
+
 def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:
     """Open a video file.
 
@@ -163,7 +168,7 @@ def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: fl
         raise BadVideoError(f"{path}: no such file")
     if os.path.getsize(path) == 0:
         raise BadVideoError(f"{path}: an empty file")
-    video = GifReader(path, gif_fps) if path.lower().endswith(".gif") else reader(path)
+    video = GifReader(path, gif_fps) if is_gif(path) else reader(path)
     if video.total_frames < 1 or not video.fps > 0:
         video.close()
         raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")

@@ -9,7 +9,8 @@ from transformers import HfArgumentParser
 from transformers.utils import is_torch_tf32_available
 
 from videomind.roles import nearest
-from videomind.train.arguments import TrainingArguments, device_arguments
+from videomind.runs.recipes import expand, recipe_text
+from videomind.train.arguments import TrainingArguments, device_arguments, section_of
 from videomind.video_chatgpt.model import PROJECTORS
 
 log = logging.getLogger(__name__)
@@ -91,42 +92,47 @@ class VideoTrainingArguments(TrainingArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoArguments:
-    """All arguments of a training run."""
+    """All arguments of a training run.
+
+    Attributes:
+        recipe: what was given, as a recipe that `--config` reads again.
+    """
 
     model: VideoModelArguments
     data: VideoDataArguments
     training: VideoTrainingArguments
+    recipe: str
 
 
 def todays(argv: Sequence[str]) -> list[str]:
     """The same command line under today's names; what changed is logged."""
     known = {entry.name for entry in fields(VideoTrainingArguments)}
-    given = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
+    flags = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
     out: list[str] = []
-    dropping = False
+    is_dropped = False
     for part in argv:
         if not part.startswith("--"):
-            out += [] if dropping else [part]
+            out += [] if is_dropped else [part]
             continue
         name, sign, value = part.removeprefix("--").partition("=")
         new = name if name in known else _RENAMED.get(name, name)
-        gone = name not in known and name in _GONE
-        dropping = gone or (new != name and new in given)
-        if gone:
+        is_gone = name not in known and name in _GONE
+        is_dropped = is_gone or (new != name and new in flags)
+        if is_gone:
             log.info("--%s has no effect in this version of transformers", name)
-        elif dropping:
+        elif is_dropped:
             log.info("--%s is left out: --%s is given", name, new)
         elif new != name:
             log.info("--%s is --%s today", name, new)
-        out += [] if dropping else [f"--{new}", *([value] if sign else [])]
+        out += [] if is_dropped else [f"--{new}", *([value] if sign else [])]
     return out
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
     """Parse the command line. Raises: ValueError that names the value and what is allowed."""
-    argv = device_arguments(todays(sys.argv[1:] if argv is None else argv))
+    given = todays(expand(sys.argv[1:] if argv is None else argv))
     parser = HfArgumentParser((VideoModelArguments, VideoDataArguments, VideoTrainingArguments))
-    model, data, training = parser.parse_args_into_dataclasses(argv)
+    model, data, training = parser.parse_args_into_dataclasses(device_arguments(given))
     if model.mm_projector_type not in (None, *PROJECTORS):
         raise ValueError(
             f"Unknown --mm_projector_type {model.mm_projector_type!r}. "
@@ -134,4 +140,5 @@ def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
         )
     if model.version != VERSION:
         log.info("--version %s: the conversation is that of %s, the only one", model.version, VERSION)
-    return VideoArguments(model=model, data=data, training=training)
+    sections = section_of({"model": VideoModelArguments, "data": VideoDataArguments})
+    return VideoArguments(model=model, data=data, training=training, recipe=recipe_text(given, sections))

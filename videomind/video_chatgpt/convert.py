@@ -18,13 +18,13 @@ from typing import Any
 
 from videomind.dataset.schema import VIDEO
 from videomind.files import read_json, write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instruction:
+class QuestionAnswer:
     """A question about a video, and its answer."""
 
     q: str
@@ -32,7 +32,7 @@ class Instruction:
     video_id: str
 
 
-def parse_row(row: Any, *, origin: str) -> Instruction:
+def parse_row(row: Any, *, origin: str) -> QuestionAnswer:
     """Check a row; further keys are left out. Args: origin, for messages. Raises: ValueError."""
     if not isinstance(row, dict):
         raise ValueError(f"{origin}, is a {type(row).__name__}, expected a mapping with q, a and video_id")
@@ -41,10 +41,10 @@ def parse_row(row: Any, *, origin: str) -> Instruction:
             raise ValueError(f"{origin}, has no {key!r}; it has {sorted(row)}")
         if not isinstance(row[key], str):
             raise ValueError(f"{origin}: {key!r} is {row[key]!r}, expected text")
-    return Instruction(q=row["q"], a=row["a"], video_id=row["video_id"])
+    return QuestionAnswer(q=row["q"], a=row["a"], video_id=row["video_id"])
 
 
-def read_instructions(path: str | Path) -> list[Instruction]:
+def read_question_answers(path: str | Path) -> list[QuestionAnswer]:
     """All rows of a file. Raises: ValueError that names the file and the row, counted from 0."""
     rows = read_json(path)
     if not isinstance(rows, list):
@@ -52,7 +52,7 @@ def read_instructions(path: str | Path) -> list[Instruction]:
     return [parse_row(row, origin=f"{path}, row {i}") for i, row in enumerate(rows)]
 
 
-def convert(rows: Sequence[Instruction], *, present: set[str] | None = None) -> list[dict]:
+def convert(rows: Sequence[QuestionAnswer], *, present: set[str] | None = None) -> list[dict]:
     """Conversations of the rows.
 
     In every second one the video comes before the question; which, is decided before rows are left out.
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Convert a file. Raises: ValueError for a row or a path that cannot be used."""
-    rows = read_instructions(args.input_json_file)
+    rows = read_question_answers(args.input_json_file)
     present = None if args.clip_feature_path is None else present_ids(args.clip_feature_path)
     kept = convert(rows, present=present)
     if present is not None and (left := sorted({row.video_id for row in rows} - present)):
@@ -115,9 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from videomind.files import atomic_path, read_json, write_json
+from videomind.files import atomic_files, atomic_path, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, resolve_folder
 from videomind.model.sharding import gathered
 from videomind.model.tensors import compare, refuse
@@ -98,26 +98,28 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
     """
     folder = resolve_folder(path, "model", "Give another path with --model_name_or_path.")
     raw = read_json(folder / "config.json")
-    nested = "text_config" in raw
-    config = _nested_config(raw, folder) if nested else _flat_config(raw, folder)
-    tokenizer = load_tokenizer(folder, without=_HF_TOKENS if nested else ())
-    if nested:
+    is_nested = "text_config" in raw
+    config = _nested_config(raw, folder) if is_nested else _flat_config(raw, folder)
+    tokenizer = load_tokenizer(folder, without=_HF_TOKENS if is_nested else ())
+    if is_nested:
         config.pad_token_id = tokenizer.pad_token_id
     try:
         model, info = VideoChatGPT.from_pretrained(
             folder,
             config=config,
-            key_mapping=_HF_KEYS if nested else None,
+            key_mapping=_HF_KEYS if is_nested else None,
             output_loading_info=True,
             dtype=settings.dtype,
             attn_implementation=settings.attn_implementation,
         )
     except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    found = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
-    unused = [name for name in found["unexpected"] if _UNUSED.search(name)]
-    found["unexpected"] = [name for name in found["unexpected"] if name not in unused]
-    refuse(found, folder)
+    problems = {
+        kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
+    }
+    unused = [name for name in problems["unexpected"] if _UNUSED.search(name)]
+    problems["unexpected"] = [name for name in problems["unexpected"] if name not in unused]
+    refuse(problems, folder)
     if unused:
         log.info("%s: %d tensors of its image model are not used (first: %s)", folder, len(unused), unused[0])
     if (rows := config.vocab_size) > len(tokenizer):
@@ -150,58 +152,60 @@ def _nested_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
     return config
 
 
-def add_videos(loaded: LoadedVideoModel, *, start_end: bool) -> VideoTokens:
+def add_videos(loaded: LoadedVideoModel, *, has_start_end: bool) -> VideoTokens:
     """Give tokenizer and tables the tokens of a video that they lack. Returns: their ids."""
     model, tokenizer = loaded.model, loaded.tokenizer
     old = len(tokenizer)
-    tokens = add_video_tokens(tokenizer, start_end=start_end)
+    tokens = add_video_tokens(tokenizer, has_start_end=has_start_end)
     if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
             with torch.no_grad(), gathered([table], modify=True):
-                fill_new_rows(table, first=old, start_end=start_end, std=model.config.initializer_range)
+                fill_new_rows(
+                    table, first=old, has_start_end=has_start_end, std=model.config.initializer_range
+                )
         log.info("Grew the embedding tables to %d rows for the tokens of a video", len(tokenizer))
     model.config.set_tokens(tokens)
     return tokens
 
 
-def fill_new_rows(table: Tensor, *, first: int, start_end: bool, std: float) -> None:
+def fill_new_rows(table: Tensor, *, first: int, has_start_end: bool, std: float) -> None:
     """Set the rows of new tokens: random for the patch, the mean of all rows before them for start and end.
 
     Args: table (V, H); first, the first new row.
     """
     table[first:].normal_(std=std)
-    if start_end:
+    if has_start_end:
         table[-2:] = table[:-2].float().mean(dim=0).to(table.dtype)
 
 
 # ---- adapters ----
 
 
-def adapter_state(model: VideoChatGPT, *, keep: bool = True) -> dict[str, Tensor]:
+def adapter_state(model: VideoChatGPT, *, should_keep: bool = True) -> dict[str, Tensor]:
     """What an adapter file holds, whole and on the CPU.
 
     The output table comes first: the original reduces names to their last part when it trains on, so the
     projector's has to be the last `weight`.
 
-    Args: keep, off where the state is not written (every process takes part in collecting it).
+    Args: should_keep, off where the state is not written (every process takes part in collecting it).
     """
     params = dict(model.named_parameters())
     names = [*TABLES, *(name for name in params if name.startswith(PROJECTOR))]
-    return _collect({name: params[name] for name in names}, None, keep)
+    return _collect({name: params[name] for name in names}, None, should_keep)
 
 
-def _collect(params: Mapping[str, Tensor], dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:
+def _collect(params: Mapping[str, Tensor], dtype: torch.dtype | None, should_keep: bool) -> dict[str, Tensor]:
     """Copies on the CPU, one parameter at a time, so that a sharded model never has to fit on one device."""
     state = {}
     for name, param in params.items():
         with gathered([param]):
-            if keep:
+            if should_keep:
                 state[name] = param.detach().to(device="cpu", dtype=dtype, copy=True)
     return state
 
 
-def save_adapter(state: Mapping[str, Tensor], config: VideoChatGPTConfig, path: Path) -> None:
+def save_video_adapter(state: Mapping[str, Tensor], config: VideoChatGPTConfig, path: Path) -> None:
     """Write an adapter file, and beside it what it was trained with (`.json`)."""
     with atomic_path(path) as temporary:
         torch.save(dict(state), temporary)
@@ -236,14 +240,14 @@ def read_adapter(path: Path) -> dict[str, Tensor]:
 
 def load_projector(model: VideoChatGPT, state: Mapping[str, Tensor], path: Path) -> None:
     """Take the projector of an adapter, whatever its kind and width. Raises: ValueError for others."""
-    found = {name.removeprefix(PROJECTOR): value for name, value in state.items() if PROJECTOR in name}
-    kind, first = (LINEAR, "weight") if "weight" in found else (MLP, "0.weight")
-    if first not in found or found[first].ndim != 2:
-        raise ValueError(f"{path} holds a projector of {sorted(found)}: neither {LINEAR} nor {MLP}")
-    width, config = found[first].shape[1], model.config
+    tensors = {name.removeprefix(PROJECTOR): value for name, value in state.items() if PROJECTOR in name}
+    kind, first = (LINEAR, "weight") if "weight" in tensors else (MLP, "0.weight")
+    if first not in tensors or tensors[first].ndim != 2:
+        raise ValueError(f"{path} holds a projector of {sorted(tensors)}: neither {LINEAR} nor {MLP}")
+    width, config = tensors[first].shape[1], model.config
     if not config.use_mm_proj or (config.mm_projector_type, config.mm_hidden_size) != (kind, width):
         new_projector(model, kind, width)
-    copy_state({f"{PROJECTOR}{name}": value for name, value in found.items()}, model, PROJECTOR, path)
+    copy_state({f"{PROJECTOR}{name}": value for name, value in tensors.items()}, model, PROJECTOR, path)
 
 
 def new_projector(model: VideoChatGPT, kind: str, width: int) -> None:
@@ -266,13 +270,13 @@ def continue_adapter(loaded: LoadedVideoModel, path: Path) -> None:
     for name, table in zip(TABLES, (model.lm_head.weight, model.get_input_embeddings().weight), strict=True):
         if name not in state or tokens.start is None:
             continue
-        given = state[name][-rows[name] :]
-        if given.shape[1:] != table.shape[1:] or len(given) != rows[name]:
+        trained = state[name][-rows[name] :]
+        if trained.shape[1:] != table.shape[1:] or len(trained) != rows[name]:
             raise ValueError(
                 f"{path}: {name} is {tuple(state[name].shape)}, the model's {tuple(table.shape)}"
             )
         with torch.no_grad(), gathered([table], modify=True):
-            table[-rows[name] :] = given.to(table)
+            table[-rows[name] :] = trained.to(table)
 
 
 def load_chat(path: str | Path, adapter: str | Path | None, settings: LoadSettings) -> LoadedVideoModel:
@@ -285,14 +289,14 @@ def load_chat(path: str | Path, adapter: str | Path | None, settings: LoadSettin
     if adapter is None:
         if not model.config.use_mm_proj:
             raise ValueError(f"{path} has no projector: give the adapter too (--projection_path)")
-        add_videos(loaded, start_end=model.config.mm_use_vid_start_end)
+        add_videos(loaded, has_start_end=model.config.mm_use_vid_start_end)
         return loaded
     adapter = Path(adapter)
     state = read_adapter(adapter)
     if rows := len(state.get(INPUT_TABLE, ())):
         patch = loaded.tokenizer.get_added_vocab().get(VIDEO_PATCH, len(loaded.tokenizer))
         model.config.mm_use_vid_start_end = rows == 2 or rows - patch > 1
-    add_videos(loaded, start_end=model.config.mm_use_vid_start_end)
+    add_videos(loaded, has_start_end=model.config.mm_use_vid_start_end)
     if rows in (0, 2):
         continue_adapter(loaded, adapter)
     else:
@@ -324,17 +328,17 @@ def copy_state(state: Mapping[str, Tensor], model: nn.Module, prefix: str, where
 # ---- whole models ----
 
 
-def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, keep: bool = True) -> dict[str, Tensor]:
-    """All parameters, whole and on the CPU. Args: keep, as of `adapter_state`."""
-    return _collect(dict(model.named_parameters()), dtype, keep)
+def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, should_keep: bool = True) -> dict[str, Tensor]:
+    """All parameters, whole and on the CPU. Args: should_keep, as of `adapter_state`."""
+    return _collect(dict(model.named_parameters()), dtype, should_keep)
 
 
 def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Path) -> None:
     """Write a whole model with config and tokenizer, so that it loads here and in the original."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(
-        dict(state), folder, filename_pattern=WEIGHTS, max_shard_size="10GB", safe_serialization=False
-    )
+    with atomic_files(folder, replaces=f"{WEIGHTS.format(suffix='*')}*") as temporary:
+        save_torch_state_dict(
+            dict(state), temporary, filename_pattern=WEIGHTS, max_shard_size="10GB", safe_serialization=False
+        )
     write_json(folder / "config.json", _disk_config(loaded.model.config, next(iter(state.values())).dtype))
     source = loaded.folder / "generation_config.json"
     write_json(folder / "generation_config.json", read_json(source) if source.is_file() else {})

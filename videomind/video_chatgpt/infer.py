@@ -24,7 +24,7 @@ from transformers import set_seed
 
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
 from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, run_command
 from videomind.model.checkpoint import LoadSettings
 from videomind.roles import nearest
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+def read_questions(args: argparse.Namespace) -> list[dict[str, Any]]:
     """What is asked, a row each. Raises: ValueError that names the file and the row."""
     if args.gt_file_question or args.gt_file_answers:
         return _zero_shot_rows(args.gt_file_question, args.gt_file_answers)
@@ -96,13 +96,13 @@ def _zero_shot_rows(questions: str | None, answers: str | None) -> list[dict[str
     """Questions and answers of two files, matched by their order."""
     if not (questions and answers):
         raise ValueError("--gt_file_question and --gt_file_answers go together")
-    asked, given = _checked(read_json(questions), questions), read_json(answers)
-    if not isinstance(given, list) or len(given) != len(asked):
+    asked, replies = _checked(read_json(questions), questions), read_json(answers)
+    if not isinstance(replies, list) or len(replies) != len(asked):
         raise ValueError(
             f"{answers} does not hold one answer for each of the {len(asked)} rows of {questions}"
         )
     rows = []
-    for number, (row, answer) in enumerate(zip(asked, given, strict=True)):
+    for number, (row, answer) in enumerate(zip(asked, replies, strict=True)):
         ids = [entry.get("question_id") for entry in (row, answer)]
         if "answer" not in answer or None not in ids and ids[0] != ids[1]:
             raise ValueError(f"{answers}, row {number}, is not the answer to question {ids[0]!r}")
@@ -130,7 +130,7 @@ def kind_of(row: dict[str, Any]) -> dict[str, str] | None:
 # ---- model ----
 
 
-def load_model(args: argparse.Namespace) -> LoadedVideoModel:
+def load_chat_model(args: argparse.Namespace) -> LoadedVideoModel:
     """The model of the command line, on its device."""
     device = torch_device(args.device)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
@@ -159,7 +159,7 @@ def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureS
 
 def load_videochat(args: argparse.Namespace) -> VideoChat:
     """What answers."""
-    loaded = load_model(args)
+    loaded = load_chat_model(args)
     return VideoChat(
         loaded,
         feature_source(args, loaded.model),
@@ -172,7 +172,7 @@ def load_videochat(args: argparse.Namespace) -> VideoChat:
 # ---- runs ----
 
 
-def run_video(args: argparse.Namespace) -> None:
+def ask_video(args: argparse.Namespace) -> None:
     """Answer questions about one video on stdout."""
     chat = load_videochat(args)
     set_seed(args.seed)
@@ -182,19 +182,19 @@ def run_video(args: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
-def _questions(given: str | None) -> Iterable[str]:
-    if given:
-        return [given]
+def _questions(question: str | None) -> Iterable[str]:
+    if question:
+        return [question]
     if sys.stdin.isatty():
         log.info("Type a question and Enter; Ctrl-D ends")
     return (line.strip() for line in sys.stdin if line.strip())
 
 
-def run_rows(args: argparse.Namespace) -> int:
+def ask_rows(args: argparse.Namespace) -> int:
     """Answer all rows and write one JSON. Returns: how many failed."""
     if not (args.output_dir and args.output_name):
         raise ValueError("A folder or an evaluation file needs --output_dir and --output_name")
-    rows = read_rows(args)
+    rows = read_questions(args)
     start_processes()
     apart = (
         "output_dir",
@@ -222,7 +222,7 @@ def run_rows(args: argparse.Namespace) -> int:
         )
     if dist.is_initialized():
         dist.barrier()
-    return finish(results, out, len(rows)) if rank() == 0 else 0
+    return write_answers(results, out, len(rows)) if rank() == 0 else 0
 
 
 def answer_rows(
@@ -240,7 +240,7 @@ def answer_rows(
         indices = batches[number]
         yield [rows[index]["video_name"] for index in indices]
         asked: list[tuple[Tensor, str]] = []
-        places: list[tuple[int, str]] = []
+        targets: list[tuple[int, str]] = []
         for index in indices:
             try:
                 features = chat.features(rows[index]["video_name"])
@@ -250,12 +250,12 @@ def answer_rows(
                 continue
             for name, field in kind_of(rows[index]).items():
                 asked.append((features, rows[index][name]))
-                places.append((index, field))
+                targets.append((index, field))
         set_seed(seed + indices[0])  # the same answers after a kill
         answers = chat.answer(asked) if asked else []
-        for index in dict(places):
-            found = {field: text for (i, field), text in zip(places, answers, strict=True) if i == index}
-            results.append(index, {**_kept(rows[index]), **found})
+        for index in dict(targets):
+            texts = {field: text for (i, field), text in zip(targets, answers, strict=True) if i == index}
+            results.append(index, {**_kept(rows[index]), **texts})
         return len(indices)
 
     order = shared_order(len(batches))
@@ -269,7 +269,7 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if "question" not in row or name != "video_name"}
 
 
-def finish(results: ResultFile, out: Path, count: int) -> int:
+def write_answers(results: ResultFile, out: Path, count: int) -> int:
     """Write all rows in order, those that failed with their reason. Returns: how many failed."""
     records = results.done()
     if missing := [i for i in range(count) if i not in records]:
@@ -292,17 +292,19 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--batch_size must be at least 1 and --temperature at least 0")
     if not (args.video_path or args.video_dir or args.clip_feat_path):
         raise ValueError("Nothing to look at: give --video_path, --video_dir or --clip_feat_path")
-    several = args.video_dir or args.gt_file or args.gt_file_question or args.gt_file_answers
-    if bool(args.video_path) == bool(several):
+    asks_several = any((args.video_dir, args.gt_file, args.gt_file_question, args.gt_file_answers))
+    if bool(args.video_path) == asks_several:
         raise ValueError("Give either --video_path, or --video_dir with --question or an evaluation file")
-    (run_video if args.video_path else run_rows)(args)
+    (ask_video if args.video_path else ask_rows)(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    args = build_parser().parse_args(argv)
-    setup_logging(Path(args.output_dir) / "chat.log" if args.output_dir else None)
-    return run_reporting(log, lambda: run(args))
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        run,
+        log_file=lambda args: Path(args.output_dir) / "chat.log" if args.output_dir else None,
+    )
 
 
 if __name__ == "__main__":

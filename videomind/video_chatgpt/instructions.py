@@ -102,8 +102,8 @@ class InstructionDataset(Dataset):
     Args:
         rows: see `read_instructions`. source: a name for records of bad samples.
         folder: features, one file per video. shape: (N, C) that they must have.
-        tokenizer, start_end, max_length, video_first: see `label` and `training_prompt`.
-        lazy: encode a sample when it is drawn, instead of all of them, with all features, at the start.
+        tokenizer, has_start_end, max_length, is_video_first: see `label` and `training_prompt`.
+        is_lazy: encode a sample when it is drawn, instead of all of them, with all features, at the start.
         seed: of stand-ins. max_retries: how many a bad sample gets before it is an error.
     """
 
@@ -115,19 +115,19 @@ class InstructionDataset(Dataset):
         folder: str | Path,
         shape: tuple[int, int] | None,
         tokenizer: PreTrainedTokenizerFast,
-        start_end: bool,
+        has_start_end: bool,
         max_length: int,
-        video_first: bool = False,
-        lazy: bool = True,
+        is_video_first: bool = False,
+        is_lazy: bool = True,
         seed: int = 42,
         max_retries: int = 10,
     ):
         self.rows, self.source, self.folder, self.shape = rows, source, folder, shape
-        self.tokenizer, self.start_end = tokenizer, start_end
-        self.max_length, self.video_first = max_length, video_first
+        self.tokenizer, self.has_start_end = tokenizer, has_start_end
+        self.max_length, self.is_video_first = max_length, is_video_first
         self.seed, self.max_retries = seed, max_retries
         self._ready: list[Labelled | BadSampleError] | None = None
-        if not lazy:
+        if not is_lazy:
             indices = tqdm(range(len(rows)), desc="Encoding", disable=rank() != 0)
             self._ready = [self._encode_or_error(index) for index in indices]
 
@@ -171,17 +171,17 @@ class InstructionDataset(Dataset):
 
     def _encode(self, index: int) -> Labelled:
         row = self.rows[index]
-        block = VideoBlock(num_tokens=self.shape[0], start_end=self.start_end) if row.video else None
-        prompt = training_prompt(row.turns, block, video_first=self.video_first)
+        block = VideoBlock(num_tokens=self.shape[0], has_start_end=self.has_start_end) if row.video else None
+        prompt = training_prompt(row.turns, block, is_video_first=self.is_video_first)
         if block and (count := prompt.count(str(block))) != 1:
             raise BadSampleError(f"it has {count} times {VIDEO} for its one video")
         tokens = label(prompt, self.tokenizer, max_length=self.max_length)
-        wanted = {token: str(block).count(token) if block else 0 for token in self._video_tokens()}
-        for token, number in wanted.items():
-            found = int((tokens.input_ids == self.tokenizer.convert_tokens_to_ids(token)).sum())
-            if found != number:
+        counts = {token: str(block).count(token) if block else 0 for token in self._video_tokens()}
+        for token, number in counts.items():
+            kept = int((tokens.input_ids == self.tokenizer.convert_tokens_to_ids(token)).sum())
+            if kept != number:
                 cause = f"cut within the video at {self.max_length} tokens (--model_max_length): "
-                raise BadSampleError(f"{cause if found < number else ''}{found} {token} instead of {number}")
+                raise BadSampleError(f"{cause if kept < number else ''}{kept} {token} instead of {number}")
         if tokens.ignored:
             raise BadSampleError(f"nothing of it can be learned: {tokens.ignored}")
         return tokens

@@ -91,8 +91,8 @@ class VideoChatGPT(LlamaForCausalLM):
         embeds = self.model.embed_tokens(input_ids)
         patches = input_ids == self.config.vid_patch_id
         count = 0 if video_features is None else len(video_features)
-        if (wanted := int(patches.sum())) != count:
-            raise ValueError(f"{count} rows of video features for {wanted} patch tokens")
+        if (num_patches := int(patches.sum())) != count:
+            raise ValueError(f"{count} rows of video features for {num_patches} patch tokens")
         weight = next(self.projector.parameters())
         if not count:  # keeps the projector in every process's graph
             unused = self.projector(weight.new_zeros(1, self.config.mm_hidden_size)).sum() * 0

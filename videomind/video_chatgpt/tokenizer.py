@@ -6,7 +6,6 @@ before it. transformers 5 builds another tokenizer from the same files, so it is
 """
 
 import re
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import import_protobuf
 from transformers.tokenization_utils_base import generate_merges
 
-from videomind.files import read_json, write_json
+from videomind.files import atomic_path, copy_file, read_json, write_json
 
 VIDEO_PATCH, VIDEO_START, VIDEO_END = "<vid_patch>", "<vid_start>", "<vid_end>"
 BLANK = "▁"  # how the pieces write a space
@@ -148,21 +147,21 @@ def _special_names(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
 def _added(folder: Path, settings: dict[str, Any], backend: dict[str, Any]) -> dict[str, int]:
     """Tokens beyond the pieces, with their ids, from any of the places that they are kept in."""
     path = folder / "added_tokens.json"
-    found = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
-    found |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
-    return found | (read_json(path) if path.is_file() else {})
+    ids = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
+    ids |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
+    return ids | (read_json(path) if path.is_file() else {})
 
 
-def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, start_end: bool) -> VideoTokens:
+def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, has_start_end: bool) -> VideoTokens:
     """Append the tokens of a video that are not there yet: the patch, then start and end where wanted."""
-    tokens = [VIDEO_PATCH, *([VIDEO_START, VIDEO_END] if start_end else [])]
+    tokens = [VIDEO_PATCH, *([VIDEO_START, VIDEO_END] if has_start_end else [])]
     tokenizer.add_tokens(
         [AddedToken(token, normalized=False, special=True) for token in tokens], special_tokens=True
     )
     return VideoTokens.of(tokenizer)
 
 
-def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+def decode_pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
     """The text of tokens, without special ones.
 
     Bytes that are no text become one replacement character each, and keep their neighbours, as in
@@ -194,12 +193,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, source: 
 
     Args: source, the folder that it was read from.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if (source / "tokenizer.model").is_file():
-        if source.resolve() != folder.resolve():
-            shutil.copyfile(source / "tokenizer.model", folder / "tokenizer.model")
+        copy_file(source / "tokenizer.model", folder / "tokenizer.model")
     else:
-        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        with atomic_path(folder / "tokenizer.json") as temporary:
+            tokenizer.backend_tokenizer.save(str(temporary))
     names = {name: getattr(tokenizer, name) for name in _NAMES}
     pieces = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
     added = {token: number for token, number in tokenizer.get_added_vocab().items() if number >= pieces}

@@ -34,14 +34,19 @@ _ANSWER = f" {ASSISTANT}: "
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBlock:
-    """What `<video>` becomes. Attributes: num_tokens, N; start_end, whether two more tokens enclose it."""
+    """What `<video>` becomes.
+
+    Attributes:
+        num_tokens: N.
+        has_start_end: whether two more tokens enclose it.
+    """
 
     num_tokens: int
-    start_end: bool
+    has_start_end: bool
 
     def __str__(self) -> str:
         patches = VIDEO_PATCH * self.num_tokens
-        return f"{VIDEO_START}{patches}{VIDEO_END}" if self.start_end else patches
+        return f"{VIDEO_START}{patches}{VIDEO_END}" if self.has_start_end else patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +69,15 @@ def chat_prompt(question: str, block: VideoBlock, *, mode: str = CHAT_MODE) -> s
 
 
 def training_prompt(
-    turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, video_first: bool = False
+    turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, is_video_first: bool = False
 ) -> str:
     """The text of one sample.
 
-    Args: turns, of `from` (human or gpt) and `value`; block, of a sample with video; video_first, put the
+    Args: turns, of `from` (human or gpt) and `value`; block, of a sample with video; is_video_first, put the
     video of the first turn into a prefix of its own.
     Raises: BadSampleError when the speakers do not alternate.
     """
-    if block is not None and video_first and turns and VIDEO in turns[0]["value"]:
+    if block is not None and is_video_first and turns and VIDEO in turns[0]["value"]:
         text = turns[0]["value"].replace(VIDEO, "").strip()
         turns = [{**turns[0], "value": f"{VIDEO} {_speaker(turns[0])}: {text}"}, *turns[1:]]
     if turns and _speaker(turns[0]) == ASSISTANT:
@@ -120,11 +125,11 @@ def label(prompt: str, tokenizer: PreTrainedTokenizerFast, *, max_length: int) -
     encoded = tokenizer(prompt, return_offsets_mapping=True)
     ids = torch.tensor(encoded["input_ids"])
     starts = torch.tensor([start for start, _ in encoded["offset_mapping"]])
-    cut = len(ids) > max_length
-    ignored = _malformed(prompt, int(starts[max_length]) if cut else len(prompt))
+    is_cut = len(ids) > max_length
+    ignored = _malformed(prompt, int(starts[max_length]) if is_cut else len(prompt))
     ids, starts = ids[:max_length], starts[:max_length]
     labels = torch.full_like(ids, IGNORE_INDEX)
-    if not cut and tokenizer.pad_token_id in ids:
+    if not is_cut and tokenizer.pad_token_id in ids:
         ignored = ignored or f"{tokenizer.pad_token!r}, which pads, is within a text"
     if ignored:
         return Labelled(input_ids=ids, labels=labels, ignored=ignored)

@@ -1,13 +1,12 @@
 """Tokenizer, chat template and pixel settings of Qwen2-VL, and their files in the layout of 2024."""
 
 import json
-import shutil
 from pathlib import Path
 
 from transformers import Qwen2Tokenizer, Qwen2VLVideoProcessor
 
 from videomind.backbones.backbone import Backbone, Processor
-from videomind.files import read_json, write_json
+from videomind.files import atomic_path, copy_file, read_json, write_json
 from videomind.roles import SPECIAL_TOKENS
 
 _READ = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -72,10 +71,11 @@ def write_processor(processor: Processor, folder: Path) -> None:
     """Write the files in the layout of 2024, so that the original system reads them too."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
-        if (processor.source / name).is_file() and processor.source.resolve() != folder.resolve():
-            shutil.copyfile(processor.source / name, folder / name)
+        if (processor.source / name).is_file():
+            copy_file(processor.source / name, folder / name)
     tokenizer = processor.tokenizer
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    with atomic_path(folder / "tokenizer.json") as temporary:
+        tokenizer.backend_tokenizer.save(str(temporary))
     special = {name: _token_entry(name) for name in SPECIAL_TOKENS}
     write_json(folder / "added_tokens.json", tokenizer.get_added_vocab())
     write_json(

@@ -23,21 +23,22 @@ class QVHighlights(Source):
     eval_split = "valid"
     video_root = "qvhighlights/videos_3fps_480_noaudio"
     unit_s = 2.0
+    scorer = "qvhighlights"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         vid, windows = row["vid"], row.get("relevant_windows")
-        return self.moment(vid, row["query"], windows, duration=row["duration"], vid=vid, qid=row["qid"])
+        names = {"vid": vid, "qid": row["qid"]}  # what a submission knows a query by
+        return self.moment(vid, row["query"], windows, duration=row["duration"], meta=names)
 
 
 class QVHighlightsSingle(QVHighlights):
     """The queries of at most one window."""
 
     names = {"qvhighlights_single": Grounding}
+    scorer = "default"
     splits = {"train": QVHighlights.splits["train"]}
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         if len(row.get("relevant_windows") or ()) > 1:
             raise DroppedRow("more than one window")
-        return replace(super().parse(row, split), vid=None, qid=None)
+        return replace(super().parse(row, split), meta=None)

@@ -40,13 +40,13 @@ class TowerShape:
 def tower_config(name: str) -> CLIPVisionConfig:
     """The config of a tower. Args: name, folder or hub id. Raises: ValueError unless it is a CLIP."""
     try:
-        found, _ = PreTrainedConfig.get_config_dict(name)
+        fields, _ = PreTrainedConfig.get_config_dict(name)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"No vision tower {name!r} (--vision_tower), neither as a folder nor on the hub: {reason}"
         ) from None
-    if (kind := found.get("model_type")) not in CLIP_TYPES:
+    if (kind := fields.get("model_type")) not in CLIP_TYPES:
         raise ValueError(f"{name!r} is a model of type {kind!r}. Allowed: {', '.join(CLIP_TYPES)}.")
     return CLIPVisionConfig.from_pretrained(name)
 
@@ -109,14 +109,14 @@ class ClipTower:
 
         Returns: (T, P, C) float32, on the tower's device.
         """
-        found = []
+        parts = []
         for part in frames.permute(0, 3, 1, 2).split(self._batch):
             pixels = self._processor(
                 part.to(self._model.device), do_resize=False, do_center_crop=False, return_tensors="pt"
             )["pixel_values"]
             states = self._model(pixels.to(self._model.dtype)).last_hidden_state  # (T, 1 + P, C)
-            found.append(states[:, 1:].float())
-        return torch.cat(found)
+            parts.append(states[:, 1:].float())
+        return torch.cat(parts)
 
     def features(self, frames: Tensor) -> np.ndarray:
         """A video's features. Args: frames, uint8 (T, S, S, 3) RGB. Returns: (100 + P, C) float32."""

@@ -8,7 +8,6 @@ again what failed. Threads decode ahead of the tower.
 
 import argparse
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -22,9 +21,10 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from videomind.cores import usable_cores
 from videomind.device import default_dtype, detect, prepare_process, torch_device
 from videomind.files import write_json
-from videomind.logger import rank, run_reporting, setup_logging, world_size
+from videomind.logger import rank, run_command, world_size
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import CLIP, CLIP_336
@@ -59,7 +59,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedVideo:
     """A video that has no features, and why; a row of the report."""
 
     video: str
@@ -96,7 +96,9 @@ def output_names(videos: Sequence[Path]) -> dict[Path, str]:
     return {v: v.stem if shared[v.name.split(".")[0]] > 1 else v.name.split(".")[0] for v in videos}
 
 
-def plan(videos: Sequence[Path], folder: Path, extension: str) -> tuple[list[Job], list[Failure]]:
+def assign_outputs(
+    videos: Sequence[Path], folder: Path, extension: str
+) -> tuple[list[Job], list[FailedVideo]]:
     """Where each video's features go, and the videos that cannot have a file of their own."""
     names = output_names(videos)
     taken = Counter(names.values())
@@ -105,7 +107,7 @@ def plan(videos: Sequence[Path], folder: Path, extension: str) -> tuple[list[Job
                     len(dotted), _some(dotted))  # fmt: skip
     jobs = [Job(video=v, output=folder / f"{n}{extension}") for v, n in names.items() if taken[n] == 1]
     clashes = [
-        Failure(video=str(v), reason=f"{taken[n]} videos would have their features in {n}{extension}")
+        FailedVideo(video=str(v), reason=f"{taken[n]} videos would have their features in {n}{extension}")
         for v, n in names.items()
         if taken[n] > 1
     ]
@@ -120,13 +122,13 @@ def is_done(job: Job, shape: tuple[int, int]) -> bool:
     if not job.output.is_file():
         return False
     try:
-        found = read_features(job.output).shape
+        stored = read_features(job.output).shape
     except ValueError as error:
         log.warning("%s. It is made anew.", error)
         return False
-    if found != shape:
+    if stored != shape:
         raise ValueError(
-            f"{job.output} holds features {found}, this tower gives {shape}. Choose another "
+            f"{job.output} holds features {stored}, this tower gives {shape}. Choose another "
             "--clip_feat_path, or delete it."
         )
     return True
@@ -147,14 +149,14 @@ def _gather(value: list) -> list[list]:
     """The lists of all processes."""
     if not dist.is_initialized():
         return [value]
-    found = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
+    lists = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, value)
+    return lists
 
 
 def extract(
     jobs: Sequence[Job], load: Callable[[], ClipTower], *, size: int, num_workers: int
-) -> list[Failure]:
+) -> list[FailedVideo]:
     """Make the features of this process's share of the jobs.
 
     Args: load, gives the tower; it is called when the first video is decoded. size, pixels of its input.
@@ -178,7 +180,7 @@ def extract(
         for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
             if isinstance(outcome, Exception):
                 video = str(jobs[index].video)
-                failures.append(Failure(video=video, reason=str(outcome).removeprefix(f"{video}: ")))
+                failures.append(FailedVideo(video=video, reason=str(outcome).removeprefix(f"{video}: ")))
                 tell(failures[-1])
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
@@ -186,7 +188,7 @@ def extract(
     return failures
 
 
-def tell(failure: Failure) -> None:
+def tell(failure: FailedVideo) -> None:
     """Say that a video failed: the documented line, and the reason in the log."""
     with tqdm.external_write_mode():
         sys.stdout.write(f"Can't process {failure.video}\n")
@@ -211,13 +213,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ...")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"),
                         help="of the tower; auto: float16, on a CPU float32")  # fmt: skip
-    threads = min(8, os.cpu_count() or 1)
+    threads = min(8, usable_cores())
     parser.add_argument("--num_workers", type=int, default=threads, help="threads that decode ahead")
     return parser
 
 
 def choose_tower(args: argparse.Namespace) -> str:
-    """The tower's name: what is given, else LLaVA's, else that of LLaVA 1.1."""
+    """The tower's name: `--vision_tower`, else LLaVA's, else that of LLaVA 1.1."""
     if args.vision_tower and args.llava:
         log.info("--vision_tower %s decides, not --llava %s", args.vision_tower, args.llava)
     return args.vision_tower or TOWERS[args.llava or DEFAULT_LLAVA]
@@ -235,7 +237,7 @@ def run(args: argparse.Namespace) -> None:
     device, name, folder = torch_device(args.device), choose_tower(args), Path(args.clip_feat_path)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
     shape = TowerShape.of(tower_config(name))
-    jobs, clashes = plan(find_videos(Path(args.video_dir_path)), folder, f".{args.format}")
+    jobs, clashes = assign_outputs(find_videos(Path(args.video_dir_path)), folder, f".{args.format}")
     pending = pending_jobs(jobs, shape.features, num_workers=args.num_workers)
     log.info("%s: %d of %d videos have their features", folder, len(jobs) - len(pending), len(jobs))
 
@@ -248,10 +250,10 @@ def run(args: argparse.Namespace) -> None:
     if rank() == 0:
         for clash in clashes:
             tell(clash)
-        finish(folder, made=len(pending) - len(failures), failures=failures + clashes)
+        report_run(folder, made=len(pending) - len(failures), failures=failures + clashes)
 
 
-def finish(folder: Path, *, made: int, failures: Sequence[Failure]) -> None:
+def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> None:
     """Write the report of what failed and say how the run went. Args: made, files that it wrote."""
     report = folder / REPORT
     if failures or report.is_file():
@@ -265,9 +267,7 @@ def finish(folder: Path, *, made: int, failures: Sequence[Failure]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ from videomind.video.readers import open_reader
 MAX_FRAMES = 100  # of a video; also the temporal rows of its features
 
 
-def frame_indices(total: int, wanted: int) -> list[int]:
-    """Numbers of the frames in the middle of `wanted` equal parts of a video.
+def frame_indices(total: int, count: int) -> list[int]:
+    """Numbers of the frames in the middle of `count` equal parts of a video.
 
     Of a short video not simply all frames are taken: one repeats and the last is left out. Published
     projectors were trained on that.
 
-    Args: total, frames of the video; wanted, how many to take (more than there are: some repeat).
+    Args: total, frames of the video; count, how many to take (more than there are: some repeat).
     Raises: ValueError for less than one frame.
     """
-    if min(total, wanted) < 1:
-        raise ValueError(f"Cannot take {wanted} of {total} frames: both must be at least 1")
-    part = (total - 1) / wanted
-    ends = [round(part * i) for i in range(wanted + 1)]  # halves go to the even number
+    if min(total, count) < 1:
+        raise ValueError(f"Cannot take {count} of {total} frames: both must be at least 1")
+    part = (total - 1) / count
+    ends = [round(part * i) for i in range(count + 1)]  # halves go to the even number
     return [(start + end) // 2 for start, end in zip(ends, ends[1:], strict=False)]
 
 

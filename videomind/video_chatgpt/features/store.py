@@ -92,8 +92,8 @@ def find_features(folder: str | Path, name: str) -> Path:
     if exact.suffix in FEATURE_EXTENSIONS:
         names.insert(0, name)
     candidates = [folder / name for name in names]
-    if found := next((path for path in candidates if path.is_file()), None):
-        return found
+    if existing := next((path for path in candidates if path.is_file()), None):
+        return existing
     if not folder.is_dir():
         raise ValueError(f"No folder of features {folder}")
     raise ValueError(f"No features of {name!r} in {folder}{_hint(folder, name)}")

@@ -31,23 +31,23 @@ class Criterion:
     """One thing that answers are judged by.
 
     Attributes: name; task, what the judge is to look at; fields, what it sees and what rows call that;
-    verdict, whether it also says if the answer is right.
+    has_verdict, whether it also says if the answer is right.
     """
 
     name: str
     task: str
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _ONE)
-    verdict: bool = False
+    has_verdict: bool = False
 
     def prompt(self, fields: Mapping[str, str]) -> str:
         """What the judge is asked. Args: fields, of one prediction."""
-        given = "\n".join(f"{_LABELS[name]}: {text}" for name, text in fields.items())
-        wanted = "'pred': 'yes' or 'no', whether the given answer is right, and " if self.verdict else ""
-        example = "{'pred': 'yes', 'score': 4}" if self.verdict else "{'score': 4}"
+        shown = "\n".join(f"{_LABELS[name]}: {text}" for name, text in fields.items())
+        verdict = "'pred': 'yes' or 'no', whether the given answer is right, and " if self.has_verdict else ""
+        example = "{'pred': 'yes', 'score': 4}" if self.has_verdict else "{'score': 4}"
         return (
-            f"You grade answers to questions about a video. {self.task}\n\n{given}\n\n"
-            f"Reply with a Python dictionary and nothing else. It holds {wanted}'score': a whole number from "
-            f"0 (worst) to 5 (best). For example: {example}"
+            f"You grade answers to questions about a video. {self.task}\n\n{shown}\n\n"
+            f"Reply with a Python dictionary and nothing else. It holds {verdict}'score': a whole number "
+            f"from 0 (worst) to 5 (best). For example: {example}"
         )
 
 
@@ -84,14 +84,14 @@ CRITERIA = {
             name="zero_shot_qa",
             task="Decide whether the given answer means the same as the correct one; synonyms and "
             "paraphrases are right. Then grade how well it matches.",
-            verdict=True,
+            has_verdict=True,
         ),
     )
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class AnsweredRow:
     """An answer to be judged. Attributes: key, its name in the results; fields, what the judge sees."""
 
     key: str
@@ -99,7 +99,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class Unscored:
     """A prediction without a score. Attributes: key; reason; reply, the judge's last one if there is one."""
 
     key: str
@@ -107,7 +107,7 @@ class Failure:
     reply: str | None = None
 
 
-def read_predictions(path: str | Path, criterion: Criterion) -> tuple[list[Prediction], list[Failure]]:
+def read_answered_rows(path: str | Path, criterion: Criterion) -> tuple[list[AnsweredRow], list[Unscored]]:
     """The rows of a prediction file, and those that inference recorded an error for.
 
     The n-th row of a video has the key `<name>_<n>`, n from 0.
@@ -123,10 +123,10 @@ def read_predictions(path: str | Path, criterion: Criterion) -> tuple[list[Predi
         key = f"{name}_{seen[name]}"
         seen[name] += 1
         if "error" in row:
-            failures.append(Failure(key=key, reason=f"no prediction: {row['error']}"))
+            failures.append(Unscored(key=key, reason=f"no prediction: {row['error']}"))
             continue
         fields = {short: _value(row, names, origin, (str,)) for short, names in criterion.fields.items()}
-        predictions.append(Prediction(key=key, fields=fields))
+        predictions.append(AnsweredRow(key=key, fields=fields))
     if not predictions and not failures:
         raise ValueError(f"{path} holds no prediction")
     return predictions, failures

@@ -21,9 +21,15 @@ from tqdm import tqdm
 
 from videomind.endpoint import KEY_VARIABLE, Endpoint, EndpointError
 from videomind.files import write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 from videomind.roles import nearest
-from videomind.video_chatgpt.judge.criteria import CRITERIA, Criterion, Failure, Prediction, read_predictions
+from videomind.video_chatgpt.judge.criteria import (
+    CRITERIA,
+    AnsweredRow,
+    Criterion,
+    Unscored,
+    read_answered_rows,
+)
 from videomind.video_chatgpt.judge.judges import LOCAL_JUDGES, Judge, endpoint_judge
 from videomind.video_chatgpt.judge.replies import Judged, ReplyError, ReplyFolder, parse_reply, summarize
 
@@ -36,7 +42,7 @@ PAUSE_S = 2.0  # before the second attempt at an endpoint that does not answer, 
 TRIALS = 3  # questions that may go unanswered before an endpoint counts as wrong
 
 
-def ask(judge: Judge, criterion: Criterion, prediction: Prediction) -> Judged:
+def ask(judge: Judge, criterion: Criterion, prediction: AnsweredRow) -> Judged:
     """Ask for one reply, at most three times. Raises: ReplyError or EndpointError, of the last attempt."""
     attempt = 1
     while True:
@@ -52,13 +58,13 @@ def ask(judge: Judge, criterion: Criterion, prediction: Prediction) -> Judged:
 
 
 def collect(
-    predictions: Sequence[Prediction],
+    predictions: Sequence[AnsweredRow],
     judge: Judge,
     criterion: Criterion,
     folder: ReplyFolder,
     *,
     num_tasks: int,
-) -> tuple[list[Judged], list[Failure]]:
+) -> tuple[list[Judged], list[Unscored]]:
     """Judge what has no reply yet, and store each reply at once.
 
     Args: num_tasks, how many are asked for at a time.
@@ -67,34 +73,34 @@ def collect(
     is wrong.
     """
     stored = [folder.read(prediction) for prediction in predictions]
-    found = {judged.prediction.key: judged for judged in stored if judged is not None}
-    pending = [prediction for prediction in predictions if prediction.key not in found]
-    log.info("%d of %d predictions have a reply", len(found), len(predictions))
+    replied = {judged.prediction.key: judged for judged in stored if judged is not None}
+    pending = [prediction for prediction in predictions if prediction.key not in replied]
+    log.info("%d of %d predictions have a reply", len(replied), len(predictions))
     failures = []
-    trials = 0 if found else TRIALS
+    trials = 0 if replied else TRIALS
     outcomes = _ask_all(pending, judge, criterion, num_tasks=num_tasks, trials=trials)
     for prediction, outcome in tqdm(outcomes, total=len(pending), desc=criterion.name):
         if isinstance(outcome, Judged):
             folder.write(outcome)
-            found[prediction.key] = outcome
+            replied[prediction.key] = outcome
         else:
             failures.append(
-                Failure(key=prediction.key, reason=str(outcome), reply=getattr(outcome, "reply", None))
+                Unscored(key=prediction.key, reason=str(outcome), reply=getattr(outcome, "reply", None))
             )
             log.warning("%s has no score: %s", prediction.key, outcome)
-    return [found[p.key] for p in predictions if p.key in found], failures
+    return [replied[p.key] for p in predictions if p.key in replied], failures
 
 
 def _ask_all(
-    pending: Sequence[Prediction], judge: Judge, criterion: Criterion, *, num_tasks: int, trials: int
-) -> Iterator[tuple[Prediction, Judged | ReplyError | EndpointError]]:
+    pending: Sequence[AnsweredRow], judge: Judge, criterion: Criterion, *, num_tasks: int, trials: int
+) -> Iterator[tuple[AnsweredRow, Judged | ReplyError | EndpointError]]:
     """Each prediction with its outcome, as they come.
 
     Args: trials, how many are asked for one by one first. Raises: EndpointError when none of these is
     answered.
     """
 
-    def outcome(prediction: Prediction) -> Judged | ReplyError | EndpointError:
+    def outcome(prediction: AnsweredRow) -> Judged | ReplyError | EndpointError:
         try:
             return ask(judge, criterion, prediction)
         except (ReplyError, EndpointError) as error:
@@ -102,11 +108,11 @@ def _ask_all(
 
     unanswered = 0
     for prediction in pending[:trials]:
-        found = outcome(prediction)
-        unanswered += isinstance(found, EndpointError)
+        first = outcome(prediction)
+        unanswered += isinstance(first, EndpointError)
         if unanswered == trials:
-            raise found  # nobody waits hours for a wrong key
-        yield prediction, found
+            raise first  # nobody waits hours for a wrong key
+        yield prediction, first
     pool = ThreadPoolExecutor(num_tasks)
     try:
         asked = {pool.submit(outcome, prediction): prediction for prediction in pending[trials:]}
@@ -150,7 +156,7 @@ def run(args: argparse.Namespace) -> None:
     if args.num_tasks < 1:
         raise ValueError(f"--num_tasks must be at least 1, not {args.num_tasks}")
     criterion = CRITERIA[args.criterion]
-    predictions, unpredicted = read_predictions(args.pred_path, criterion)
+    predictions, unpredicted = read_answered_rows(args.pred_path, criterion)
     name, judge = choose_judge(args)
     folder = ReplyFolder(args.output_dir, criterion, name)
     judged, failed = collect(predictions, judge, criterion, folder, num_tasks=args.num_tasks)
@@ -171,9 +177,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

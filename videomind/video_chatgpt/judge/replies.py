@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.files import read_json, write_json, write_text
-from videomind.video_chatgpt.judge.criteria import Criterion, Failure, Prediction
+from videomind.video_chatgpt.judge.criteria import AnsweredRow, Criterion, Unscored
 from videomind.video_chatgpt.judge.judges import MAX_SCORE
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ReplyError(ValueError):
 class Judged:
     """A prediction with the judge's reply."""
 
-    prediction: Prediction
+    prediction: AnsweredRow
     reply: dict[str, Any]
 
     @property
@@ -54,7 +54,7 @@ class Summary:
     yes: int | None
     no: int | None
     accuracy: float | None
-    failed: list[Failure]
+    failed: list[Unscored]
 
     def lines(self) -> list[str]:
         """What the command prints."""
@@ -89,7 +89,7 @@ def parse_reply(text: str, criterion: Criterion) -> dict[str, Any]:
         raise ReplyError("no number as 'score'", text) from None
     if isinstance(reply["score"], bool) or not (math.isfinite(score) and 0 <= score <= MAX_SCORE):
         raise ReplyError(f"a 'score' that is not within 0 and {MAX_SCORE}", text)
-    if criterion.verdict and not isinstance(reply.get("pred"), str):
+    if criterion.has_verdict and not isinstance(reply.get("pred"), str):
         raise ReplyError("no text as 'pred'", text)
     return reply
 
@@ -99,11 +99,11 @@ def verdict(reply: dict[str, Any]) -> str | None:
     return next((word for word in ("yes", "no") if word in reply["pred"].lower()), None)
 
 
-def summarize(judged: Sequence[Judged], failed: Sequence[Failure], criterion: Criterion) -> Summary:
+def summarize(judged: Sequence[Judged], failed: Sequence[Unscored], criterion: Criterion) -> Summary:
     """Means over the replies; scores count without their fraction."""
     scores = [int(float(item.reply["score"])) for item in judged]
     yes = no = accuracy = None
-    if criterion.verdict:
+    if criterion.has_verdict:
         verdicts = [verdict(item.reply) for item in judged]
         yes, no = verdicts.count("yes"), verdicts.count("no")
         accuracy = yes / (yes + no) if yes + no else None
@@ -129,19 +129,19 @@ class ReplyFolder:
         settings = {"criterion": criterion.name, "judge": judge}
         # Beside the folder, which holds replies only.
         path = self.folder.with_name(f"{self.folder.name}.settings.json")
-        used = path.is_file() and any(self.folder.glob("*.json"))
-        if used and (found := read_json(path)) != settings:
+        is_used = path.is_file() and any(self.folder.glob("*.json"))
+        if is_used and (stored := read_json(path)) != settings:
             raise ValueError(
-                f"{self.folder} holds replies for {found}, not {settings}. Choose another --output_dir, or "
+                f"{self.folder} holds replies for {stored}, not {settings}. Choose another --output_dir, or "
                 f"delete it and {path.name}."
             )
         write_json(path, settings)
 
-    def path(self, prediction: Prediction) -> Path:
+    def path(self, prediction: AnsweredRow) -> Path:
         """Where a prediction's reply is."""
         return self.folder / f"{prediction.key.replace('/', '%2F')}.json"
 
-    def read(self, prediction: Prediction) -> Judged | None:
+    def read(self, prediction: AnsweredRow) -> Judged | None:
         """The stored reply; None when there is none, or only one to another question or answer."""
         path = self.path(prediction)
         if not path.is_file():

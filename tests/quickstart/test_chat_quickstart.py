@@ -75,4 +75,4 @@ def test_its_checkpoint_answers(done, capsys):
 
 def test_an_unknown_argument_is_refused():
     run = subprocess.run(["bash", SCRIPT, "--fersh"], env=environment(), capture_output=True, text=True)
-    assert run.returncode == 2 and "Usage: bash scripts/quickstart.sh video_chatgpt [--fresh]" in run.stderr
+    assert run.returncode == 2 and "usage: bash scripts/quickstart.sh [video_chatgpt] [--fresh]" in run.stderr

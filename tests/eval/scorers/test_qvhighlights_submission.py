@@ -1,0 +1,88 @@
+"""The submission of QVHighlights: every query once, whatever the chain found for it."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+
+from videomind.agent.chain import Candidate, Plan, Result, even_windows
+from videomind.dataset.schema import Annotation
+from videomind.eval.qvhighlights import evaluate_qvhighlights
+from videomind.eval.scorers.qvhighlights import QVHighlightsScorer, submission_row
+from videomind.prediction import Prediction
+
+DURATION = 24.0
+ANNO = Annotation(
+    source="qvhighlights", query="x", duration=DURATION, span=[[0, 8]], meta={"vid": "v", "qid": 3}
+)
+
+
+def predicted(*, has_plan: bool, found: bool | None, has_verifier: bool, error: bool) -> Prediction:
+    """What each kind of chain makes of a query."""
+    if error:
+        return Prediction(annotation=ANNO.to_dict(), error="broken", grounder_success=False)
+    result = Result(duration=DURATION)
+    if has_plan:
+        result.plan = Plan(response="[]", grounds=found is not None)
+    if found is not None:
+        result.grounder_response, result.grounded = "said", found
+        spans = [[0, 8], [8, 16]] if found else even_windows(DURATION) if has_verifier else [[0, DURATION]]
+        scores = [0.75, 0.25] if found else [0] * len(spans)
+        result.proposed = [
+            Candidate(span=s, score=c, verdict=0.5) for s, c in zip(spans, scores, strict=True)
+        ]
+        result.candidates = result.proposed
+        if has_verifier:
+            result.ranks = list(range(len(spans)))[::-1]
+            result.candidates = result.proposed[::-1]
+    return result.prediction(ANNO)
+
+
+CHAINS = [
+    dict(zip(("has_plan", "found", "has_verifier", "error"), chain, strict=True))
+    for chain in itertools.product((True, False), (True, False, None), (True, False), (True, False))
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=str)
+def test_every_chain_gives_a_row_that_the_official_metrics_read(chain):
+    prediction = predicted(**chain)
+    read_again = Prediction.from_json(json.loads(json.dumps(prediction.to_json())))
+    row = submission_row(read_again)
+    assert row == submission_row(prediction)
+    assert (row["vid"], row["qid"]) == ("v", 3)
+    windows = row["pred_relevant_windows"]
+    assert windows and all(len(window) == 3 for window in windows)
+    scores = evaluate_qvhighlights([row], [{"qid": 3, "relevant_windows": [[0, 8]]}])
+    assert scores.missing == ()
+    if chain["error"]:
+        assert scores.metrics["full"]["MR-mIoU"] == 0
+    elif chain["found"] is None:
+        assert windows == [[0, DURATION, 1.0]]
+    elif chain["found"]:
+        expected = [[0, 8, 0.75], [8, 16, 0.25]]
+        assert windows == (expected[::-1] if chain["has_verifier"] else expected)
+    else:
+        assert [window[:2] for window in windows] == prediction.pred
+        assert {window[2] for window in windows} == {1.0}
+
+
+def test_a_row_that_is_no_query_of_it_is_named():
+    strange = replace(predicted(**CHAINS[-1]), annotation={"query": "x", "vid": "v"})
+    with pytest.raises(ValueError, match="A record of 'x' has no 'qid'"):
+        submission_row(strange)
+    with pytest.raises(ValueError, match="qid 3: 1 windows have 0 scores"):
+        submission_row(Prediction(annotation=ANNO.to_dict(), pred=[[0, 1]]))
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("valid", "hl_val_submission"),
+        ("test", "hl_test_submission"),
+        (None, "hl_submission"),
+    ],
+)
+def test_the_servers_name_of_the_file(split, name):
+    assert QVHighlightsScorer().submission([predicted(**CHAINS[0])], split).file_name == f"{name}.jsonl"

@@ -1,0 +1,126 @@
+"""Prediction files: the records of a run, and the runs below a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from videomind.files import read_json, read_json_lines
+from videomind.prediction import SPLIT_FILE, PredictedSplit, Prediction, read_predictions
+from videomind.runs.workers import RESULT, SETTINGS
+
+SUFFIXES = (".json", ".jsonl")
+CHUNK_PREFIX = "output"  # of the files that inference writes
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Rows read from files.
+
+    Attributes:
+        rows: JSON objects.
+        places: where each stands, for messages.
+        files: which were read.
+    """
+
+    rows: list[dict]
+    places: list[str]
+    files: list[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The predictions of one run.
+
+    Attributes:
+        path: the file or folder that was asked for.
+        predictions: in the order of the files.
+        places: where each stands, for messages.
+        files: which were read.
+        split: what was predicted, None where no file says it.
+    """
+
+    path: Path
+    predictions: list[Prediction]
+    places: list[str]
+    files: list[Path]
+    split: PredictedSplit | None
+
+    @property
+    def folder(self) -> Path:
+        """Where what is found out about the run is written."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+
+def read_records(path: Path, *, report_name: str = METRICS) -> Records:
+    """Read prediction records or annotations.
+
+    Args:
+        path: a .json or .jsonl file, or a folder of them.
+        report_name: a file in the folder to ignore.
+
+    Raises:
+        ValueError: there is none, or it holds something else; names file and line.
+    """
+    rows, places = [], []
+    files = _prediction_files(path, report_name)
+    for file in files:
+        placed = _read_lines(file) if file.suffix == ".jsonl" else _read_list(file)
+        for place, row in placed:
+            if not isinstance(row, dict):
+                raise ValueError(f"{place}: a JSON {type(row).__name__}, expected a record ({{...}})")
+            places.append(place)
+            rows.append(row)
+    return Records(rows=rows, places=places, files=files)
+
+
+def read_run(path: Path, *, report_name: str = METRICS) -> Run:
+    """Read the predictions of a run.
+
+    Args:
+        path: a .json or .jsonl file, or a folder with the chunks of a run.
+        report_name: a file in the folder to ignore.
+
+    Raises:
+        ValueError: there are none, or a record has another form; names file and line.
+    """
+    records = read_records(path, report_name=report_name)
+    predictions = read_predictions(zip(records.places, records.rows, strict=True))
+    split = PredictedSplit.read(path if path.is_dir() else path.parent)
+    return Run(path=path, predictions=predictions, places=records.places, files=records.files, split=split)
+
+
+def find_runs(path: Path) -> list[Run]:
+    """Read all runs below a folder, or the one of a file.
+
+    Raises:
+        ValueError: there are none.
+    """
+    files = [path] if path.is_file() else sorted(path.glob(f"**/{RESULT}"))
+    if not files:
+        raise ValueError(f"No predictions ({RESULT}) below {path}")
+    return [read_run(file) for file in files]
+
+
+def _read_lines(path: Path) -> list[tuple[str, object]]:
+    return [(f"{path}:{number}", row) for number, row in read_json_lines(path)]
+
+
+def _read_list(path: Path) -> list[tuple[str, object]]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: holds a JSON {type(rows).__name__}, expected a list of records")
+    return [(f"{path}, record {i}", row) for i, row in enumerate(rows)]
+
+
+def _prediction_files(path: Path, report_name: str) -> list[Path]:
+    """The file itself, or a folder's chunks (else all its JSON files but those about the run), sorted."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such file or folder")
+    others = {report_name, METRICS, SPLIT_FILE, SETTINGS}
+    files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES and f.name not in others)
+    files = [f for f in files if f.name.startswith(CHUNK_PREFIX)] or files
+    if not files:
+        raise ValueError(f"{path}: no prediction file in this folder (looked for {', '.join(SUFFIXES)})")
+    return files

@@ -1,0 +1,1 @@
+"""One scorer per file; `videomind.eval.scorer` finds them by their names."""

@@ -1,0 +1,1 @@
+"""The main job on an embedded default: rendered videos, tiny models, the commands of a real run."""

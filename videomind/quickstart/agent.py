@@ -1,0 +1,256 @@
+"""The agent's quickstart: grounder, verifier and planner on a tiny Qwen2-VL, alone and as a chain."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from videomind.quickstart.settings import SCRIPTS, Place
+from videomind.quickstart.steps import Command, Step
+
+WARMING = """\
+A real run starts from a pretrained Qwen2-VL. The tiny one knows nothing, so all its parameters first learn
+to see colours and read queries (and to answer questions, for the chain), with the language loss alone, on the
+training videos and phrasings. Test videos, phrasings and answers never enter."""
+# Sizes for this model on two CPU cores. Everything else is what the recipes do for a real run.
+BUDGET = ("--min_tokens_per_frame", "4", "--max_tokens_per_frame", "6")
+TRAINING = (
+    *("--lora_r", "32", "--lora_alpha", "32", "--lora_dropout", "0"),
+    *("--learning_rate", "2e-3", "--head_lr", "1e-3", "--warmup_steps", "0.05", "--loss_sal_weight", "1"),
+    *("--gradient_checkpointing", "False", "--dataloader_num_workers", "0"),
+    *("--save_steps", "50", "--logging_steps", "10", *BUDGET),
+)
+GLOBAL_BATCH = 8
+GROUNDING = ("--datasets", "charades_sta,qvhighlights")
+QUESTION_VIDEOS = ("--num_question_train", "80", "--num_question_test", "20")
+CHAINS = {
+    "whole_video": (),
+    "grounder": ("gnd",),
+    "verifier": ("gnd", "ver"),
+    "planner": ("gnd", "ver", "pla"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Optimizer steps of each training."""
+
+    grounder: int = 260
+    verifier: int = 200
+    planner: int = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentQuickstart:
+    """The steps of the agent's quickstart.
+
+    Attributes:
+        place: where it runs.
+        lengths: of its trainings.
+        has_chain: whether the other roles and the chain follow the grounder.
+        deepspeed: stage of the trainings, or none.
+    """
+
+    place: Place
+    lengths: Lengths
+    has_chain: bool
+    deepspeed: str
+
+    def steps(self) -> list[Step]:
+        """All steps in their order."""
+        chain = [*self._other_roles(), *self._chains()] if self.has_chain else []
+        return [*self._start(), *self._grounder(), *chain]
+
+    def _at(self, name: str) -> Path:
+        return self.place.folder / name
+
+    def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
+        environment = {**self.place.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
+        return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=environment)
+
+    def _start(self) -> Iterator[Step]:
+        data, base, warm = self._at("data"), self._at("base"), self._at("base_warm")
+        questions = QUESTION_VIDEOS if self.has_chain else ()
+        sizes = ("--num_train", "200", "--num_valid", "40", "--num_test", "40")
+        yield Step(
+            name="data",
+            title=f"Rendering videos with known moments -> {data}",
+            makes=(data,),
+            commands=(self._command("videomind", "synthetic", "data", data, *sizes, *questions),),
+        )
+        yield Step(
+            name="base",
+            title=f"Tiny Qwen2-VL with random weights -> {base}",
+            makes=(base,),
+            commands=(self._command("videomind", "synthetic", "base", base),),
+        )
+        yield Step(
+            name="warmup",
+            title=f"Warming the tiny base up -> {warm}",
+            note=WARMING,
+            needs=("data", "base"),
+            makes=(warm,),
+            commands=(self._command("videomind", "synthetic", "warmup", base, data, warm),),
+        )
+
+    def _grounder(self) -> Iterator[Step]:
+        untrained, trained = self._at("untrained"), self._at("grounder")
+        argv = self._training("grounder", untrained, *GROUNDING, "--num_train_epochs", "0")
+        yield Step(
+            name="untrained",
+            title="Before: the same model untrained",
+            needs=("warmup",),
+            makes=(untrained / "finished",),
+            commands=(self._command(*argv, log=self._at("untrained.log")),),
+        )
+        yield self._evaluation(
+            "before", untrained, needs="untrained", title="Before: held-out videos and phrasings"
+        )
+        yield self._role("grounder", self.lengths.grounder, *GROUNDING)
+        yield self._evaluation("after", trained, needs="grounder", title="After")
+        runs = [
+            f"{label}={self._at(name)}" for label, name in (("untrained", "before"), ("trained", "after"))
+        ]
+        results, picture = self._at("results.json"), self._at("picture.png")
+        yield Step(
+            name="results",
+            title="Results on held-out videos and phrasings",
+            needs=("before", "after"),
+            makes=(results, picture),
+            commands=(
+                self._command(
+                    "videomind", "compare", *runs, "--out", results, output=self._at("results.txt")
+                ),
+                self._command("videomind", "picture", picture, *runs),
+            ),
+        )
+
+    def _training(self, role: str, out: Path, *arguments: str) -> Sequence[str]:
+        start = (
+            "--config",
+            "common",
+            "--model_name_or_path",
+            self._at("base_warm"),
+            "--data_root",
+            self._at("data"),
+        )
+        return (
+            "videomind",
+            "launch",
+            "train",
+            *start,
+            *TRAINING,
+            "--role",
+            role,
+            "--output_dir",
+            out,
+            *arguments,
+        )
+
+    def _role(
+        self, role: str, length: int, *arguments: str | Path, needs: Sequence[str] = ("warmup",)
+    ) -> Step:
+        out = self._at(role)
+        argv = self._training(role, out, *arguments, "--max_steps", str(length))
+        return Step(
+            name=role,
+            title=f"Training the {role} -> {out} (log: {out / 'train.log'})",
+            needs=tuple(needs),
+            makes=(out / "finished",),
+            commands=(self._command(*argv),),
+        )
+
+    def _evaluation(self, name: str, model: Path, *, needs: str, title: str) -> Step:
+        """Both data sets, on videos and phrasings that training never saw."""
+        out, data = self._at(name), self._at("data")
+        common = ("--data_root", data, "--max_new_tokens", "16", *BUDGET)
+        infer = ("videomind", "launch", "infer", "--dataset", "charades_sta", "--model_gnd_path", model)
+        official = (
+            "env",
+            "SPLITS=valid",
+            f"DATA_ROOT={data}",
+            "bash",
+            SCRIPTS / "evaluation/eval_qvhighlights.sh",
+        )
+        return Step(
+            name=name,
+            title=title,
+            needs=(needs, "data"),
+            makes=(out / "charades_sta/output.jsonl", out / "qvhighlights/valid/metrics.log"),
+            commands=(
+                self._command(*infer, "--pred_path", out / "charades_sta", *common),
+                self._command(
+                    *(*official, model, out / "qvhighlights", *common),
+                    output=out / "qvhighlights_official.txt",
+                ),
+            ),
+        )
+
+    def _other_roles(self) -> Iterator[Step]:
+        data, verifying, planning = self._at("data"), self._at("verifying.json"), self._at("planning.jsonl")
+        make = ("env", f"DATA_ROOT={data}", "bash", SCRIPTS / "data/make_verifying.sh", self._at("grounder"))
+        yield Step(
+            name="verifying",
+            title=f"Candidates of the grounder on its training videos -> {verifying}",
+            needs=("grounder", "data"),
+            makes=(verifying,),
+            commands=(self._command(*make, "charades_sta", verifying, "--max_new_tokens", "16", *BUDGET),),
+        )
+        yield self._role(
+            "verifier", self.lengths.verifier, "--datasets", verifying, needs=("warmup", "verifying")
+        )
+        plan = ("videomind", "data", "make-planning", "nextqa", "charades_sta:0.5", "--data_root", data)
+        yield Step(
+            name="planning",
+            title=f"How questions are to be answered -> {planning}",
+            needs=("data",),
+            makes=(planning,),
+            commands=(self._command(*plan, "--out", planning),),
+        )
+        yield self._role(
+            "planner", self.lengths.planner, "--datasets", planning, needs=("warmup", "planning")
+        )
+
+    def _chains(self) -> Iterator[Step]:
+        agent, answers = self._at("agent"), self._at("answers.json")
+        roles = ("grounder", "verifier", "planner")
+        yield Step(
+            name="agent",
+            title=f"The roles as one agent -> {agent}",
+            needs=roles,
+            makes=(agent,),
+            commands=(self._command("videomind", "combine", agent, *(f"{r}={self._at(r)}" for r in roles)),),
+        )
+        yield from (self._answers(name, parts) for name, parts in CHAINS.items())
+        labels = ("whole video", "grounder", "+ verifier", "+ planner")
+        runs = [f"{label}={self._at(f'chain_{name}')}" for label, name in zip(labels, CHAINS, strict=True)]
+        compare = ("videomind", "compare", "--questions", "--out", answers, *runs)
+        yield Step(
+            name="answers",
+            title="Questions about held-out videos",
+            needs=tuple(f"chain_{name}" for name in CHAINS),
+            makes=(answers,),
+            commands=(self._command(*compare, output=self._at("answers.txt")),),
+        )
+
+    def _answers(self, name: str, parts: Sequence[str]) -> Step:
+        """The test questions, by a chain of some roles."""
+        out = self._at(f"chain_{name}")
+        argv = ["videomind", "launch", "infer", "--dataset", "nextgqa", "--split", "test"]
+        argv += [
+            "--data_root",
+            self._at("data"),
+            "--base_model_path",
+            self._at("base_warm"),
+            "--pred_path",
+            out,
+        ]
+        argv += ["--max_new_tokens", "80", *BUDGET]
+        for part in parts:
+            argv += [f"--model_{part}_path", self._at("agent")]
+        return Step(
+            name=f"chain_{name}",
+            title=f"Questions, {name.replace('_', ' ')}",
+            needs=("agent", "data", "warmup"),
+            makes=(out / "output.jsonl",),
+            commands=(self._command(*argv, *(["--auto_planning"] if "pla" in parts else [])),),
+        )

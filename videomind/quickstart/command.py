@@ -1,0 +1,188 @@
+"""`videomind quickstart`: renders videos, makes a tiny model, trains and evaluates it as a real run does.
+
+    videomind quickstart [--fresh] [--grounder-only]      the agent
+    videomind quickstart video_chatgpt [--fresh]          the other model family
+
+Finished steps are skipped; a step that was killed goes on. `bash scripts/quickstart.sh` installs what it
+needs first.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from videomind.logger import setup_logging
+from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
+from videomind.quickstart.chat import LENGTH, ChatQuickstart
+from videomind.quickstart.settings import Place, place_for
+from videomind.quickstart.steps import StepFailed, Workflow
+from videomind.runs.launch import missing_for_deepspeed
+
+log = logging.getLogger(__name__)
+
+AGENT, CHAT = "agent", "video_chatgpt"
+AFTER_GROUNDER = """
+Picture: {work}/picture.png      Figures: {work}/results.json
+Checkpoint: {work}/grounder      Curves: tensorboard --logdir {work}/grounder/tensorboard
+QVHighlights' official metrics: {work}/after/qvhighlights/valid/metrics.log
+
+Next: ask the model about a video,
+  {videomind} infer --model_gnd_path {work}/grounder --pred_path {work}/try {budget} \\
+      --video {video} --query "a red ball"
+then read docs/TRAIN.md to train on real data."""
+AFTER_CHAIN = """
+TC: what the floor is like during an event. DO: whether something is seen at all, which needs no moment; so
+the planner answers it at once. Acc@GQA counts a right answer only with a moment (IoP >= 0.5).
+Agent: {work}/agent      Figures: {work}/answers.json
+Ask it about a video,
+  {videomind} infer --model_gnd_path {work}/agent --pred_path {work}/try_agent {budget} \\
+      --video {video} --question "what is the floor while the red ball spins?" \\
+      --options white black orange pink brown"""
+AFTER_CHAT = """
+Half of the questions are about the colour of a thing (one of 6), half about the floor (one of 5); who
+guesses is right in 18 of 100.
+Figures: {work}/results.json      Answers: {work}/after/answers.json
+Checkpoint: {work}/video_chatgpt      Curves: tensorboard --logdir {work}/video_chatgpt/tensorboard
+
+Next: ask the model about a video,
+  {videomind} {ask} \\
+      --model-name {work}/video_chatgpt --video_path {video} --question "What colour is the object?"
+then read docs/TRAIN.md to train on VideoInstruct-100K."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options of `videomind quickstart`; lengths may come from the environment as well."""
+    parser = argparse.ArgumentParser(
+        prog="videomind quickstart",
+        description=(__doc__ or "").splitlines()[0],
+        usage="bash scripts/quickstart.sh [video_chatgpt] [--fresh] [--grounder-only]",
+    )
+    parser.add_argument("family", nargs="?", choices=(AGENT, CHAT), default=AGENT, help="what is trained")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over; otherwise finished steps are skipped"
+    )
+    parser.add_argument("--grounder-only", action="store_true", help="the short run, without the other roles")
+    parser.add_argument("--dir", help="where everything goes (QUICKSTART_DIR; default below work_dirs/)")
+    for name, default in (("steps", None), ("verifier_steps", 200), ("planner_steps", 120)):
+        value = os.environ.get(f"QUICKSTART_{name.upper()}", default)
+        parser.add_argument(f"--{name}", type=int, default=value, help="optimizer steps")
+    return parser
+
+
+def workflow_folder(args: argparse.Namespace) -> Path:
+    """Say where a quickstart's files go."""
+    names = {AGENT: "quickstart_grounder" if args.grounder_only else "quickstart", CHAT: f"quickstart_{CHAT}"}
+    return Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
+
+
+def clear(folder: Path) -> None:
+    """Start over: remove a quickstart's folder.
+
+    Raises:
+        ValueError: it is not a quickstart's.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "steps").is_dir():
+            raise ValueError(
+                f"{folder} is not the folder of a quickstart (it holds no steps/): not removed (--fresh)"
+            )
+        shutil.rmtree(folder)
+
+
+def run_agent(place: Place, args: argparse.Namespace) -> None:
+    """Run the agent's quickstart."""
+    problem, on_cpu = missing_for_deepspeed(place.device.kind), place.device.kind == "cpu"
+    if problem:
+        place.say(f"{problem}: training with plain DDP instead.")
+    quickstart = AgentQuickstart(
+        place=place,
+        lengths=Lengths(
+            grounder=args.steps or Lengths.grounder, verifier=args.verifier_steps, planner=args.planner_steps
+        ),
+        has_chain=not args.grounder_only,
+        deepspeed="none" if problem else "zero2",
+    )
+    workflow = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    compiled = compile_communication(place.folder) if on_cpu and not problem else None
+    workflow.run(before={"untrained": compiled.wait} if compiled else None)
+    show(place, "results.txt")
+    video = max((place.folder / "data/charades_sta").rglob("*.mp4"))
+    place.say(AFTER_GROUNDER.format(**words(place), video=video))
+    if quickstart.has_chain:
+        show(place, "answers.txt")
+        place.say(
+            AFTER_CHAIN.format(**words(place), video=min((place.folder / "data/nextqa/videos").iterdir()))
+        )
+    workflow.announce("Done")
+
+
+def run_chat(place: Place, args: argparse.Namespace) -> None:
+    """Run Video-ChatGPT's quickstart."""
+    quickstart = ChatQuickstart(place=place, length=args.steps or LENGTH)
+    workflow = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    workflow.run()
+    show(place, "results.txt")
+    video = max((place.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
+    place.say(AFTER_CHAT.format(**words(place), video=video, ask=" ".join(quickstart.ask())))
+    workflow.announce("Done")
+
+
+def words(place: Place) -> dict[str, str]:
+    """What the closing texts name."""
+    return {
+        "work": str(place.folder),
+        "videomind": f"{sys.executable} -m videomind.cli",
+        "budget": " ".join(BUDGET),
+    }
+
+
+def show(place: Place, name: str) -> None:
+    """Say what a step has written."""
+    place.say((place.folder / name).read_text(encoding="utf-8").rstrip())
+
+
+def compile_communication(folder: Path) -> subprocess.Popen:
+    """Let DeepSpeed compile its CPU communication, which it does once, while the videos are rendered."""
+    code = "from deepspeed.comm.torch import build_shm_op; build_shm_op()"
+    with open(folder / "compile.log", "wb") as log_file:
+        return subprocess.Popen([sys.executable, "-c", code], stdout=log_file, stderr=subprocess.STDOUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `videomind quickstart`.
+
+    Returns:
+        0, 2 for arguments that cannot be used, or the exit code of a step that failed.
+    """
+    setup_logging()
+    args = build_parser().parse_args(argv)
+    folder = workflow_folder(args)
+    run: Callable[[Place, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
+    try:
+        if args.family == CHAT and args.grounder_only:
+            raise ValueError("--grounder-only is for the agent, not for video_chatgpt")
+        if args.fresh:
+            clear(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        place = place_for(folder, lambda text: print(text, flush=True))  # noqa: T201 - the command's report
+        place.prepare_environment()
+        run(place, args)
+    except StepFailed as error:
+        log.error("%s", error)
+        return error.code if error.code > 0 else 1
+    except ValueError as error:
+        log.error("%s", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("Stopped. The same command goes on from here.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
