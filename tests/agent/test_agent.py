@@ -18,12 +18,13 @@ from videomind.dataset.commands import main as data
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
 from videomind.model.assembly import main as combine
+from videomind.roles import BudgetOverride
 from videomind.synthetic.render import render_scene
 from videomind.synthetic.scenes import charades_scene
 from videomind.train.train import main as train
 
 BUDGET = SMALL[:4]
-TINY = ChainSettings(planning=True, rephrasing=True, budget={"min_tokens": 4, "max_tokens": 4})
+TINY = ChainSettings(planning=True, rephrasing=True, budget=BudgetOverride(min_tokens=4, max_tokens=4))
 
 
 @pytest.fixture(scope="module")

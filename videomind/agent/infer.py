@@ -28,7 +28,7 @@ from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
-from videomind.roles import budget_numbers
+from videomind.roles import BudgetOverride
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
 
@@ -142,7 +142,12 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
         rephrasing=args.auto_rephrasing,
         use_subtitle=args.use_subtitle,
         verify_query=args.verify_query,
-        budget=budget_numbers(args),
+        budget=BudgetOverride(
+            min_tokens=args.min_tokens_per_frame,
+            max_tokens=args.max_tokens_per_frame,
+            max_frames=args.max_frames,
+            fps=args.fps,
+        ),
         **of_source,
     )
 

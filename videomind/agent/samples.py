@@ -3,14 +3,14 @@
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import verifying_excerpt
-from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
+from videomind.roles import MCQ_PREFIX, UNCHANGED, BudgetOverride, VisualBudget, get_role, nearest
 from videomind.spans import fit
 from videomind.video.excerpts import video_duration
 from videomind.video.request import Excerpt
@@ -35,7 +35,7 @@ class ChainSettings:
         verify_query: the verifier judges by the grounder's query instead of the question (published
             scores were made with the question).
         unit_s, min_len_s, min_ratio, answer_budget: of the source, see Source.
-        budget: numbers that replace those of every role's budget (see `budget_override`).
+        budget: numbers that replace those of every role's budget.
     """
 
     style: str = "mcq"
@@ -48,7 +48,7 @@ class ChainSettings:
     min_len_s: float = Source.min_len_s
     min_ratio: float | None = None
     answer_budget: VisualBudget | None = None
-    budget: dict[str, float | None] = field(default_factory=dict)
+    budget: BudgetOverride = UNCHANGED
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -57,7 +57,7 @@ class ChainSettings:
     def budget_of(self, role: str) -> VisualBudget:
         """How finely a role sees videos. Raises: ValueError for numbers that fit no role."""
         own = self.answer_budget if role == "answerer" and self.answer_budget else get_role(role).budget
-        return budget_override(own, **self.budget) or own
+        return self.budget.applied(own)
 
 
 def answers(anno: Annotation, settings: ChainSettings) -> bool:

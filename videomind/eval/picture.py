@@ -16,7 +16,7 @@ from videomind.eval.compare import runs_by_name
 from videomind.files import labelled_paths
 from videomind.logger import run_command
 from videomind.prediction import Prediction
-from videomind.roles import VisualBudget
+from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
 
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 
 FRAME, FRAMES, LABEL, BAR = 76, 10, 76, 15  # pixels, but for the number of frames
 TRUE, FOUND, BACK = (70, 150, 80), (200, 90, 40), (235, 235, 235)
-# 28 x 28 units: about the size of a frame in the strip.
-_BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
+# From the size of a frame in the strip to twice its area.
+_UNITS = VisualUnits(token_side=FRAME // 4, frames_per_step=1)
+_BUDGET = VisualBudget(min_tokens=16, max_tokens=32, max_frames=FRAMES, fps=1.0, units=_UNITS)
 
 
 def film_strip(path: str) -> Image.Image:

@@ -33,7 +33,7 @@ _LONG_STEPS = (2, 8, 20, 40)  # temporal steps of 2 s
 class WarmupVideo:
     """A training video in memory.
 
-    Attributes: patches (T, H*W, 1176), of the grid (H, W); colours, per temporal step the colour seen all
+    Attributes: patches (T, H*W, V), of the grid (H, W); colours, per temporal step the colour seen all
     through it, NOTHING between events, or None where an event starts or ends; floors, the one under each
     colour of a video with questions.
     """
@@ -48,7 +48,7 @@ class WarmupVideo:
 class Task:
     """One turn to learn.
 
-    Attributes: patches (T, H*W, 1176) of the grid (H, W), or None; prompt, the user's text; reply; start of
+    Attributes: patches (T, H*W, V) of the grid (H, W), or None; prompt, the user's text; reply; start of
     the reply that is given, not learned.
     """
 
@@ -105,7 +105,9 @@ def load_videos(
     rank, processes = share
     videos = []
     for path in tqdm(paths[:limit][rank::processes], desc="warm-up videos", unit="video", disable=rank > 0):
-        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(
+            read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
+        )
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory
         colours = _step_colours(grouped[path], steps)
@@ -125,7 +127,9 @@ def load_question_videos(
     videos = []
     for vid in tqdm(sorted(truth)[rank::processes], desc="question videos", unit="video", disable=rank > 0):
         path = str(folder / f"NExTVideo/{vid}.mp4")
-        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(
+            read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
+        )
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()
         seen = [
