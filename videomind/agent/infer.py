@@ -26,9 +26,10 @@ from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import read_json_lines, write_json_lines
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, report, run_reporting, setup_logging
 from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import budget_numbers
+from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
 
@@ -39,7 +40,7 @@ VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # Arguments that a rerun may have otherwise.
 _CHANGES_NO_RESULT = frozenset(
     ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads",
-     "retry_failed", "chunk", "index")
+     "retry_failed", "max_bad_share", "chunk", "index")
 )  # fmt: skip
 # What ends one sample, with a record of the reason, and not the run.
 FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--retry_failed", action="store_true", help="do again what an earlier run recorded as failed"
     )
+    add_max_bad_share(out)
     out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
     out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
     return parser
@@ -121,8 +123,12 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
     )
 
 
-def run_dataset(args: argparse.Namespace) -> int:
-    """Predict a whole split. Returns: how many samples failed."""
+def run_dataset(args: argparse.Namespace) -> None:
+    """Predict a whole split.
+
+    Raises:
+        TooManyFailedError: more samples failed than may; all of them have their records.
+    """
     source = open_source(args.dataset, args.data_root)
     split = source.resolve_split(args.split or source.eval_split)
     loaded = source.load(split)
@@ -153,7 +159,9 @@ def run_dataset(args: argparse.Namespace) -> int:
         predict(load_agent(args), annotations, pending, settings, results, args)
     if dist.is_initialized():
         dist.barrier()
-    return finish(results, len(annotations), alone=args.chunk == 1) if rank() == 0 else 0
+    if rank() == 0:
+        failed = merge_parts(results, len(annotations), is_alone=args.chunk == 1)
+        check_failures(failed, len(annotations), args.max_bad_share)
 
 
 def predict(
@@ -186,12 +194,20 @@ def predict(
         results.append(pending[position], found.to_json())
 
 
-def finish(results: ResultFile, count: int, *, alone: bool) -> int:
-    """Merge the parts and report failures.
+def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
+    """Merge the parts of all processes.
 
-    With several runs by hand (`--chunk`, not `alone`) the last one to end does so.
+    With several runs by hand (`--chunk`) the last one to end does so.
+
+    Args:
+        results: of this run.
+        count: of samples.
+        is_alone: whether no other run shares the work.
+
+    Returns:
+        How many samples failed.
     """
-    if not alone and (missing := count - len(results.done())):
+    if not is_alone and (missing := count - len(results.done())):
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
@@ -201,7 +217,7 @@ def finish(results: ResultFile, count: int, *, alone: bool) -> int:
     return failed
 
 
-def run_video(args: argparse.Namespace) -> int:
+def run_video(args: argparse.Namespace) -> None:
     """Answer a question about one video, or find a query in it. Raises: ValueError for a bad video."""
     if not (args.query or args.question):
         raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
@@ -216,14 +232,21 @@ def run_video(args: argparse.Namespace) -> int:
     if result.answer is not None:
         log.info("%s %s", anno.question, result.answer)
     log.info("Wrote %s", Path(args.pred_path) / RESULT)
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used, 3 if too many samples failed.
+    """
     args = build_parser().parse_args(argv)
     setup_logging(Path(args.pred_path) / "infer.log")
-    return run_reporting(log, lambda: run(args))
+    try:
+        return run_reporting(log, lambda: run(args))
+    except TooManyFailedError as error:
+        report(log, error)
+        return EXIT_CODE
 
 
 def run(args: argparse.Namespace) -> None:

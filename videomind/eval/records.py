@@ -46,6 +46,11 @@ class Run:
     split: PredictedSplit | None
 
     @property
+    def num_failed(self) -> int:
+        """How many samples failed."""
+        return sum(prediction.error is not None for prediction in self.predictions)
+
+    @property
     def folder(self) -> Path:
         """Where what is found out about the run is written."""
         return self.path if self.path.is_dir() else self.path.parent
