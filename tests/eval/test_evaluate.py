@@ -11,6 +11,7 @@ from helpers.goldens import golden_manifest
 from videomind.eval.evaluate import main
 from videomind.eval.records import read_records
 from videomind.prediction import PredictedSplit
+from videomind.runs.workers import ResultFile
 
 CASES = golden_manifest("eval")["cases"]
 RUNS = [c["id"] for c in CASES if isinstance(c["inputs"], dict) and "pred_path" in c["inputs"]]
@@ -214,6 +215,23 @@ def test_what_is_no_share_is_refused(tmp_path, capsys, share):
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path), f"--max_bad_share={share}"])
     assert ended.value.code == 2 and "--max_bad_share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_parts", [True, False])
+def test_a_run_that_is_not_finished_is_no_prediction(tmp_path, caplog, has_parts):
+    """Neither its settings nor its parts are scored."""
+    names = {"dataset": "star", "split": "valid", "scorer": "default"}
+    PredictedSplit(**names, samples=3, dropped={}).write(tmp_path)
+    results = ResultFile(tmp_path, {"dataset": "star"})
+    if has_parts:
+        results.append(0, record())
+    assert main([str(tmp_path)]) == 1
+    assert "the run is not finished, it has no output.jsonl" in caplog.text
+    (tmp_path / "split.json").unlink()  # as it was before there was such a file
+    assert main([str(tmp_path)]) == 1
+    assert "no prediction file in this folder" in caplog.text
+    assert main([str(tmp_path / "settings.json")]) == 1
+    assert "settings.json: holds a JSON dict, expected a list of records" in caplog.text
 
 
 def test_records_that_are_missing_from_a_run_are_pointed_out(tmp_path, caplog):

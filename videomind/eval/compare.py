@@ -1,7 +1,7 @@
 """One table of several predictions: `... compare before=PATH after=PATH --out results.json`.
 
-A path is a file or folder of predictions as `infer` writes them; several data sets may lie below it. With
-`--judged` it is the `.metrics.json` of a judge.
+A path is a file or folder of predictions as `infer` writes them; several data sets and splits may lie below
+it. Each data set is scored by its own scorer. With `--judged` a path is the `.metrics.json` of a judge.
 """
 
 import argparse
@@ -13,7 +13,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from videomind.eval.choice import choose_scorer
-from videomind.eval.records import Run, find_runs
+from videomind.eval.labelled import labelled_runs
+from videomind.eval.records import Run
 from videomind.eval.report import OVERALL
 from videomind.eval.scorer import Scorer
 from videomind.eval.tables import Evaluation
@@ -27,41 +28,29 @@ Figures = dict[str, float | None]
 Comparison = dict[str, dict[str, Figures]]  # data set, then run
 
 
-def runs_by_name(folder: Path) -> dict[str, Run]:
-    """The runs below a folder by their data sets.
-
-    Raises:
-        ValueError: there are none.
-    """
-    return {
-        run.predictions[0].source if run.predictions else run.folder.name: run for run in find_runs(folder)
-    }
-
-
-def compare_moments(runs: Mapping[str, Path]) -> Comparison:
+def compare_moments(paths: Mapping[str, Path]) -> Comparison:
     """Figures per data set and run, in percent.
 
     Args:
-        runs: label to a folder of predictions.
+        paths: label to a file or folder of predictions.
     """
     table: Comparison = {}
-    for label, folder in runs.items():
-        for name, run in runs_by_name(folder).items():
+    for name, runs in labelled_runs(paths).items():
+        for label, run in runs.items():
             scorer, evaluation = _evaluate(run)
-            table.setdefault(name, {})[label] = _figures(evaluation, scorer.compared) | _counts(
-                run.predictions
-            )
+            figures = _figures(evaluation, scorer.compared) | _counts(run.predictions)
+            table.setdefault(name, {})[label] = figures
     return table
 
 
-def compare_questions(runs: Mapping[str, Path]) -> Comparison:
+def compare_questions(paths: Mapping[str, Path]) -> Comparison:
     """The same for questions, per task: accuracy, overlap and how often a moment was looked for, in percent.
 
-    A task whose questions were answered without a moment has an overlap of 0.
+    A question that was answered without a moment has an overlap of 0; a run that looked for none has no overlap.
     """
     table: Comparison = {}
-    for label, folder in runs.items():
-        for name, run in runs_by_name(folder).items():
+    for name, runs in labelled_runs(paths).items():
+        for label, run in runs.items():
             scorer, evaluation = _evaluate(run)
             tasks = sorted({task for prediction in run.predictions for task in prediction.tasks})
             for task in (*tasks, None):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.eval.compare import runs_by_name
+from videomind.eval.labelled import labelled_runs
 from videomind.files import labelled_paths
 from videomind.logger import setup_logging
 from videomind.prediction import Prediction
@@ -60,6 +60,11 @@ def draw_prediction(predictions: dict[str, Prediction]) -> Image.Image:
     return image
 
 
+def chosen_samples(count: int, number: int) -> range:
+    """Which samples of a data set are drawn: some, spread over all of them."""
+    return range(0, count, max(count // number, 1))[:number]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -73,15 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     setup_logging()
     try:
-        runs = {label: runs_by_name(path) for label, path in labelled_paths(args.runs).items()}
+        found = labelled_runs(labelled_paths(args.runs))
     except ValueError as error:
         log.error("%s", error)
         return 2
-    first = next(iter(runs.values()))
     strips = [
-        draw_prediction({label: found[name].predictions[i] for label, found in runs.items()})
-        for name, run in first.items()
-        for i in range(0, len(run.predictions), max(len(run.predictions) // args.samples, 1))[: args.samples]
+        draw_prediction({label: run.predictions[i] for label, run in runs.items()})
+        for runs in found.values()
+        for i in chosen_samples(min(len(run.predictions) for run in runs.values()), args.samples)
     ]
     canvas = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
     top = 0
