@@ -47,7 +47,7 @@ FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of inference."""
+    """Make the command line of inference."""
     parser = argparse.ArgumentParser(prog="videomind infer", description=__doc__)
     what = parser.add_argument_group("what to run on (a data set, or one video)")
     what.add_argument("--dataset", help="registered name, or a .jsonl file of your own")
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def load_agent(args: argparse.Namespace) -> VideoMind:
-    """The model of the command line."""
+    """Load the model of the command line."""
     given = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
     return VideoMind.from_pretrained(
         roles={role: path for role, path in given.items() if path},
@@ -106,7 +106,7 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
 
 
 def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
-    """How the chain runs on a source, or on a single video."""
+    """Decide how the chain runs on a source, or on a single video."""
     of_source = {"unit_s": VIDEO_UNIT_S}
     if source is not None:
         of_source = {
@@ -218,7 +218,11 @@ def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
 
 
 def run_video(args: argparse.Namespace) -> None:
-    """Answer a question about one video, or find a query in it. Raises: ValueError for a bad video."""
+    """Answer a question about one video, or find a query in it.
+
+    Raises:
+        ValueError: nothing is asked, or the video cannot be used.
+    """
     if not (args.query or args.question):
         raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
     agent = load_agent(args)
@@ -250,7 +254,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    """Predict what the command line names.
+
+    Raises:
+        ValueError: arguments or data cannot be used.
+        TooManyFailedError: more samples failed than may.
+    """
     if not 0 <= args.index < args.chunk:
         raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
     if bool(args.dataset) == bool(args.video):

@@ -29,7 +29,7 @@ Comparison = dict[str, dict[str, Figures]]  # data set, then run
 
 
 def compare_moments(paths: Mapping[str, Path]) -> Comparison:
-    """Figures per data set and run, in percent.
+    """Compare figures per data set and run, in percent.
 
     Args:
         paths: label to a file or folder of predictions.
@@ -44,9 +44,9 @@ def compare_moments(paths: Mapping[str, Path]) -> Comparison:
 
 
 def compare_questions(paths: Mapping[str, Path]) -> Comparison:
-    """The same for questions, per task: accuracy, overlap and how often a moment was looked for, in percent.
+    """Compare answers per task: accuracy, overlap and how often a moment was looked for, in percent.
 
-    A question that was answered without a moment has an overlap of 0; a run that looked for none has no overlap.
+    A question answered without a moment has an overlap of 0; a run that looked for none has no overlap.
     """
     table: Comparison = {}
     for name, runs in labelled_runs(paths).items():
@@ -70,7 +70,7 @@ def _evaluate(run: Run) -> tuple[Scorer, Evaluation]:
 def _figures(
     evaluation: Evaluation, columns: Mapping[str, tuple[str, str]], task: str | None = None
 ) -> Figures:
-    """Some columns of an evaluation, of a task or of all records; None where no sample counts."""
+    """Pick columns of an evaluation, of a task or of all records; None where no sample counts."""
     tables = evaluation.tables
     columns = columns or {name: (table, name) for table in tables for name in tables[table].overall.values}
     rows = {name: table.overall if task is None else table.tasks[task] for name, table in tables.items()}
@@ -81,13 +81,13 @@ def _figures(
 
 
 def _counts(predictions: Sequence[Prediction]) -> Figures:
-    """How many samples there were, and how many of them failed if any did."""
+    """Count the samples, and those that failed if any did."""
     failed = sum(prediction.error is not None for prediction in predictions)
     return {"samples": len(predictions)} | ({"failed": failed} if failed else {})
 
 
 def compare_judged(runs: Mapping[str, Path]) -> Comparison:
-    """The same for answers that a judge has scored, per criterion.
+    """Compare answers that a judge has scored, per criterion.
 
     Args:
         runs: label to the metrics that the judge wrote.
@@ -112,7 +112,7 @@ def compare_judged(runs: Mapping[str, Path]) -> Comparison:
 
 
 def render_comparison(table: Comparison) -> str:
-    """A text table, one line per data set and run; "-" where a run has no such figure."""
+    """Show a text table, one line per data set and run; "-" where a run has no such figure."""
     lines = [(name, label, figures) for name, runs in table.items() for label, figures in runs.items()]
     columns = list(dict.fromkeys(column for _, _, figures in lines for column in figures))
 

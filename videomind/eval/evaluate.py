@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 def options() -> Iterator[tuple[type[Scorer], Option]]:
-    """The arguments of all scorers."""
+    """List the arguments of all scorers."""
     for name in scorer_names():
         scorer = get_scorer(name)
         yield from ((scorer, option) for option in vars(scorer).get("options", ()))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(prog="videomind evaluate", description="Score prediction files.")
     parser.add_argument("pred_path", type=Path, help="a .json or .jsonl file, or a folder with chunks")
     parser.add_argument(
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def make_scorer(run: Run, args: argparse.Namespace) -> Scorer:
-    """The scorer of a run, with its arguments of the command line.
+    """Make the scorer of a run, with its arguments of the command line.
 
     Raises:
         ValueError: an argument decides for a scorer that is not the records'.
@@ -76,7 +76,7 @@ def make_scorer(run: Run, args: argparse.Namespace) -> Scorer:
 
 
 def denominators(run: Run) -> tuple[dict[str, Any], list[str]]:
-    """What the figures of a run are over: how many samples, what failed, what was left out before.
+    """Say what the figures of a run are over: how many samples, what failed, what was left out before.
 
     Returns:
         Content of metrics.json, and remarks.

@@ -34,7 +34,7 @@ def labelled_runs(paths: Mapping[str, Path]) -> dict[str, dict[str, Run]]:
 
 
 def _one_of_each(path: Path) -> dict[_Key, Run]:
-    """The runs below a path. Of one within another of the same data set and split the outer one counts."""
+    """Find the runs below a path. Of one within another of the same split the outer one counts."""
     runs: dict[_Key, Run] = {}
     for run in sorted(find_runs(path), key=lambda run: len(run.path.parts)):
         sources = sorted({prediction.source for prediction in run.predictions}) or [run.folder.name]
@@ -50,7 +50,7 @@ def _one_of_each(path: Path) -> dict[_Key, Run]:
 
 
 def _name(key: _Key, keys: Sequence[_Key]) -> str:
-    """What a data set is called: its split is said only where others of its splits are there."""
+    """Name a data set: with its split only where others of its splits are there."""
     source, split = key
     several = sum(other == source for other, _ in keys) > 1
     return f"{source} {split or UNKNOWN}" if several else source

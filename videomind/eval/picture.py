@@ -29,7 +29,7 @@ _BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
 
 
 def film_strip(path: str) -> Image.Image:
-    """Evenly spread frames of a video side by side."""
+    """Draw evenly spread frames of a video side by side."""
     frames = read_excerpt(Excerpt(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
     strip = Image.new("RGB", (FRAME * FRAMES, FRAME), "white")
     for i, frame in enumerate(torch.movedim(frames, 1, -1).numpy()):
@@ -61,7 +61,7 @@ def draw_prediction(predictions: dict[str, Prediction]) -> Image.Image:
 
 
 def chosen_samples(count: int, number: int) -> range:
-    """Which samples of a data set are drawn: some, spread over all of them."""
+    """Choose the samples of a data set that are drawn: some, spread over all of them."""
     return range(0, count, max(count // number, 1))[:number]
 
 

@@ -113,7 +113,7 @@ def find_runs(path: Path) -> list[Run]:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds a run whose predictions are not merged yet."""
+    """Tell whether a folder holds a run whose predictions are not merged yet."""
     return (folder / SPLIT_FILE).is_file() and not (folder / RESULT).is_file()
 
 
@@ -129,7 +129,7 @@ def _read_list(path: Path) -> list[tuple[str, object]]:
 
 
 def _prediction_files(path: Path, report_name: str) -> list[Path]:
-    """The file itself, or a folder's chunks (else all its JSON files but those about the run), sorted."""
+    """List the file itself, or a folder's chunks (else its JSON files but those about the run)."""
     if path.is_file():
         return [path]
     if not path.is_dir():
