@@ -82,7 +82,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def json_text(value: Any, **layout: Any) -> str:
-    """JSON that UTF-8 can hold.
+    """Write JSON as a text that UTF-8 can hold.
 
     Args:
         value: anything JSON has.
@@ -215,7 +215,11 @@ def _mistake(text: str, place: int) -> int:
 
 
 def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
-    """Split LABEL=PATH arguments. Raises: ValueError for one of another form."""
+    """Split LABEL=PATH arguments.
+
+    Raises:
+        ValueError: one has another form.
+    """
     pairs = [run.partition("=") for run in runs]
     if wrong := [label for label, sign, _ in pairs if not sign]:
         raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")

@@ -37,7 +37,11 @@ MAX_NEW_TOKENS = 256
 class Prepared:
     """A sample ready for the model.
 
-    Attributes: sample; encoded; duration_s, of the whole video; seconds that decoding and encoding took.
+    Attributes:
+        sample: what it was made of.
+        encoded: its tensors.
+        duration_s: of the whole video.
+        seconds: that decoding and encoding took.
     """
 
     sample: Sample
@@ -48,7 +52,13 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """A response. Attributes: ids (S), text without the end mark, states (L + S - 1 or more, D)."""
+    """A response.
+
+    Attributes:
+        ids: (S).
+        text: without the end mark.
+        states: (L + S - 1 or more, D).
+    """
 
     ids: list[int]
     text: str
@@ -59,8 +69,11 @@ class Generated:
 class GrounderOutput:
     """What the grounder says.
 
-    Attributes: response; success, whether it pointed at a moment; boundaries (N, 3): start and end as
-    fractions of the video (may exceed [0, 1]) and score, best first, (0, 3) without success.
+    Attributes:
+        response: its text.
+        success: whether it pointed at a moment.
+        boundaries: (N, 3), start and end as fractions of the video (may exceed [0, 1]) and score, best first;
+            (0, 3) without success.
     """
 
     response: str
@@ -68,7 +81,7 @@ class GrounderOutput:
     boundaries: Tensor
 
     def windows(self, duration_s: float, unit_s: float) -> tuple[list[list[float]], list[float]]:
-        """Candidates in seconds and their scores; the whole video with score 0 without success."""
+        """Give candidates in seconds and their scores; the whole video with score 0 without success."""
         if not self.success:
             return [[0, duration_s]], [0]
         spans = to_seconds(self.boundaries[:, :2], duration_s=duration_s, unit_s=unit_s)
@@ -76,14 +89,21 @@ class GrounderOutput:
 
 
 def prepare(sample: Sample, encoder: Encoder) -> Prepared:
-    """Decode and encode a sample. Raises: BadVideoError."""
+    """Decode and encode a sample.
+
+    Raises:
+        BadVideoError: its video cannot be used.
+    """
     return prepare_all([sample], encoder)[0]
 
 
 def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
     """Decode and encode samples of one video; runs ahead of the model, in threads.
 
-    Neighbours of the same pixels per frame are decoded in one pass. Raises: BadVideoError.
+    Neighbours of the same pixels per frame are decoded in one pass.
+
+    Raises:
+        BadVideoError: their video cannot be used.
     """
     prepared: list[Prepared] = []
     for _, alike in groupby(samples, key=_decoded_alike):
@@ -99,7 +119,7 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
 
 
 def _duration(sample: Sample, frames: Frames) -> float:
-    """Length of the sample's video, s. A .gif's own rate is that of the budget which read it."""
+    """Tell the length of the sample's video, s. A .gif's own rate is that of the budget which read it."""
     path = sample.excerpt.path
     if isinstance(path, str) and is_gif(path):
         return video_duration(path)
@@ -112,7 +132,7 @@ def _decoded_alike(sample: Sample) -> tuple:
 
 
 def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> dict[str, Tensor]:
-    """A batch on the model's device, padded on the right, as the backbone's forward wants it."""
+    """Make a batch on the model's device, padded on the right, as the backbone's forward wants it."""
     inner = bare(model)
     ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
     mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
@@ -125,9 +145,14 @@ def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> di
 class Pipeline:
     """Runs the steps of one model, each under its role's adapter.
 
-    Args: model with the adapters of its roles; processor; roles that it was trained for (a merged model
-    has no adapter to tell), by default those that have an adapter; max_new_tokens.
     Without an answerer's adapter the base model answers.
+
+    Args:
+        model: with the adapters of its roles.
+        processor: of its base.
+        roles: that it was trained for (a merged model has no adapter to tell), by default those that have
+            an adapter.
+        max_new_tokens: of a response.
     """
 
     def __init__(
@@ -162,18 +187,18 @@ class Pipeline:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
 
     def _as(self, role: str) -> AbstractContextManager:
-        """A block under a role's adapter; an all-in-one adapter plays every role."""
+        """Open a block under a role's adapter; an all-in-one adapter plays every role."""
         if role not in self._adapters and ALL_IN_ONE in self._adapters:
             role = ALL_IN_ONE
         return adapter(self.model, role if role in self._adapters else None)
 
     def has(self, role: str) -> bool:
-        """Whether the model was trained for a role."""
+        """Tell whether the model was trained for a role."""
         return role in self.roles or ALL_IN_ONE in self.roles
 
     @torch.inference_mode()
     def plan(self, prepared: Prepared) -> str:
-        """Say which roles are needed. Returns: the response, see `parse_plan`."""
+        """Say which roles are needed, in a response that `parse_plan` reads."""
         with self._as("planner"):
             return self.generate(prepared.encoded).text
 
@@ -181,8 +206,9 @@ class Pipeline:
     def verify(self, prepared: Sequence[Prepared]) -> list[float]:
         """Judge candidates, all in one batch, or as many as the device's memory holds.
 
-        Returns: sigmoid(p(Yes) - p(No)) of the next-token probabilities of each, as published scores
-        were made; it lies within (0.27, 0.73).
+        Returns:
+            sigmoid(p(Yes) - p(No)) of the next-token probabilities of each, as published scores were made;
+            it lies within (0.27, 0.73).
         """
         verdicts: list[float] = []
         while len(verdicts) < len(prepared):
@@ -216,7 +242,11 @@ class Pipeline:
 
     @torch.inference_mode()
     def ground(self, prepared: Prepared) -> GrounderOutput:
-        """Find the moments of a query. Args: prepared, from a `grounder_sample`."""
+        """Find the moments of a query.
+
+        Args:
+            prepared: from a `grounder_sample`.
+        """
         encoded = prepared.encoded
         with self._as("grounder"):
             out = self.generate(encoded, draft=self._grounder_draft)
@@ -234,6 +264,7 @@ class Pipeline:
         """Respond greedily.
 
         Args:
+            encoded: the prompt.
             draft: ids the model is expected to say. They are checked in the same forward pass that reads
                 the prompt; if greedy decoding gives exactly them, nothing has to be decoded step by step.
         """
