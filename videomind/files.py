@@ -14,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-EXCERPT = 20  # characters of a file that an error shows
+SHOWN = 20  # characters of a file that an error shows
 
 
 class FileError(ValueError):
@@ -82,7 +82,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def json_text(value: Any, **layout: Any) -> str:
-    """JSON that UTF-8 can hold.
+    """Write JSON as a text that UTF-8 can hold.
 
     Args:
         value: anything JSON has.
@@ -199,7 +199,7 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         place = _mistake(text, error.pos)
         line = first_line + text.count("\n", 0, place)
         column = place - text.rfind("\n", 0, place)
-        found = repr(text[place : place + EXCERPT]) if place < len(text) else "the end"
+        found = repr(text[place : place + SHOWN]) if place < len(text) else "the end"
         raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
@@ -215,7 +215,11 @@ def _mistake(text: str, place: int) -> int:
 
 
 def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
-    """Split LABEL=PATH arguments. Raises: ValueError for one of another form."""
+    """Split LABEL=PATH arguments.
+
+    Raises:
+        ValueError: one has another form.
+    """
     pairs = [run.partition("=") for run in runs]
     if wrong := [label for label, sign, _ in pairs if not sign]:
         raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")

@@ -35,8 +35,11 @@ case " $* " in *" --auto_planning "* | *" --auto_rephrasing "*) roles="gnd ver p
 for role in ${ROLES:-$roles}; do
     paths+=("--model_${role}_path" "$model")
 done
+status=0
 bash "$here/infer.sh" --dataset "$dataset" ${split[@]+"${split[@]}"} --data_root "${DATA_ROOT:-data}" \
-    "${paths[@]}" "$@"
-metrics=()
-[[ -n ${CONF_THR:-} ]] && metrics=(--conf_thr "$CONF_THR")
-exec "${PYTHON:-python}" -m videomind.eval.evaluate "$out" ${metrics[@]+"${metrics[@]}"}
+    "${paths[@]}" "$@" || status=$?
+((status == 0 || status == 3)) || exit "$status" # 3: complete, but more than --max_bad_share of the samples failed
+metrics=(--max_bad_share 1)
+[[ -n ${CONF_THR:-} ]] && metrics+=(--conf_thr "$CONF_THR")
+"${PYTHON:-python}" -m videomind.eval.evaluate "$out" "${metrics[@]}"
+exit "$status"

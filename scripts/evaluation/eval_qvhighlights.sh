@@ -24,10 +24,15 @@ else # a folder called ORG/NAME would hide the model on the hub
     out=outputs_qvhighlights/$(tr / _ <<<"$model")
 fi
 data_root=${DATA_ROOT:-data}
+status=0
 for split in ${SPLITS:-valid test}; do
+    code=0
     bash "$here/infer.sh" --dataset qvhighlights --split "$split" --data_root "$data_root" \
-        --model_gnd_path "$model" --pred_path "$out/$split" "$@"
-    official=()
-    [[ $split == valid ]] && official=(--qvhighlights_anno "$data_root/qvhighlights/highlight_val_release.jsonl")
-    "${PYTHON:-python}" -m videomind.eval.evaluate "$out/$split" ${official[@]+"${official[@]}"}
+        --model_gnd_path "$model" --pred_path "$out/$split" "$@" || code=$?
+    ((code == 0 || code == 3)) || exit "$code" # 3: complete, but more than --max_bad_share of the samples failed
+    ((code == 0)) || status=$code
+    metrics=(--max_bad_share 1)
+    [[ $split == valid ]] && metrics+=(--qvhighlights_anno "$data_root/qvhighlights/highlight_val_release.jsonl")
+    "${PYTHON:-python}" -m videomind.eval.evaluate "$out/$split" "${metrics[@]}"
 done
+exit "$status"

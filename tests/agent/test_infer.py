@@ -82,12 +82,17 @@ def test_a_broken_video_is_recorded_with_its_reason(workshop, grounder, tmp_path
     data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
     videos = sorted({row["video_path"] for row in valid_rows(data)})
     Path(videos[0]).write_bytes(b"")
-    assert main([*infer_argv(workshop, grounder, tmp_path / "out"), "--data_root", str(data)]) == 0
+    argv = [*infer_argv(workshop, grounder, tmp_path / "out"), "--data_root", str(data)]
+    assert main(argv) == 3  # more than a tenth failed
+    assert main([*argv, "--max_bad_share", "1"]) == 0
     for record in lines(tmp_path / "out"):
         assert ("error" in record) == (record["video_path"] == videos[0])
         assert "an empty file" in record.get("error", "an empty file")
         assert record["grounder_success"] is False
-    assert evaluate([str(tmp_path / "out")]) == 0
+    assert evaluate([str(tmp_path / "out")]) == 3
+    failed = sum("error" in record for record in lines(tmp_path / "out"))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (metrics["failed"], metrics["records"]) == (failed, len(lines(tmp_path / "out")))
     submitted = (tmp_path / "out/hl_val_submission.jsonl").read_text().splitlines()
     assert len(submitted) == len(lines(tmp_path / "out"))  # the server wants every query
 
@@ -97,10 +102,10 @@ def test_failures_are_done_again_when_asked(workshop, grounder, tmp_path):
     video = Path(valid_rows(data)[0]["video_path"])
     argv = [*infer_argv(workshop, grounder, tmp_path / "out"), "--data_root", str(data)]
     video.rename(tmp_path / "late.mp4")
-    assert main(argv) == 0
+    assert main(argv) == 3
     (tmp_path / "late.mp4").rename(video)
     before, part = lines(tmp_path / "out"), tmp_path / "out/parts/part_0.jsonl"
-    assert main(argv) == 0
+    assert main(argv) == 3
     assert lines(tmp_path / "out") == before and any("error" in record for record in before)
     assert main([*argv, "--retry_failed"]) == 0
     after = lines(tmp_path / "out")

@@ -11,13 +11,14 @@ from PIL import Image
 
 from videomind.agent.pipeline import GrounderOutput, Pipeline, prepare
 from videomind.agent.samples import ChainSettings, asked_text, grounder_sample
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
 from videomind.eval.scorers.qvhighlights import submission_row
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.prediction import Prediction
+from videomind.roles import BudgetOverride
 from videomind.video.excerpts import video_duration
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
@@ -215,5 +216,5 @@ def test_a_gif_is_as_long_whatever_rate_a_role_reads_it_at(golden, tmp_path, nam
     pictures = [Image.new("RGB", (56, 56), (i * 20, 0, 0)) for i in range(9)]
     pictures[0].save(tmp_path / name, format="GIF", save_all=True, append_images=pictures[1:], duration=40)
     encoder = Encoder(load_processor(golden_bases()[0]))
-    sample = grounder_sample(str(tmp_path / name), "x", ChainSettings(budget={"fps": fps}))
+    sample = grounder_sample(str(tmp_path / name), "x", ChainSettings(budget=BudgetOverride(fps=fps)))
     assert prepare(sample, encoder).duration_s == video_duration(str(tmp_path / name)) == 9

@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers.runs import REPO
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
@@ -53,7 +53,7 @@ def test_the_rows_of_the_guide_run(write, workshop, block, view):
     assert len(mixture) == {Verifying: 3}.get(view, 2)
     items = [mixture[i] for i in range(len(mixture))]
     assert not any(item.bad for item in items)
-    assert all((item.encoded.timestamps is not None) == (view is Grounding) for item in items)
+    assert all((item.encoded.targets is not None) == (view is Grounding) for item in items)
 
 
 def test_what_rows_become(write):

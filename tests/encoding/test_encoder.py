@@ -12,10 +12,12 @@ from helpers.goldens import escaped_plan_fix, golden_bases, golden_ids
 from helpers.videos import frames_that_fit
 from PIL import Image
 
-from videomind.backbones.processor import Processor, load_processor
+from videomind.backbones.backbone import Processor
+from videomind.backbones.chatml import chatml
+from videomind.backbones.registry import load_processor
 from videomind.dataset.schema import Annotation, GroundingTarget, Sample
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
-from videomind.encoding.conversation import chatml, render, to_messages
+from videomind.encoding.conversation import render, to_messages
 from videomind.encoding.encoder import BadSampleError, Encoder, salient_clips
 from videomind.roles import get_role
 from videomind.video.excerpts import BadVideoError, read_excerpt
@@ -67,12 +69,13 @@ def test_preprocessing(golden, processors, case_id):
             check_failure_is_mended(case, processor)
         return
     sample = sample_of(case)
-    assert to_messages(sample) == case["meta"]["messages"]
+    assert to_messages(sample, processor.backbone) == case["meta"]["messages"]
     if "ss" in case["meta"]:
         assert sample.segment == pytest.approx((case["meta"]["ss"], case["meta"]["se"]), abs=1e-9)
-    talk = render(sample)
+    talk = render(sample, processor.backbone)
     assert talk.context + talk.response == case["text"]
-    out = Encoder(processor)(sample, read_excerpt(sample.excerpt).frames, random.Random(case["seed"]))
+    encoder = Encoder(processor)
+    out = encoder(sample, read_excerpt(encoder.excerpt(sample)).frames, random.Random(case["seed"]))
     assert [out.grid.tolist()] == case["video_grid_thw"]
     assert list(out.pixel_values.shape) == case["pixel_values_shape"]
     np.testing.assert_array_equal(out.input_ids, arrays["input_ids"].squeeze())
@@ -81,24 +84,25 @@ def test_preprocessing(golden, processors, case_id):
     np.testing.assert_allclose(flat[:64], arrays["pv_first64"], atol=2e-2)
     np.testing.assert_allclose(flat[:: len(flat) // 256][:256], arrays["pv_strided"], atol=2e-2)
     if "timestamps" not in case:
-        assert out.timestamps is None
+        assert out.targets is None
         return
-    np.testing.assert_allclose(out.timestamps[0], case["timestamps"][0], atol=1e-6)
-    np.testing.assert_array_equal(out.saliency.squeeze(), arrays["saliency"].squeeze())
-    assert out.saliency[0].nonzero()[:, 0].tolist() == case["pos_clip_candidates"]
-    assert out.pos_clip.tolist()[0] in case["pos_clip_candidates"]
+    np.testing.assert_allclose(out.targets.spans[0], case["timestamps"][0], atol=1e-6)
+    np.testing.assert_array_equal(out.targets.saliency.squeeze(), arrays["saliency"].squeeze())
+    assert out.targets.saliency[0].nonzero()[:, 0].tolist() == case["pos_clip_candidates"]
+    assert out.targets.pos_clip.tolist()[0] in case["pos_clip_candidates"]
 
 
 def check_failure_is_mended(case: dict, processor: Processor) -> None:
     """D201: where the original wanted one frame more than there are and stopped, all that fit are encoded."""
     sample = VIEWS[case["role"]]().sample(Annotation(**case["anno"]), random.Random(0))
+    encoder = Encoder(processor)
     if not (count := frames_that_fit(sample.excerpt)):
-        with pytest.raises(BadVideoError, match="fewer than two frames remain"):
-            read_excerpt(sample.excerpt)
+        with pytest.raises(BadVideoError, match="fewer than 2 frames remain"):
+            read_excerpt(encoder.excerpt(sample))
         return
-    frames = read_excerpt(sample.excerpt).frames
+    frames = read_excerpt(encoder.excerpt(sample)).frames
     assert len(frames) == count
-    out = Encoder(processor)(sample, frames, random.Random(0))
+    out = encoder(sample, frames, random.Random(0))
     steps, height, width = out.grid.tolist()
     assert [steps * 2, height * 14, width * 14] == [count, *frames.shape[2:]]
     assert len(out.pixel_values) == steps * height * width
@@ -131,9 +135,9 @@ def test_chatml_is_the_template_of_the_base(golden, processor):
     """Our text is what the model's own chat template gives."""
     sample = grounding_sample()
     text = processor.tokenizer.apply_chat_template(
-        to_messages(sample), chat_template=processor.chat_template, tokenize=False
+        to_messages(sample, processor.backbone), chat_template=processor.chat_template, tokenize=False
     )
-    talk = render(sample)
+    talk = render(sample, processor.backbone)
     assert talk.context + talk.response == text.strip()
 
 
@@ -154,7 +158,8 @@ FRAMES = torch.randint(0, 255, (8, 3, 56, 56), dtype=torch.uint8, generator=torc
 @pytest.mark.golden
 def test_the_positive_clip_depends_on_the_seed_alone(golden, processor):
     sample = grounding_sample(grounding=GroundingTarget(spans=[[0.0, 8.0]], duration_s=8.0))
-    draw = [int(Encoder(processor)(sample, FRAMES, random.Random(s)).pos_clip) for s in (1, 1, 2, 3, 4, 5)]
+    encoder = Encoder(processor)
+    draw = [int(encoder(sample, FRAMES, random.Random(s)).targets.pos_clip) for s in (1, 1, 2, 3, 4, 5)]
     assert draw[0] == draw[1] and len(set(draw)) > 1
 
 
@@ -164,7 +169,7 @@ def test_the_positive_clip_depends_on_the_seed_alone(golden, processor):
     [
         ({}, {}, torch.zeros_like(FRAMES), "every pixel of the excerpt is zero"),
         ({}, {"max_length": 20}, FRAMES, r"tokens, more than --model_max_length 20"),
-        ({}, {"check_moments": lambda *_: False}, FRAMES, r"moments \[\[1.0, 3.0\]\] s"),
+        ({}, {"is_learnable": lambda *_: False}, FRAMES, r"moments \[\[1.0, 3.0\]\] s"),
     ],
 )
 def test_bad_samples_say_why(golden, processor, changes, encoder, frames, reason):

@@ -11,6 +11,7 @@ from helpers.goldens import golden_manifest
 from videomind.eval.evaluate import main
 from videomind.eval.records import read_records
 from videomind.prediction import PredictedSplit
+from videomind.runs.workers import ResultFile
 
 CASES = golden_manifest("eval")["cases"]
 RUNS = [c["id"] for c in CASES if isinstance(c["inputs"], dict) and "pred_path" in c["inputs"]]
@@ -169,6 +170,76 @@ def test_a_line_separator_in_a_text_is_text(tmp_path, mark, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["records"] == 2 and f"c{mark}d" in metrics["iou"]["tasks"]
     assert "#Samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("failed", "extra", "code"),
+    [
+        (0, (), 0),
+        (1, (), 0),  # a tenth is the default
+        (2, (), 3),
+        (2, ("--max_bad_share", "0.2"), 0),
+        (3, ("--max_bad_share", "0.2"), 3),
+        (1, ("--max_bad_share", "0"), 3),
+        (0, ("--max_bad_share", "0"), 0),
+        (10, (), 3),
+        (10, ("--max_bad_share", "1"), 0),
+    ],
+)
+def test_figures_say_what_they_are_over_and_failures_do_not_exit_0(tmp_path, caplog, failed, extra, code):
+    rows = [record(qid=i) for i in range(10 - failed)]
+    rows += [
+        {"span": [[0, 1]], "qid": -i, "error": "broken", "grounder_success": False}
+        for i in range(1, failed + 1)
+    ]
+    write_lines(tmp_path / "output.jsonl", rows)
+    dropped = {"video file not found": 4, "empty query": 1}
+    names = {"dataset": "star", "split": "valid", "scorer": "default"}
+    PredictedSplit(**names, samples=10, dropped=dropped).write(tmp_path)
+    assert main([str(tmp_path), *extra]) == code
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["records"], metrics["failed"], metrics["dropped"]) == (10, failed, dropped)
+    scores = metrics["iou"]["overall"]
+    assert scores["samples"] == (10 if failed < 10 else 0)
+    assert scores["values"]["mIoU"] == pytest.approx(50 * (10 - failed) / 10)
+    assert (
+        "5 annotations were left out before" in caplog.text and "4 for 'video file not found'" in caplog.text
+    )
+    assert (f"{failed} of 10 samples failed; each scores 0" in caplog.text) == (failed > 0)
+    assert ("more than --max_bad_share" in caplog.text) == (code == 3)
+    assert "5 annotations were left out before" in (tmp_path / "metrics.log").read_text()
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.1", "nan", "10%"])
+def test_what_is_no_share_is_refused(tmp_path, capsys, share):
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), f"--max_bad_share={share}"])
+    assert ended.value.code == 2 and "--max_bad_share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_parts", [True, False])
+def test_a_run_that_is_not_finished_is_no_prediction(tmp_path, caplog, has_parts):
+    """Neither its settings nor its parts are scored."""
+    names = {"dataset": "star", "split": "valid", "scorer": "default"}
+    PredictedSplit(**names, samples=3, dropped={}).write(tmp_path)
+    results = ResultFile(tmp_path, {"dataset": "star"})
+    if has_parts:
+        results.append(0, record())
+    assert main([str(tmp_path)]) == 2
+    assert "the run is not finished, it has no output.jsonl" in caplog.text
+    (tmp_path / "split.json").unlink()  # as it was before there was such a file
+    assert main([str(tmp_path)]) == 2
+    assert "no prediction file in this folder" in caplog.text
+    assert main([str(tmp_path / "settings.json")]) == 2
+    assert "settings.json: holds a JSON dict, expected a list of records" in caplog.text
+
+
+def test_records_that_are_missing_from_a_run_are_pointed_out(tmp_path, caplog):
+    write_lines(tmp_path / "output.jsonl", [record(qid=1)])
+    names = {"dataset": "star", "split": "valid", "scorer": "default"}
+    PredictedSplit(**names, samples=3, dropped={}).write(tmp_path)
+    assert main([str(tmp_path)]) == 0
+    assert "There are 1 records of the 3 samples of the run" in caplog.text
 
 
 def test_missing_and_repeated_records_are_reported(tmp_path, caplog):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from videomind.model.grounding_head import STRIDES, GroundingHead, HeadOutput, make_points
 from videomind.model.losses import (
+    HeadTargets,
     LossWeights,
     NoPositiveError,
     assign,
@@ -19,6 +20,13 @@ from videomind.model.losses import (
 )
 
 PARTS = {"loss_cls": "classification", "loss_reg": "regression", "loss_sal": "saliency"}
+
+
+def targets_of(get) -> HeadTargets:
+    """The targets of a recorded case."""
+    return HeadTargets(
+        spans=(get("spans"),), saliency=get("saliency"), pos_clip=get("pos_clip").long().flatten()
+    )
 
 
 def loss_of_case(arrays, i):
@@ -38,10 +46,8 @@ def loss_of_case(arrays, i):
     )
     compute = lambda: grounding_loss(  # noqa: E731
         output,
-        moments=[get("spans")],
+        targets_of(get),
         num_clips=leaves["video_emb"].size(1),
-        saliency=get("saliency"),
-        pos_clip=get("pos_clip").long().flatten(),
         weights=LossWeights(),
     )
     return leaves, output, get, compute
@@ -255,13 +261,6 @@ def test_weights_scale_their_part_only():
     arrays |= {f"0_{k}": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     _, output, get, compute = loss_of_case(arrays, 0)
     base = compute()
-    heavy = grounding_loss(
-        output,
-        moments=[get("spans")],
-        num_clips=8,
-        saliency=get("saliency"),
-        pos_clip=torch.tensor([3]),
-        weights=LossWeights(saliency=1.0),
-    )
+    heavy = grounding_loss(output, targets_of(get), num_clips=8, weights=LossWeights(saliency=1.0))
     torch.testing.assert_close(heavy.saliency, base.saliency * 20)
     torch.testing.assert_close(heavy.regression, base.regression)

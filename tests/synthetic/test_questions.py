@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.base import get_source
 from videomind.dataset.making import planning_row
 from videomind.encoding.encoder import Encoder

@@ -1,4 +1,4 @@
-"""The frame plan, the resize and whole excerpts, against the original system's."""
+"""The choice of frames, the resize and whole excerpts, against the original system's."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,10 @@ from helpers.videos import INSTALLED, damage, frames_that_fit, number_of, number
 from PIL import Image
 from torchvision.transforms import functional as vision
 
-from videomind.roles import PIXELS_PER_TOKEN, ROLES, VisualBudget, get_role
+from videomind.roles import ROLES, VisualBudget, VisualUnits, get_role
 from videomind.video.excerpts import (
     BadVideoError,
-    plan_frames,
+    choose_frames,
     read_excerpt,
     resize_frames,
     smart_num_frames,
@@ -23,9 +23,15 @@ from videomind.video.excerpts import (
 )
 from videomind.video.request import Excerpt
 
+UNITS = VisualUnits(token_side=28, frames_per_step=2)  # of the recordings
+# What the original takes where a recorded call gives no bounds.
+BOUNDS = {"min_pixels": 4 * 28 * 28, "max_pixels": 16384 * 28 * 28}
+
 
 def budget(**changes) -> VisualBudget:
-    return VisualBudget(**{"min_tokens": 1, "max_tokens": 64, "max_frames": 150, "fps": 1.0, **changes})
+    return VisualBudget(
+        **{"min_tokens": 1, "max_tokens": 64, "max_frames": 150, "fps": 1.0, "units": UNITS, **changes}
+    )
 
 
 def outcome(function, *args, **kwargs):
@@ -43,7 +49,7 @@ def test_golden_num_frames(golden):
     assert cases
     for wish, total, video_fps, expected in cases:
         renamed = {{"nframes": "num_frames"}.get(name, name): value for name, value in wish.items()}
-        ours = outcome(smart_num_frames, considered=total, video_fps=video_fps, **renamed)
+        ours = outcome(smart_num_frames, considered=total, video_fps=video_fps, frames_per_step=2, **renamed)
         if expected == "ValueError":
             check_lowered(ours, renamed, total)
         else:
@@ -69,7 +75,7 @@ def test_golden_frame_index(golden):
         excerpt = Excerpt(
             path="v.mp4", budget=budget(fps=fps, max_frames=max_frames), start_s=start_s, end_s=end_s
         )
-        ours = outcome(plan_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
+        ours = outcome(choose_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
         if expected == "ValueError":
             check_lowered(len(ours) if ours != "ValueError" else ours, {}, total)
             continue
@@ -83,7 +89,7 @@ def test_golden_resize(golden):
     cases = golden.json("units/smart_resize.json")
     assert cases
     for height, width, bounds, expected in cases:
-        ours = outcome(smart_resize, height, width, **bounds)
+        ours = outcome(smart_resize, height, width, **BOUNDS | bounds, token_side=28)
         assert ours == (expected if expected == "ValueError" else tuple(expected)), (height, width, bounds)
 
 
@@ -92,10 +98,11 @@ def excerpt_of(video: dict) -> Excerpt:
     return Excerpt(
         path=video["video"],
         budget=VisualBudget(
-            min_tokens=video["min_pixels"] // PIXELS_PER_TOKEN,
-            max_tokens=video["max_pixels"] // PIXELS_PER_TOKEN,
+            min_tokens=video["min_pixels"] // UNITS.pixels_per_token,
+            max_tokens=video["max_pixels"] // UNITS.pixels_per_token,
             max_frames=video["max_frames"],
             fps=video["fps"],
+            units=UNITS,
         ),
         start_s=video.get("video_start"),
         end_s=video.get("video_end"),
@@ -123,9 +130,9 @@ def test_golden_clips(golden, case_id):
 def check_every_role_reads(path: str) -> None:
     """D201: the original raised where it wanted one frame more than there are; every role reads them."""
     for role in ROLES.values():
-        excerpt = Excerpt(path=path, budget=role.budget)
+        excerpt = Excerpt(path=path, budget=role.budget.on(UNITS))
         if not (most := frames_that_fit(excerpt)):
-            with pytest.raises(BadVideoError, match="fewer than two frames remain"):
+            with pytest.raises(BadVideoError, match="fewer than 2 frames remain"):
                 read_excerpt(excerpt)
             continue
         result = read_excerpt(excerpt)
@@ -149,7 +156,7 @@ def test_golden_resized_frames(golden, case_id):
     """
     expected = torch.from_numpy(np.load(golden.output("model", case_id, ".npy"))).int()
     video = golden.case("model", case_id)["inputs"]["video"]
-    excerpt = Excerpt(path=video, budget=get_role("grounder").budget)
+    excerpt = Excerpt(path=video, budget=get_role("grounder").budget.on(UNITS))
     difference = (read_excerpt(excerpt).frames.int() - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-3
@@ -169,29 +176,29 @@ def test_golden_durations(golden, case_id):
 def test_odd_totals_lower_to_the_even_number_that_fits(total):
     """D201."""
     excerpt = Excerpt(path="v.mp4", budget=budget(fps=2.0, max_frames=300))
-    indices = plan_frames(total_frames=total, fps=2.0, excerpt=excerpt)
+    indices = choose_frames(total_frames=total, fps=2.0, excerpt=excerpt)
     assert len(indices) == total - 1
     assert (indices[0], indices[-1]) == (0, total - 1)
 
 
 def test_either_a_rate_or_a_count():
     with pytest.raises(ValueError, match=r"fps \(2.0\) or num_frames \(8\)"):
-        smart_num_frames(considered=100, video_fps=25, fps=2.0, num_frames=8)
+        smart_num_frames(considered=100, video_fps=25, frames_per_step=2, fps=2.0, num_frames=8)
 
 
 def test_a_fixed_count_replaces_the_budgets_rate():
     excerpt = Excerpt(path="v.mp4", budget=budget(max_frames=4), num_frames=7)
-    assert len(plan_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
+    assert len(choose_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
 
 
 def test_a_clip_is_planned_between_its_ends():
     excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=10.0, end_s=14.0)
-    assert plan_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
+    assert choose_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
 
 
 def test_reversed_ends_are_swapped_with_a_warning(caplog):
     excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=14.0, end_s=10.0)
-    indices = plan_frames(total_frames=900, fps=30.0, excerpt=excerpt)
+    indices = choose_frames(total_frames=900, fps=30.0, excerpt=excerpt)
     assert (indices[0], indices[-1], len(indices)) == (300, 420, 4)
     assert "v.mp4" in caplog.text and "reversed" in caplog.text
 
@@ -201,13 +208,13 @@ def test_too_short_a_video_is_named(total):
     with pytest.raises(
         BadVideoError, match=rf"v\.mp4: fewer than two .* excerpt of {total} \(1.0 frames per second"
     ):
-        plan_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
+        choose_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
 
 
 @pytest.mark.parametrize("end_s", [float("nan"), float("inf")])
 def test_ends_that_are_no_times(end_s):
     with pytest.raises(ValueError, match=r"v\.mp4: .*end_s"):
-        plan_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
+        choose_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
 
 
 @pytest.mark.parametrize("size", [(56, 84), (196, 112), (64, 96), (28, 140)])
@@ -249,7 +256,7 @@ def test_frames_that_no_size_fits(tmp_path, shape, reason):
     image = tmp_path / "v.png"
     Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(image)
     with pytest.raises(BadVideoError, match=rf"v\.png.*{reason}"):
-        read_excerpt(Excerpt(path=[str(image)] * 2, budget=get_role("grounder").budget))
+        read_excerpt(Excerpt(path=[str(image)] * 2, budget=get_role("grounder").budget.on(UNITS)))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
-from videomind.video_chatgpt.adapter import adapter_state, load_chat, save_video_adapter
+from videomind.video_chatgpt.adapter import load_chat, save_video_adapter, video_adapter_state
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
 from videomind.video_chatgpt.disk import LoadedVideoModel, add_videos, load_start
 from videomind.video_chatgpt.features.clip import ClipTower
@@ -288,7 +288,7 @@ def seeing(tmp_path_factory) -> tuple[Path, Path]:
     config = loaded.model.config
     config.mm_use_vid_start_end, config.num_video_tokens, config.mm_vision_tower = True, rows, str(tower)
     path = tmp_path_factory.mktemp("adapter") / "mm_projector.bin"
-    save_video_adapter(adapter_state(loaded.model), config, path)
+    save_video_adapter(video_adapter_state(loaded.model), config, path)
     return path, tower
 
 

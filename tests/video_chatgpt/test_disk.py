@@ -11,7 +11,12 @@ from helpers.videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 from safetensors.torch import load_file, save_file
 
 from videomind.model.checkpoint import LoadSettings
-from videomind.video_chatgpt.adapter import adapter_state, continue_adapter, load_chat, save_video_adapter
+from videomind.video_chatgpt.adapter import (
+    continue_adapter,
+    load_chat,
+    save_video_adapter,
+    video_adapter_state,
+)
 from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
     add_videos,
@@ -158,7 +163,7 @@ def test_an_adapter_holds_all_that_the_base_lacks(tmp_path, has_start_end):
     """D606: the output rows of the new tokens were lost, and random again at inference."""
     loaded = trained(has_start_end=has_start_end)
     loaded.model.config.mm_use_vid_start_end = has_start_end
-    save_video_adapter(adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
+    save_video_adapter(video_adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
     again = load_chat(BASE, tmp_path / "a.bin", LoadSettings())
     assert same(loaded, again)
     assert VideoTokens.of(again.tokenizer) == VideoTokens.of(loaded.tokenizer)
@@ -168,7 +173,7 @@ def test_an_adapter_holds_all_that_the_base_lacks(tmp_path, has_start_end):
 def test_the_original_reads_our_adapter(tmp_path):
     """By full name at inference; by the last part of the name, in the file's order, to train on."""
     loaded = trained()
-    save_video_adapter(adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
+    save_video_adapter(video_adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
     state, recorded = (torch.load(p, weights_only=True) for p in (tmp_path / "a.bin", ADAPTER))
     assert {name: state[name].shape for name in recorded} == {n: v.shape for n, v in recorded.items()}
     assert set(state) - set(recorded) == {"lm_head.weight"}
@@ -199,7 +204,7 @@ def test_an_adapter_of_another_base(tmp_path):
 @pytest.mark.parametrize("form", ["ours", "original", "two rows", "projector"])
 def test_training_goes_on_from_an_adapter(tmp_path, form):
     first = trained()
-    state = adapter_state(first.model)
+    state = video_adapter_state(first.model)
     if form != "ours":
         del state["lm_head.weight"]
     if form == "two rows":

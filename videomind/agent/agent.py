@@ -26,9 +26,11 @@ ALL_DEVICES = "all"
 
 
 class VideoMind:
-    """Planner, grounder, verifier and answerer on one backbone. Args: pipeline.
+    """Planner, grounder, verifier and answerer on one backbone.
 
-    Attributes: pipeline, the single steps; encoder.
+    Attributes:
+        pipeline: the single steps.
+        encoder: makes their inputs.
     """
 
     def __init__(self, pipeline: Pipeline):
@@ -55,7 +57,9 @@ class VideoMind:
             device: auto, cpu, cuda:0, npu:0, ..., or all, to spread the model over all of them.
             dtype: auto, float32, float16 or bfloat16.
             attn_implementation: auto, sdpa, flash_attention_2 or eager.
-        Raises: ValueError that says what is missing, and where it was looked for.
+
+        Raises:
+            ValueError: something is missing; says where it was looked for.
         """
         prepare_process(detect())
         kind = torch_device("auto" if device == ALL_DEVICES else device)
@@ -92,7 +96,10 @@ class VideoMind:
             query: what to find when nothing is to be answered.
             duration: of the video, s; read from it when not given.
             settings: how the chain runs; by default the planner, if there is one, decides.
-        Raises: ValueError without question and query; BadVideoError.
+
+        Raises:
+            ValueError: neither a question nor a query.
+            BadVideoError: the video cannot be used.
         """
         if not (question or query):
             raise ValueError("Give a question to answer, or a query to find")
@@ -107,7 +114,7 @@ class VideoMind:
         return drive(self.chain(anno, settings), partial(prepare_all, encoder=self.encoder))
 
     def chain(self, anno: Annotation, settings: ChainSettings) -> Chain:
-        """The chain on an annotation, to be driven by the caller; see `videomind.agent.chain`."""
+        """Start the chain on an annotation, to be driven by the caller (`videomind.agent.chain`)."""
         return chain(self.pipeline, self.encoder, anno, settings)
 
 
@@ -119,7 +126,15 @@ def video_annotation(
     query: str | None = None,
     duration: float | None = None,
 ) -> Annotation:
-    """What a user asks about one video, as an annotation. Args: question or query, or both."""
+    """Make an annotation of what a user asks about one video.
+
+    Args:
+        video: a file, or a list of image files.
+        question: what to answer.
+        options: what the answer is chosen from.
+        query: what to find, the question where there is none.
+        duration: of the video, s.
+    """
     return Annotation(
         source="video",
         video_path=video,
@@ -131,7 +146,7 @@ def video_annotation(
 
 
 def _roles_in(path: str | Path | None) -> dict[str, str | Path]:
-    """The roles that a folder or a hub id holds; none for a base model."""
+    """List the roles that a folder or a hub id holds; none for a base model."""
     if path is None:
         return {}
     folder = resolve_folder(path, "model", "Download it (model_zoo/README.md) or give another path.")

@@ -33,8 +33,11 @@ TIE = 1e-6  # scores that differ by no more keep the grounder's order
 class Plan:
     """What the planner said.
 
-    Attributes: response; grounds, whether a moment is to be found first; query, what its plan wants found
-    instead of the question, as it stood there, or None; readable, whether the response could be parsed.
+    Attributes:
+        response: its text.
+        grounds: whether a moment is to be found first.
+        query: what its plan wants found instead of the question, as it stood there, or None.
+        readable: whether the response could be parsed.
     """
 
     response: str
@@ -45,7 +48,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A candidate moment. Attributes: span, s; score of the grounder; verdict of the verifier."""
+    """A candidate moment.
+
+    Attributes:
+        span: [start, end], s.
+        score: the grounder's.
+        verdict: the verifier's, None where it did not judge it.
+    """
 
     span: Span
     score: float
@@ -58,13 +67,17 @@ class Result:
 
     Attributes:
         agents: the roles that ran.
-        plan; query, what the grounder was asked.
-        grounder_response; grounded, whether it pointed at a moment.
-        proposed: the grounder's candidates, best first. candidates: the final order, reordered by the
-            verifier (then the best five).
+        plan: what the planner said.
+        query: what the grounder was asked.
+        grounder_response: what it said.
+        grounded: whether it pointed at a moment.
+        proposed: the grounder's candidates, best first.
+        candidates: the final order, reordered by the verifier (then the best five).
         ranks: places of the final candidates among the proposed, when a verifier ran.
-        excerpt: what was answered from, s; None is the whole video. answer.
-        duration: of the video, s. timings: seconds by step; `decode` is work of the preparing threads.
+        excerpt: what was answered from, s; None is the whole video.
+        answer: what the answerer said.
+        duration: of the video, s.
+        timings: seconds by step; `decode` is work of the preparing threads.
     """
 
     agents: list[str] = field(default_factory=list)
@@ -81,7 +94,7 @@ class Result:
     timings: dict[str, float] = field(default_factory=dict)
 
     def prediction(self, anno: Annotation) -> Prediction:
-        """The line of output.jsonl: the annotation, and what was found, by the published names."""
+        """Make the line of output.jsonl: the annotation, and what was found, by the published names."""
         fields = annotation_fields(anno)
         if self.duration is not None:
             fields["duration"] = self.duration
@@ -104,7 +117,7 @@ class Result:
 
 
 def annotation_fields(anno: Annotation) -> dict[str, Any]:
-    """What a prediction keeps of its annotation: all but a candidate to judge, as it has its own `pred`."""
+    """Pick what a prediction keeps of its annotation: all but a candidate to judge, its own `pred`."""
     return {name: value for name, value in anno.to_dict().items() if name != "pred"}
 
 
@@ -114,7 +127,19 @@ Chain = Generator[list[Sample], list[Prepared], Result]
 def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: ChainSettings) -> Chain:
     """Run all roles that the model has on one sample.
 
-    Yields: samples to prepare, of one video. Receives: the same, prepared. Returns: the result.
+    It is sent the samples that it yielded, prepared.
+
+    Args:
+        pipeline: the model's steps.
+        encoder: makes their inputs.
+        anno: what is asked about which video.
+        settings: how the chain runs.
+
+    Yields:
+        Samples to prepare, of one video.
+
+    Returns:
+        What was found.
     """
     result = Result(duration=anno.duration)
     asked = asked_text(anno, settings)
@@ -165,7 +190,7 @@ def drive(steps: Chain, prepare: Callable[[list[Sample]], list[Prepared]]) -> Re
 
 
 def _received(result: Result, prepared: list[Prepared]) -> list[Prepared]:
-    """What the chain asked for; its cost goes to the timings, and the video's length is known from now on."""
+    """Take what the chain asked for; note its cost, and the video's length where it was not known."""
     if result.duration is None:
         result.duration = prepared[0].duration_s
     spent = sum(item.seconds for item in prepared)
@@ -183,10 +208,12 @@ def _timed(result: Result, role: str, step: Callable[[], Any]) -> Any:
 
 
 def parse_plan(response: str, *, rephrasing: bool, planning: bool) -> Plan:
-    """Read a plan: only its first action counts.
+    """Read a plan: only its first action counts. One that cannot be read changes nothing, and says so.
 
-    Args: rephrasing, whether a grounder's value becomes the query; planning, whether an answerer that comes
-    first skips grounding. A response that cannot be read changes nothing, and says so.
+    Args:
+        response: what the planner said.
+        rephrasing: whether a grounder's value becomes the query.
+        planning: whether an answerer that comes first skips grounding.
     """
     try:
         plan = json.loads(response)
@@ -200,7 +227,7 @@ def parse_plan(response: str, *, rephrasing: bool, planning: bool) -> Plan:
 
 
 def _plain_query(plan: Plan | None, asked: str) -> str:
-    """The text that the grounder is asked; a planner's value that is no text is written as JSON."""
+    """Make the text that the grounder is asked; a planner's value that is no text is written as JSON."""
     if plan is None or plan.query is None:
         return asked
     return plan.query if isinstance(plan.query, str) else json.dumps(plan.query, ensure_ascii=False)
@@ -218,7 +245,7 @@ def _ground(pipeline: Pipeline, result: Result, prepared: Prepared, settings: Ch
 
 
 def even_windows(duration_s: float) -> list[Span]:
-    """Five windows of a third of the video, one every sixth, s."""
+    """Make five windows of a third of the video, one every sixth, s."""
     step = duration_s / (NUM_CANDIDATES + 1)
     return [[i * step, (i + 2) * step] for i in range(NUM_CANDIDATES)]
 
@@ -235,7 +262,7 @@ def _apply(result: Result, verdicts: Sequence[float]) -> None:
 
 
 def ranking(verdicts: Sequence[float]) -> list[int]:
-    """Places of the verdicts from the best to the worst; those within 1e-6 keep their order."""
+    """List the places of the verdicts from the best to the worst; those within 1e-6 keep their order."""
     order = sorted(range(len(verdicts)), key=lambda i: -verdicts[i])
     groups: list[list[int]] = []
     for i in order:

@@ -28,7 +28,8 @@ from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
-from videomind.roles import budget_numbers
+from videomind.roles import BudgetOverride
+from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
 
@@ -41,14 +42,14 @@ VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # Arguments that a rerun may have otherwise.
 _CHANGES_NO_RESULT = frozenset(
     ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads",
-     "retry_failed", "chunk", "index")
+     "retry_failed", "max_bad_share", "chunk", "index")
 )  # fmt: skip
 # What ends one sample, with a record of the reason, and not the run.
 FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of inference."""
+    """Make the command line of inference."""
     parser = argparse.ArgumentParser(prog="videomind infer", description=__doc__)
     what = parser.add_argument_group("what to run on (a data set, or one video)")
     what.add_argument("--dataset", help="registered name, or a .jsonl file of your own")
@@ -87,13 +88,14 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--retry_failed", action="store_true", help="do again what an earlier run recorded as failed"
     )
+    add_max_bad_share(out)
     out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
     out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
     return parser
 
 
 def load_agent(args: argparse.Namespace) -> VideoMind:
-    """The model of the command line."""
+    """Load the model of the command line."""
     given = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
     return VideoMind.from_pretrained(
         roles={role: path for role, path in given.items() if path},
@@ -130,7 +132,7 @@ def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:
 
 
 def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
-    """How the chain runs on a source, or on a single video."""
+    """Decide how the chain runs on a source, or on a single video."""
     of_source = {"unit_s": VIDEO_UNIT_S}
     if source is not None:
         of_source = {
@@ -142,13 +144,22 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
         rephrasing=args.auto_rephrasing,
         use_subtitle=args.use_subtitle,
         verify_query=args.verify_query,
-        budget=budget_numbers(args),
+        budget=BudgetOverride(
+            min_tokens=args.min_tokens_per_frame,
+            max_tokens=args.max_tokens_per_frame,
+            max_frames=args.max_frames,
+            fps=args.fps,
+        ),
         **of_source,
     )
 
 
-def run_dataset(args: argparse.Namespace) -> int:
-    """Predict a whole split. Returns: how many samples failed."""
+def run_dataset(args: argparse.Namespace) -> None:
+    """Predict a whole split.
+
+    Raises:
+        TooManyFailedError: more samples failed than may; all of them have their records.
+    """
     source = open_source(args.dataset, args.data_root)
     split = source.resolve_split(args.split or source.eval_split)
     loaded = source.to_predict(split)
@@ -181,7 +192,9 @@ def run_dataset(args: argparse.Namespace) -> int:
         predict(load_agent(args), annotations, pending, settings, results, args)
     if dist.is_initialized():
         dist.barrier()
-    return finish(results, len(annotations), alone=args.chunk == 1) if rank() == 0 else 0
+    if rank() == 0:
+        failed = merge_parts(results, len(annotations), is_alone=args.chunk == 1)
+        check_failures(failed, len(annotations), args.max_bad_share)
 
 
 def predict(
@@ -214,12 +227,20 @@ def predict(
         results.append(pending[position], found.to_json())
 
 
-def finish(results: ResultFile, count: int, *, alone: bool) -> int:
-    """Merge the parts and report failures.
+def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
+    """Merge the parts of all processes.
 
-    With several runs by hand (`--chunk`, not `alone`) the last one to end does so.
+    With several runs by hand (`--chunk`) the last one to end does so.
+
+    Args:
+        results: of this run.
+        count: of samples.
+        is_alone: whether no other run shares the work.
+
+    Returns:
+        How many samples failed.
     """
-    if not alone and (missing := count - len(results.done())):
+    if not is_alone and (missing := count - len(results.done())):
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
@@ -229,8 +250,12 @@ def finish(results: ResultFile, count: int, *, alone: bool) -> int:
     return failed
 
 
-def run_video(args: argparse.Namespace) -> int:
-    """Answer a question about one video, or find a query in it. Raises: ValueError for a bad video."""
+def run_video(args: argparse.Namespace) -> None:
+    """Answer a question about one video, or find a query in it.
+
+    Raises:
+        ValueError: nothing is asked, or the video cannot be used.
+    """
     if not (args.query or args.question):
         raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
     agent = load_agent(args)
@@ -246,20 +271,29 @@ def run_video(args: argparse.Namespace) -> int:
     if result.answer is not None:
         log.info("%s %s", anno.question, result.answer)
     log.info("Wrote %s", Path(args.pred_path) / RESULT)
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used, 3 if too many samples failed.
+    """
     return run_command(
         lambda: build_parser().parse_args(argv),
         run,
         log_file=lambda args: Path(args.pred_path) / "infer.log",
+        exit_codes={TooManyFailedError: EXIT_CODE},
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    """Predict what the command line names.
+
+    Raises:
+        ValueError: arguments or data cannot be used.
+        TooManyFailedError: more samples failed than may.
+    """
     if not 0 <= args.index < args.chunk:
         raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
     if bool(args.dataset) == bool(args.video):

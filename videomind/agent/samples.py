@@ -3,14 +3,14 @@
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import verifying_excerpt
-from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
+from videomind.roles import MCQ_PREFIX, UNCHANGED, BudgetOverride, VisualBudget, get_role, nearest
 from videomind.spans import fit
 from videomind.video.excerpts import video_duration
 from videomind.video.request import Excerpt
@@ -29,13 +29,17 @@ class ChainSettings:
     Attributes:
         style: how options are asked for: `mcq` also starts the answer, `options` only lists them,
             `direct` asks the question alone.
-        planning: a plan that answers at once skips grounding. rephrasing: the plan's query is used.
+        planning: a plan that answers at once skips grounding.
+        rephrasing: the plan's query is used.
         use_subtitle: the answerer reads the excerpt's subtitles.
         open_ended: questions without options are answered too.
         verify_query: the verifier judges by the grounder's query instead of the question (published
             scores were made with the question).
-        unit_s, min_len_s, min_ratio, answer_budget: of the source, see Source.
-        budget: numbers that replace those of every role's budget (see `budget_override`).
+        unit_s: the source's grid, s.
+        min_len_s: shortest excerpt that is answered from, s.
+        min_ratio: the same as a share of the video, instead.
+        answer_budget: how finely the answerer sees it, instead of the role's budget.
+        budget: numbers that replace those of every role's budget.
     """
 
     style: str = "mcq"
@@ -48,37 +52,47 @@ class ChainSettings:
     min_len_s: float = Source.min_len_s
     min_ratio: float | None = None
     answer_budget: VisualBudget | None = None
-    budget: dict[str, float | None] = field(default_factory=dict)
+    budget: BudgetOverride = UNCHANGED
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise ValueError(f"Unknown style {self.style!r} (--style). {nearest(self.style, STYLES)}")
 
     def budget_of(self, role: str) -> VisualBudget:
-        """How finely a role sees videos. Raises: ValueError for numbers that fit no role."""
+        """Tell how finely a role sees videos.
+
+        Raises:
+            ValueError: the settings' numbers fit no role.
+        """
         own = self.answer_budget if role == "answerer" and self.answer_budget else get_role(role).budget
-        return budget_override(own, **self.budget) or own
+        return self.budget.applied(own)
 
 
 def answers(anno: Annotation, settings: ChainSettings) -> bool:
-    """Whether there is a question to answer."""
+    """Tell whether there is a question to answer."""
     return bool(anno.question and (anno.options or settings.open_ended))
 
 
 def asked_text(anno: Annotation, settings: ChainSettings) -> str:
-    """What is asked: the question where one is to be answered, else the query."""
+    """Choose what is asked: the question where one is to be answered, else the query."""
     return (anno.question if answers(anno, settings) else anno.query) or ""
 
 
 def planner_sample(anno: Annotation, settings: ChainSettings) -> Sample:
-    """The planner's input."""
+    """Make the planner's input."""
     role = get_role("planner")
     excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of(role.name))
     return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(asked_text(anno, settings)))
 
 
 def grounder_sample(path: str | list[str], query: str, settings: ChainSettings) -> Sample:
-    """The grounder's input. Args: path of the video; query, cleaned here."""
+    """Make the grounder's input.
+
+    Args:
+        path: of the video.
+        query: cleaned here.
+        settings: how the chain runs.
+    """
     role = get_role("grounder")
     excerpt = Excerpt(path=path, budget=settings.budget_of(role.name))
     return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(clean_query(query)))
@@ -87,7 +101,15 @@ def grounder_sample(path: str | list[str], query: str, settings: ChainSettings) 
 def verifier_samples(
     path: str | list[str], text: str, spans: Sequence[Span], duration_s: float, settings: ChainSettings
 ) -> list[Sample]:
-    """One input per candidate. Args: text to judge by; spans, the candidates, s."""
+    """Make one input per candidate.
+
+    Args:
+        path: of the video.
+        text: to judge by.
+        spans: the candidates, s.
+        duration_s: of the video.
+        settings: how the chain runs.
+    """
     role = get_role("verifier")
     samples = []
     for span in spans:
@@ -97,7 +119,7 @@ def verifier_samples(
 
 
 def answer_span(span: Span, duration_s: float, settings: ChainSettings) -> Span:
-    """The excerpt that is answered from: the moment, at least as long as the source wants, s."""
+    """Choose the excerpt that is answered from: the moment, at least as long as the source wants, s."""
     ratio = settings.min_ratio
     return fit(span, duration_s, settings.min_len_s if ratio is None else ratio * duration_s)
 
@@ -105,9 +127,13 @@ def answer_span(span: Span, duration_s: float, settings: ChainSettings) -> Span:
 def answerer_sample(
     anno: Annotation, span: Span | None, settings: ChainSettings, duration_s: float | None = None
 ) -> Sample:
-    """The answerer's input.
+    """Make the answerer's input.
 
-    Args: span of the excerpt, s; None is the whole video, of duration_s (read from it if subtitles need it).
+    Args:
+        anno: the question.
+        span: of the excerpt, s; None is the whole video.
+        settings: how the chain runs.
+        duration_s: of the video, read from it if subtitles need it.
     """
     start, end = span or (None, None)
     excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of("answerer"), start_s=start, end_s=end)
@@ -120,7 +146,7 @@ def answerer_sample(
 
 
 def question_text(anno: Annotation, style: str) -> str:
-    """The question, with its options unless the style is direct."""
+    """Word the question, with its options unless the style is direct."""
     if style == "direct" or not anno.options:
         return anno.question
     return multiple_choice(anno.question, anno.options)
@@ -128,7 +154,7 @@ def question_text(anno: Annotation, style: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Subtitle:
-    """One line of a subtitle file. Attributes: start_s, end_s; text."""
+    """One line of a subtitle file."""
 
     start_s: float
     end_s: float
@@ -136,7 +162,11 @@ class Subtitle:
 
 
 def read_subtitles(path: str | Path) -> list[Subtitle]:
-    """Read an .srt file; one that is not there is a warning. Raises: ValueError when it is no text file."""
+    """Read an .srt file; one that is not there is a warning.
+
+    Raises:
+        ValueError: it is no text file.
+    """
     try:
         blocks = Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n\n")
     except FileNotFoundError:
@@ -159,7 +189,7 @@ def _seconds(parts: Sequence[str]) -> float:
 
 
 def subtitle_text(subtitles: Sequence[Subtitle], span: Span) -> str:
-    """What the answerer reads before the question: the first subtitles within an excerpt, in its time."""
+    """Word what the answerer reads before the question: the first subtitles in an excerpt, in its time."""
     start, end = span
     inside = [s for s in subtitles if s.start_s >= start and s.end_s <= end][:MAX_SUBTITLES]
     lines = [f"{s.start_s - start:.1f}s - {s.end_s - start:.1f}s, {s.text}\n" for s in inside]

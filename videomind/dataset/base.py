@@ -5,6 +5,7 @@ from, `Source.to_predict(split)` all of them; both say what was left out and why
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from videomind.files import FileError
 from videomind.roles import VisualBudget, nearest
 
 _REGISTRY: dict[str, type["Source"]] = {}
+SOURCES_VARIABLE = "VIDEOMIND_SOURCES"  # modules outside of the package that declare sources, with commas
 VIDEO_MISSING = "video file not found"
 NOT_LISTED = "no entry in the durations file"
 # What code that takes a row apart raises when the row is of another shape. (RuntimeError: a generator that
@@ -297,6 +299,15 @@ def _import_sources() -> None:
     package = importlib.import_module("videomind.dataset.sub_classes")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
+    for name in filter(None, map(str.strip, os.environ.get(SOURCES_VARIABLE, "").split(","))):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0] and error.name != name:
+                raise
+            raise ValueError(
+                f"No module {name!r} ({SOURCES_VARIABLE}): is its folder in PYTHONPATH?"
+            ) from None
 
 
 def source_names() -> list[str]:

@@ -44,12 +44,12 @@ def choose_scorer(
 
 
 def _scorer_of(name: str) -> str:
-    """The scorer that a data set names; a file of one's own has the default one."""
+    """Name the scorer of a data set; a file of one's own has the default one."""
     return get_source(name).scorer if name in source_names() else DefaultScorer.name
 
 
 def _checked(dataset: str, sources: set[str]) -> str:
-    """A data set's name. Raises ValueError if there is none, or records come from another."""
+    """Check a data set's name. Raises ValueError if there is none, or records come from another."""
     registered = set(source_names())
     others = (sources & registered) - {dataset}
     if dataset not in registered | sources or others:

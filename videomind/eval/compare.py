@@ -1,7 +1,7 @@
 """One table of several predictions: `... compare before=PATH after=PATH --out results.json`.
 
-A path is a file or folder of predictions as `infer` writes them; several data sets may lie below it. With
-`--judged` it is the `.metrics.json` of a judge.
+A path is a file or folder of predictions as `infer` writes them; several data sets and splits may lie below
+it. Each data set is scored by its own scorer. With `--judged` a path is the `.metrics.json` of a judge.
 """
 
 import argparse
@@ -12,7 +12,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from videomind.eval.choice import choose_scorer
-from videomind.eval.records import Run, find_runs
+from videomind.eval.labelled import labelled_runs
+from videomind.eval.records import Run
 from videomind.eval.report import OVERALL
 from videomind.eval.scorer import Scorer
 from videomind.eval.tables import Evaluation
@@ -24,41 +25,29 @@ Figures = dict[str, float | None]
 Comparison = dict[str, dict[str, Figures]]  # data set, then run
 
 
-def runs_by_name(folder: Path) -> dict[str, Run]:
-    """The runs below a folder by their data sets.
-
-    Raises:
-        ValueError: there are none.
-    """
-    return {
-        run.predictions[0].source if run.predictions else run.folder.name: run for run in find_runs(folder)
-    }
-
-
-def compare_moments(runs: Mapping[str, Path]) -> Comparison:
-    """Figures per data set and run, in percent.
+def compare_moments(paths: Mapping[str, Path]) -> Comparison:
+    """Compare figures per data set and run, in percent.
 
     Args:
-        runs: label to a folder of predictions.
+        paths: label to a file or folder of predictions.
     """
     table: Comparison = {}
-    for label, folder in runs.items():
-        for name, run in runs_by_name(folder).items():
+    for name, runs in labelled_runs(paths).items():
+        for label, run in runs.items():
             scorer, evaluation = _evaluate(run)
-            table.setdefault(name, {})[label] = _figures(evaluation, scorer.compared) | _counts(
-                run.predictions
-            )
+            figures = _figures(evaluation, scorer.compared) | _counts(run.predictions)
+            table.setdefault(name, {})[label] = figures
     return table
 
 
-def compare_questions(runs: Mapping[str, Path]) -> Comparison:
-    """The same for questions, per task: accuracy, overlap and how often a moment was looked for, in percent.
+def compare_questions(paths: Mapping[str, Path]) -> Comparison:
+    """Compare answers per task: accuracy, overlap and how often a moment was looked for, in percent.
 
-    A task whose questions were answered without a moment has an overlap of 0.
+    A question answered without a moment has an overlap of 0; a run that looked for none has no overlap.
     """
     table: Comparison = {}
-    for label, folder in runs.items():
-        for name, run in runs_by_name(folder).items():
+    for name, runs in labelled_runs(paths).items():
+        for label, run in runs.items():
             scorer, evaluation = _evaluate(run)
             tasks = sorted({task for prediction in run.predictions for task in prediction.tasks})
             for task in (*tasks, None):
@@ -78,7 +67,7 @@ def _evaluate(run: Run) -> tuple[Scorer, Evaluation]:
 def _figures(
     evaluation: Evaluation, columns: Mapping[str, tuple[str, str]], task: str | None = None
 ) -> Figures:
-    """Some columns of an evaluation, of a task or of all records; None where no sample counts."""
+    """Pick columns of an evaluation, of a task or of all records; None where no sample counts."""
     tables = evaluation.tables
     columns = columns or {name: (table, name) for table in tables for name in tables[table].overall.values}
     rows = {name: table.overall if task is None else table.tasks[task] for name, table in tables.items()}
@@ -89,13 +78,13 @@ def _figures(
 
 
 def _counts(predictions: Sequence[Prediction]) -> Figures:
-    """How many samples there were, and how many of them failed if any did."""
+    """Count the samples, and those that failed if any did."""
     failed = sum(prediction.error is not None for prediction in predictions)
     return {"samples": len(predictions)} | ({"failed": failed} if failed else {})
 
 
 def compare_judged(runs: Mapping[str, Path]) -> Comparison:
-    """The same for answers that a judge has scored, per criterion.
+    """Compare answers that a judge has scored, per criterion.
 
     Args:
         runs: label to the metrics that the judge wrote.
@@ -120,7 +109,7 @@ def compare_judged(runs: Mapping[str, Path]) -> Comparison:
 
 
 def render_comparison(table: Comparison) -> str:
-    """A text table, one line per data set and run; "-" where a run has no such figure."""
+    """Show a text table, one line per data set and run; "-" where a run has no such figure."""
     lines = [(name, label, figures) for name, runs in table.items() for label, figures in runs.items()]
     columns = list(dict.fromkeys(column for _, _, figures in lines for column in figures))
 

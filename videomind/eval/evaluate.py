@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from videomind.eval.choice import choose_scorer
 from videomind.eval.records import Run, read_run
@@ -20,19 +21,20 @@ from videomind.eval.scorer import Option, Outcome, Scorer, get_scorer, scorer_na
 from videomind.eval.scorers.default import DefaultScorer
 from videomind.files import json_text, write_json_lines, write_text
 from videomind.logger import run_command
+from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 
 logger = logging.getLogger(__name__)
 
 
 def options() -> Iterator[tuple[type[Scorer], Option]]:
-    """The arguments of all scorers."""
+    """List the arguments of all scorers."""
     for name in scorer_names():
         scorer = get_scorer(name)
         yield from ((scorer, option) for option in vars(scorer).get("options", ()))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(prog="videomind evaluate", description="Score prediction files.")
     parser.add_argument("pred_path", type=Path, help="a .json or .jsonl file, or a folder with chunks")
     parser.add_argument(
@@ -42,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out_name", default="metrics.log", help="name of the report next to the predictions"
     )
+    add_max_bad_share(parser)
     for scorer, option in options():
         parser.add_argument(
             *dict.fromkeys((f"--{option.name}", f"--{option.name.replace('_', '-')}")),
@@ -54,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def make_scorer(run: Run, args: argparse.Namespace) -> Scorer:
-    """The scorer of a run, with its arguments of the command line.
+    """Make the scorer of a run, with its arguments of the command line.
 
     Raises:
         ValueError: an argument decides for a scorer that is not the records'.
@@ -73,14 +76,36 @@ def make_scorer(run: Run, args: argparse.Namespace) -> Scorer:
     return chosen(**{name: getattr(args, name, default) for name, default in own.items()})
 
 
+def denominators(run: Run) -> tuple[dict[str, Any], list[str]]:
+    """Say what the figures of a run are over: how many samples, what failed, what was left out before.
+
+    Returns:
+        Content of metrics.json, and remarks.
+    """
+    records, dropped = len(run.predictions), run.split.dropped if run.split else None
+    remarks = []
+    if run.num_failed:
+        remarks.append(f"{run.num_failed} of {records} samples failed; each scores 0")
+    if dropped:
+        reasons = ", ".join(f"{count} for {reason!r}" for reason, count in dropped.items())
+        remarks.append(
+            f"{sum(dropped.values())} annotations were left out before and do not count: {reasons}"
+        )
+    if run.split and run.split.samples != records:
+        remarks.append(f"There are {records} records of the {run.split.samples} samples of the run")
+    return {"records": records, "failed": run.num_failed, "dropped": dropped}, remarks
+
+
 def publish(run: Run, outcome: Outcome, out_name: str) -> None:
     """Show the report, and write it."""
     text_path, json_path = _report_paths(run, out_name)
-    for remark in outcome.remarks:
+    counts, remarks = denominators(run)
+    remarks += outcome.remarks
+    for remark in remarks:
         logger.warning(remark)
     sys.stdout.write(outcome.text)
-    write_text(text_path, "".join(f"WARNING: {remark}\n" for remark in outcome.remarks) + outcome.text)
-    write_text(json_path, json_text(outcome.content, indent=2) + "\n")
+    write_text(text_path, "".join(f"WARNING: {remark}\n" for remark in remarks) + outcome.text)
+    write_text(json_path, json_text({**outcome.content, **counts}, indent=2) + "\n")
     logger.info("Wrote %s and %s", text_path, json_path)
 
 
@@ -112,6 +137,7 @@ def _run(args: argparse.Namespace) -> None:
     scorer = make_scorer(run, args)
     publish(run, scorer.report(run.predictions, run.places), args.out_name)
     submit(run, scorer)
+    check_failures(run.num_failed, len(run.predictions), args.max_bad_share)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,9 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name.
 
     Returns:
-        The exit code.
+        The exit code: 2 for what cannot be scored, 3 if too many samples failed.
     """
-    return run_command(lambda: build_parser().parse_args(argv), _run)
+    return run_command(
+        lambda: build_parser().parse_args(argv), _run, exit_codes={TooManyFailedError: EXIT_CODE}
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from videomind import spans
 
 
 def check_ans(response: str | None, *, num_options: int, ans: str) -> bool | None:
-    """Whether a multiple-choice response is right.
+    """Tell whether a multiple-choice response is right.
 
     Only the first letter of the text before the first space counts, without brackets and dots: "(B) two"
     and "best" are both B. Scores stay comparable with published ones this way.
@@ -32,12 +32,12 @@ def check_ans(response: str | None, *, num_options: int, ans: str) -> bool | Non
 
 
 def option_letters(num_options: int) -> list[str]:
-    """The letters of options: a, b, and so on."""
+    """List the letters of options: a, b, and so on."""
     return [chr(ord("a") + i) for i in range(num_options)]
 
 
 def compute_iou(pred: Tensor, truth: Tensor) -> Tensor:
-    """Pairwise IoU.
+    """Compute pairwise IoU.
 
     Args:
         pred: (P, 2), s.
@@ -50,7 +50,7 @@ def compute_iou(pred: Tensor, truth: Tensor) -> Tensor:
 
 
 def compute_iop(pred: Tensor, truth: Tensor) -> Tensor:
-    """Pairwise intersection over prediction.
+    """Compute pairwise intersection over prediction.
 
     Args:
         pred: (P, 2), s.
@@ -63,7 +63,7 @@ def compute_iop(pred: Tensor, truth: Tensor) -> Tensor:
 
 
 def union_iou(pred: Tensor, truth: Tensor, *, conf: Tensor | None = None, conf_thr: float = -1.0) -> float:
-    """IoU of the first prediction, and all confident ones, with all true windows together (CG-Bench).
+    """Compute the IoU of the first prediction, and all confident ones, with all true windows (CG-Bench).
 
     Intersections and lengths are summed pair by pair, as in the published figures: windows that overlap
     each other count twice, so that the value may exceed 1, or be negative where the "union" is.

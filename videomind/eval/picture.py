@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.eval.compare import runs_by_name
+from videomind.eval.labelled import labelled_runs
 from videomind.files import labelled_paths
 from videomind.logger import run_command
 from videomind.prediction import Prediction
-from videomind.roles import VisualBudget
+from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
 
@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 
 FRAME, FRAMES, LABEL, BAR = 76, 10, 76, 15  # pixels, but for the number of frames
 TRUE, FOUND, BACK = (70, 150, 80), (200, 90, 40), (235, 235, 235)
-# 28 x 28 units: about the size of a frame in the strip.
-_BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
+# From the size of a frame in the strip to twice its area.
+_UNITS = VisualUnits(token_side=FRAME // 4, frames_per_step=1)
+_BUDGET = VisualBudget(min_tokens=16, max_tokens=32, max_frames=FRAMES, fps=1.0, units=_UNITS)
 
 
 def film_strip(path: str) -> Image.Image:
-    """Evenly spread frames of a video side by side."""
+    """Draw evenly spread frames of a video side by side."""
     frames = read_excerpt(Excerpt(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
     strip = Image.new("RGB", (FRAME * FRAMES, FRAME), "white")
     for i, frame in enumerate(torch.movedim(frames, 1, -1).numpy()):
@@ -60,6 +61,11 @@ def draw_prediction(predictions: dict[str, Prediction]) -> Image.Image:
     return image
 
 
+def chosen_samples(count: int, number: int) -> range:
+    """Choose the samples of a data set that are drawn: some, spread over all of them."""
+    return range(0, count, max(count // number, 1))[:number]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -75,12 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw(args: argparse.Namespace) -> None:
     """Draw what the command line names."""
-    runs = {label: runs_by_name(path) for label, path in labelled_paths(args.runs).items()}
-    first = next(iter(runs.values()))
+    found = labelled_runs(labelled_paths(args.runs))
     strips = [
-        draw_prediction({label: found[name].predictions[i] for label, found in runs.items()})
-        for name, run in first.items()
-        for i in range(0, len(run.predictions), max(len(run.predictions) // args.samples, 1))[: args.samples]
+        draw_prediction({label: run.predictions[i] for label, run in runs.items()})
+        for runs in found.values()
+        for i in chosen_samples(min(len(run.predictions) for run in runs.values()), args.samples)
     ]
     canvas = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")
     top = 0

@@ -53,8 +53,11 @@ class QVHighlightsScores:
 class _Moments:
     """Predicted against true windows.
 
-    Attributes: iou (Q, P, G), in listed order, -1 where either is missing; by_score (Q, P), the places
-    by falling score; exists (Q, P), whether there is a prediction; length_s (Q, G), nan where missing.
+    Attributes:
+        iou: (Q, P, G), in listed order, -1 where either is missing.
+        by_score: (Q, P), the places by falling score.
+        exists: (Q, P), whether there is a prediction.
+        length_s: (Q, G), nan where missing.
     """
 
     iou: np.ndarray
@@ -68,7 +71,7 @@ def _percent(value: float) -> float:
 
 
 def _by_qid(rows: Iterable[Mapping], what: str) -> tuple[dict[str, Mapping], tuple[str, ...]]:
-    """Rows by qid, and the qids of equal duplicates. Raises ValueError for differing ones."""
+    """Sort rows by qid, and name those of equal duplicates. Raises ValueError for differing ones."""
     found: dict[str, Mapping] = {}
     repeated = []
     for number, row in enumerate(rows, start=1):
@@ -83,7 +86,7 @@ def _by_qid(rows: Iterable[Mapping], what: str) -> tuple[dict[str, Mapping], tup
 
 
 def _array(row: Mapping, key: str, *width: int) -> np.ndarray:
-    """A field as (N, width) or (N,) float64; of length 0 if it is empty or absent."""
+    """Read a field as (N, width) or (N,) float64; of length 0 if it is empty or absent."""
     value = row.get(key)
     if value is None or value == []:
         return np.zeros((0, *width))
@@ -98,7 +101,7 @@ def _array(row: Mapping, key: str, *width: int) -> np.ndarray:
 
 
 def _compare(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> _Moments:
-    """Overlaps of all queries, padded to the longest."""
+    """Compute the overlaps of all queries, padded to the longest."""
     preds = [_array(p, "pred_relevant_windows", 3)[:MAX_WINDOWS] for p in predictions]
     windows = [_array(t, "relevant_windows", 2) for t in truths]
     num_true = max(1, *(len(w) for w in windows))
@@ -119,7 +122,12 @@ def _compare(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> _Mome
 def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Which predictions are hits: each takes the best true window that no better prediction took.
 
-    Args: iou (Q, P, G), predictions by falling score; thresholds (T,). Returns: (Q, P, T) bool.
+    Args:
+        iou: (Q, P, G), predictions by falling score.
+        thresholds: (T,).
+
+    Returns:
+        (Q, P, T) bool.
     """
     num_queries, num_preds, num_true = iou.shape
     best_first = np.argsort(iou, axis=2, kind="stable")[:, :, ::-1]  # (Q, P, G)
@@ -137,9 +145,14 @@ def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(moments: _Moments, inside: np.ndarray) -> np.ndarray:
-    """Interpolated average precision of each query.
+    """Compute the interpolated average precision of each query.
 
-    Args: inside (Q, G) bool, the true windows that count. Returns: (Q, T); 0 without a true window.
+    Args:
+        moments: predicted against true windows.
+        inside: (Q, G) bool, the true windows that count.
+
+    Returns:
+        (Q, T); 0 without a true window.
     """
     iou = np.where(inside[:, None], moments.iou, -1)
     iou = np.take_along_axis(iou, moments.by_score[:, :, None], axis=1)
@@ -155,7 +168,12 @@ def _by_threshold(thresholds: np.ndarray, values: np.ndarray) -> dict[str, float
 
 
 def _moment_scores(moments: _Moments, inside: np.ndarray) -> dict:
-    """MR-mIoU, MR-mAP, MR-R1 and MR-R5. Args: inside (Q, G) bool, the true windows that count."""
+    """Compute MR-mIoU, MR-mAP, MR-R1 and MR-R5.
+
+    Args:
+        moments: predicted against true windows.
+        inside: (Q, G) bool, the true windows that count.
+    """
     best = np.where(inside[:, None], moments.iou, 0).max(axis=2).clip(min=0)  # (Q, P)
     average_precision = _average_precision(moments, inside).mean(axis=0)  # (T,)
     recall = {
@@ -177,7 +195,7 @@ def _select(moments: _Moments, queries: np.ndarray) -> _Moments:
 
 
 def _retrieval(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> tuple[dict, tuple[str, ...]]:
-    """Moment retrieval in each range of window lengths, and the ranges without a true window."""
+    """Score moment retrieval in each range of window lengths; name the ranges without a true window."""
     moments = _compare(predictions, truths)
     scores, empty = {}, []
     for name, (low, high) in RANGES_S.items():
@@ -192,7 +210,7 @@ def _retrieval(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> tup
 
 
 def _saliency(truth: Mapping) -> np.ndarray:
-    """The annotators' saliency of every clip, (C, 3); 0 outside the relevant clips."""
+    """Read the annotators' saliency of every clip, (C, 3); 0 outside the relevant clips."""
     given = _array(truth, "saliency_scores", NUM_ANNOTATORS)
     clips = _array(truth, "relevant_clip_ids").astype(int)
     if not isinstance(truth.get("duration"), int | float):
@@ -208,9 +226,14 @@ def _saliency(truth: Mapping) -> np.ndarray:
 
 
 def _clip_average_precision(score: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Mean interpolated precision over the recall steps.
+    """Average the interpolated precision over the recall steps.
 
-    Args: score (C,); relevant (C, A) bool. Returns: (A,); 0 where no clip is relevant.
+    Args:
+        score: (C,).
+        relevant: (C, A) bool.
+
+    Returns:
+        (A,); 0 where no clip is relevant.
     """
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
@@ -222,7 +245,7 @@ def _clip_average_precision(score: np.ndarray, relevant: np.ndarray) -> np.ndarr
 
 
 def _highlight(prediction: Mapping, truth: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """One query's AP and HIT@1 for each level, (3,) each; 0 without predicted saliency."""
+    """Compute one query's AP and HIT@1 for each level, (3,) each; 0 without predicted saliency."""
     relevant = _saliency(truth)[:, None, :] >= np.array([*LEVELS.values()])[:, None]  # (C, levels, 3)
     score = _array(prediction, "pred_saliency_scores")
     if len(score) == 0 or len(relevant) == 0:
@@ -235,7 +258,7 @@ def _highlight(prediction: Mapping, truth: Mapping) -> tuple[np.ndarray, np.ndar
 
 
 def _highlights(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> dict:
-    """Highlight detection at each level of saliency."""
+    """Score highlight detection at each level of saliency."""
     pairs = [_highlight(p, t) for p, t in zip(predictions, truths, strict=True)]
     precision, hits = (np.mean(values, axis=0) for values in zip(*pairs, strict=True))
     return {
@@ -245,7 +268,7 @@ def _highlights(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> di
 
 
 def _brief(scores: Mapping[str, dict]) -> dict[str, float]:
-    """The headline numbers, named as on the leaderboard."""
+    """Pick the headline numbers, named as on the leaderboard."""
     brief = {}
     if "full" in scores:
         full = scores["full"]
@@ -272,9 +295,13 @@ def evaluate_qvhighlights(
             10 are used) and/or `pred_saliency_scores` (one per clip of 2 s).
         annotations: rows with `qid`, `relevant_windows` [[start, end], ...], and for highlights
             `duration`, `relevant_clip_ids`, `saliency_scores` (three annotators per relevant clip).
-    Returns: the scores; a query without prediction or without a true window scores 0.
-    Raises: ValueError for a qid given twice with different content, for malformed rows, and if the two
-        have no qid in common or nothing is predicted.
+
+    Returns:
+        The scores; a query without prediction or without a true window scores 0.
+
+    Raises:
+        ValueError: a qid stands twice with different content, a row has another form, the two have no qid
+            in common, or nothing is predicted.
     """
     predicted, repeated = _by_qid(submission, "submission")
     annotated, _ = _by_qid(annotations, "annotations")
@@ -307,7 +334,7 @@ def evaluate_qvhighlights(
 
 
 def _labelled(pairs: Sequence[tuple[Mapping, Mapping]], predicted: str, *needed: str) -> list[tuple]:
-    """The pairs with all `needed` truths, if the submission predicts `predicted` at all."""
+    """Pick the pairs with all `needed` truths, if the submission predicts `predicted` at all."""
     if not any(predicted in prediction for prediction, _ in pairs):
         return []
     return [(p, t) for p, t in pairs if all(t.get(key) is not None for key in needed)]

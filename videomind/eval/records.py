@@ -1,5 +1,6 @@
 """Prediction files: the records of a run, and the runs below a folder."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from videomind.runs.workers import RESULT, SETTINGS
 SUFFIXES = (".json", ".jsonl")
 CHUNK_PREFIX = "output"  # of the files that inference writes
 METRICS = "metrics.json"
+UNFINISHED = f"the run is not finished, it has no {RESULT}; the command that started it goes on with it"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,11 @@ class Run:
     places: list[str]
     files: list[Path]
     split: PredictedSplit | None
+
+    @property
+    def num_failed(self) -> int:
+        """How many samples failed."""
+        return sum(prediction.error is not None for prediction in self.predictions)
 
     @property
     def folder(self) -> Path:
@@ -96,9 +104,17 @@ def find_runs(path: Path) -> list[Run]:
         ValueError: there are none.
     """
     files = [path] if path.is_file() else sorted(path.glob(f"**/{RESULT}"))
+    for split in sorted(path.glob(f"**/{SPLIT_FILE}")):
+        if is_unfinished(split.parent):
+            log.warning("%s is left out: %s", split.parent, UNFINISHED)
     if not files:
         raise ValueError(f"No predictions ({RESULT}) below {path}")
     return [read_run(file) for file in files]
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Tell whether a folder holds a run whose predictions are not merged yet."""
+    return (folder / SPLIT_FILE).is_file() and not (folder / RESULT).is_file()
 
 
 def _read_lines(path: Path) -> list[tuple[str, object]]:
@@ -113,11 +129,13 @@ def _read_list(path: Path) -> list[tuple[str, object]]:
 
 
 def _prediction_files(path: Path, report_name: str) -> list[Path]:
-    """The file itself, or a folder's chunks (else all its JSON files but those about the run), sorted."""
+    """List the file itself, or a folder's chunks (else its JSON files but those about the run)."""
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise ValueError(f"{path}: no such file or folder")
+    if is_unfinished(path):
+        raise ValueError(f"{path}: {UNFINISHED}")
     others = {report_name, METRICS, SPLIT_FILE, SETTINGS}
     files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES and f.name not in others)
     files = [f for f in files if f.name.startswith(CHUNK_PREFIX)] or files

@@ -12,7 +12,7 @@ SHOWN_QIDS = 5
 
 
 def render_tables(evaluation: Evaluation, forms: Mapping[str, TableForm]) -> str:
-    """The tables of a run; empty without ground truth."""
+    """Show the tables of a run; empty without ground truth."""
     if evaluation.unlabelled == evaluation.records:
         return ""
     sections = [_section(evaluation.tables[name], form) for name, form in forms.items()]
@@ -20,12 +20,12 @@ def render_tables(evaluation: Evaluation, forms: Mapping[str, TableForm]) -> str
 
 
 def render_qvhighlights(scores: QVHighlightsScores) -> str:
-    """The headline numbers, one per line; empty without ground truth."""
+    """Show the headline numbers, one per line; empty without ground truth."""
     return "".join(f"{name}: {value}\n" for name, value in scores.metrics.get("brief", {}).items())
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What a reader must know to trust the tables, one sentence each."""
+    """Say what a reader must know to trust the tables, one sentence each."""
     if evaluation.unlabelled == evaluation.records:
         yield f"None of the {evaluation.records} records has ground truth: nothing to score"
     elif evaluation.unlabelled:
@@ -43,7 +43,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
 
 
 def remarks_qvhighlights(scores: QVHighlightsScores) -> Iterator[str]:
-    """What a reader must know to trust the numbers, one sentence each."""
+    """Say what a reader must know to trust the numbers, one sentence each."""
     if scores.unlabelled:
         yield f"{scores.unlabelled} annotations have no ground truth and do not count"
     if not scores.metrics:

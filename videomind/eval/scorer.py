@@ -84,7 +84,7 @@ class Submission:
 class Scorer(ABC):
     """How one kind of benchmark is scored.
 
-    Class attributes:
+    Attributes:
         name: of the scorer.
         tables: its tables by the names that they have in metrics.json.
         options: its command-line arguments, each a keyword of the class.
@@ -134,7 +134,7 @@ class Scorer(ABC):
         return None
 
     def report(self, predictions: Sequence[Prediction], places: Sequence[str] | None = None) -> Outcome:
-        """Score a run for a reader; see `evaluate`."""
+        """Score a run for a reader, as `evaluate` does."""
         evaluation = self.evaluate(predictions, places)
         return Outcome(
             text=report.render_tables(evaluation, self.tables),
@@ -206,7 +206,7 @@ def _count_repeated(predictions: Iterable[Prediction]) -> int:
 
 
 def scorer_names() -> list[str]:
-    """All scorers of the package, and those that were imported from elsewhere, sorted."""
+    """List all scorers of the package, and those that were imported from elsewhere, sorted."""
     package = importlib.import_module(_PACKAGE)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{_PACKAGE}.{module.name}")
@@ -238,6 +238,6 @@ def get_scorer(spec: str) -> type[Scorer]:
 
 
 def spec_of(scorer: type[Scorer]) -> str:
-    """What another process finds a scorer by."""
+    """Name a scorer so that another process finds it."""
     is_ours = scorer.__module__.startswith(f"{_PACKAGE}.")
     return scorer.name if is_ours else f"{scorer.__module__}:{scorer.__qualname__}"

@@ -122,7 +122,7 @@ def average(predictions: Sequence[Prediction], marks: Sequence[Marks | None], fo
 
 
 def has_stage(predictions: Sequence[Prediction], form: TableForm) -> bool:
-    """Whether a run had the stage that a table scores: an answer-only run is no run of failed groundings."""
+    """Tell whether a run had the stage of a table: one that only answered has no failed groundings."""
     return any(getattr(prediction, form.field) is not None for prediction in predictions)
 
 

@@ -22,6 +22,27 @@ class NoPositiveError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadTargets:
+    """What the head learns of one sample.
+
+    Attributes:
+        spans: for each `<|reg|>` its true moments (M, 2), as fractions of the video.
+        saliency: (Q, T), 1 on clips that belong to a moment.
+        pos_clip: (Q,), the salient clip to contrast with the others.
+    """
+
+    spans: tuple[Tensor, ...]
+    saliency: Tensor
+    pos_clip: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "HeadTargets":
+        """Move them. The type stays: targets are float32 under half precision too."""
+        spans = tuple(span.to(device, non_blocking=non_blocking) for span in self.spans)
+        saliency, pos_clip = (x.to(device, non_blocking=non_blocking) for x in (self.saliency, self.pos_clip))
+        return HeadTargets(spans=spans, saliency=saliency, pos_clip=pos_clip)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Weights of the three grounding losses; the defaults are the published ones."""
 
@@ -43,7 +64,7 @@ class GroundingLoss:
         object.__setattr__(self, "total", self.classification + self.regression + self.saliency)
 
 
-def assign(points: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+def assign(points: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
     """Decide which points learn a moment, and what they regress.
 
     ActionFormer's rule (`label_points_single_video` of its code) but for one thing: a point *on* a boundary
@@ -51,13 +72,13 @@ def assign(points: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         points: (P, 4), see `make_points`.
-        moments: (M, 2), in clips.
+        spans: (M, 2), the moments in clips.
 
     Returns:
         Class targets (P,), 0 or 1, and regression targets (P, 2), the distances to start and end in strides.
     """
     position, low, high, stride = (column[:, None] for column in points.unbind(1))  # (P, 1)
-    start, end = moments.unbind(1)  # (M,)
+    start, end = spans.unbind(1)  # (M,)
     # 1. The point lies in the moment, and within 1.5 strides of its centre.
     centre, radius = (start + end) / 2, CENTER_RADIUS * stride
     left, right = torch.maximum(start, centre - radius), torch.minimum(end, centre + radius)  # (P, M)
@@ -72,16 +93,16 @@ def assign(points: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
     return is_positive.any(dim=1).float(), distances[rows, length.min(dim=1).indices] / stride
 
 
-def has_positive(num_clips: int, moments: Tensor) -> bool:
+def has_positive(num_clips: int, spans: Tensor) -> bool:
     """Tell whether a sample can be learned from: whether a point that counts in training is positive.
 
     Args:
         num_clips: of the video.
-        moments: (M, 2), in clips.
+        spans: (M, 2), the moments in clips.
     """
     points = make_points(max(num_clips, max(STRIDES)))
     is_real = points[:, 0] < num_clips  # the mask of a short video's padding
-    return bool(assign(points[is_real], moments)[0].any())
+    return bool(assign(points[is_real], spans)[0].any())
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -132,29 +153,24 @@ def saliency_loss(output: HeadOutput, saliency: Tensor, pos_clip: Tensor) -> Ten
 
 
 def grounding_loss(
-    output: HeadOutput,
-    *,
-    moments: list[Tensor],
-    num_clips: int,
-    saliency: Tensor,
-    pos_clip: Tensor,
-    weights: LossWeights,
+    output: HeadOutput, targets: HeadTargets, *, num_clips: int, weights: LossWeights
 ) -> GroundingLoss:
-    """All grounding losses of one sample.
+    """Compute all grounding losses of one sample.
 
     Args:
         output: of the head, Q queries.
-        moments: Q tensors (M, 2), fractions of the video.
+        targets: of the same queries.
         num_clips: T, real clips (without padding).
-        saliency: (Q, T), 1 on clips that belong to a moment.
-        pos_clip: (Q,), the salient clip to contrast.
-    Raises: NoPositiveError.
+        weights: of the three losses.
+
+    Raises:
+        NoPositiveError: There is nothing to regress.
     """
-    targets = [assign(output.points, spans.to(output.points) * num_clips) for spans in moments]
-    classes = torch.stack([t[0] for t in targets])  # (Q, P)
-    offsets = torch.stack([t[1] for t in targets])  # (Q, P, 2)
+    assigned = [assign(output.points, spans.to(output.points) * num_clips) for spans in targets.spans]
+    classes = torch.stack([classes for classes, _ in assigned])  # (Q, P)
+    offsets = torch.stack([offsets for _, offsets in assigned])  # (Q, P, 2)
     return GroundingLoss(
         classification=weights.classification * classification_loss(output, classes),
         regression=weights.regression * regression_loss(output, classes, offsets),
-        saliency=weights.saliency * saliency_loss(output, saliency, pos_clip),
+        saliency=weights.saliency * saliency_loss(output, targets.saliency, targets.pos_clip),
     )

@@ -34,7 +34,7 @@ def start_processes() -> None:
 
 
 def shared_order(count: int) -> Iterator[int]:
-    """Indices below `count`, each given to one process only, as it asks for it.
+    """Share the indices below `count`: each goes to one process only, as it asks for it.
 
     Processes draw from one counter, so a slow one never holds the others back.
     """
@@ -59,16 +59,20 @@ def in_flight(
     The generators themselves run here, one at a time, the oldest that is ready first.
 
     Args:
-        indices: what is to be done. start: makes the generator of an index, which yields what it wants
-            prepared. prepare: prepares it (decoding releases the GIL). failures: errors that end one
-            generator only.
-    Yields: index and the generator's return value, or the failure that ended it.
+        indices: what is to be done.
+        start: makes the generator of an index, which yields what it wants prepared.
+        prepare: prepares it (decoding releases the GIL).
+        num_threads: how many prepare at once.
+        failures: errors that end one generator only.
+
+    Yields:
+        Index and the generator's return value, or the failure that ended it.
     """
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 
         def advance(index: int, steps: Generator[W, P, R], get: Callable[[], P | None]) -> Any:
-            """Run a generator to its next wish. Returns: its end, or None."""
+            """Run a generator to its next wish. Returns what it ended with, or None."""
             try:
                 waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
             except StopIteration as end:
@@ -95,9 +99,14 @@ def in_flight(
 class ResultFile:
     """Predictions of one data set split below one folder.
 
-    Args: folder; settings that identify the run; part, which part of several runs that share the folder
-    this one is; flag, what chooses the folder.
-    Raises: ValueError when the folder holds the results of other settings.
+    Args:
+        folder: of the run.
+        settings: that identify it.
+        part: which of several runs that share the folder this one is.
+        flag: what chooses the folder, for messages.
+
+    Raises:
+        ValueError: the folder holds the results of other settings.
     """
 
     def __init__(
@@ -116,11 +125,12 @@ class ResultFile:
         self._part = self.folder / "parts" / f"part_{part * world_size() + rank()}.jsonl"
 
     def done(self, *, failed: bool = True) -> dict[int, dict]:
-        """Records of all parts by index; a line that a kill cut short is left out.
+        """Read the records of all parts by index; a line that a kill cut short is left out.
 
         Of a sample that failed first and was done again later the failure is left out.
 
-        Args: failed, whether a record that a sample failed counts.
+        Args:
+            failed: whether a record that a sample failed counts.
         """
         records: dict[int, dict] = {}
         for path in sorted((self.folder / "parts").glob("part_*.jsonl")):
@@ -134,7 +144,14 @@ class ResultFile:
         append_json_line(self._part, {"index": index, "record": record})
 
     def merge(self, count: int) -> Path:
-        """Write all records in order. Args: count of samples. Raises: RuntimeError if some are missing."""
+        """Write all records in order.
+
+        Args:
+            count: of samples.
+
+        Raises:
+            RuntimeError: some are missing.
+        """
         records = self.done()
         if missing := [i for i in range(count) if i not in records]:
             raise RuntimeError(f"{len(missing)} of {count} samples have no result (first: {missing[:5]})")

@@ -15,13 +15,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.device import HOST_BACKEND
 from videomind.encoding.encoder import Encoder
 from videomind.files import copy_file, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
-from videomind.model.disk_format import to_disk
-from videomind.model.role_model import AgentQwen2VL
+from videomind.model.disk_format import ours_to_published
+from videomind.model.role_model import RoleModel
 from videomind.runs.processes import die_with_parent
 from videomind.synthetic.folders import MARKER, is_made, making
 from videomind.synthetic.tiny_model import write_shards
@@ -31,14 +31,14 @@ from videomind.synthetic.warmup_loop import WarmupSettings, train
 LOSSES = "warmup_losses.json"
 
 
-def _save(model: AgentQwen2VL, base: Path, folder: Path) -> None:
+def _save(model: RoleModel, base: Path, folder: Path) -> None:
     """Write the base's folder again with the new weights; the keys stay on their shards."""
     for file in base.iterdir():
         copy_file(file, folder / file.name)
     index = read_json(base / "model.safetensors.index.json")["weight_map"]
     shards: dict[str, dict[str, Tensor]] = {name: {} for name in sorted(set(index.values()))}
     for name, tensor in model.state_dict().items():
-        if (key := to_disk(name)) in index:  # a tied lm_head is not
+        if (key := ours_to_published(name, model.backbone)) in index:  # a tied lm_head is not
             shards[index[key]][key] = tensor
     write_shards(folder, list(shards.values()))
 

@@ -34,7 +34,7 @@ class WarmupVideo:
     """A training video in memory.
 
     Attributes:
-        patches: (T, H*W, 1176).
+        patches: (T, H*W, V).
         grid: (H, W).
         colours: per temporal step the colour seen all through it, NOTHING between events, or None where an
             event starts or ends.
@@ -52,7 +52,7 @@ class Task:
     """One turn to learn.
 
     Attributes:
-        patches: (T, H*W, 1176), or None for text alone.
+        patches: (T, H*W, V), or None for text alone.
         grid: (H, W) of the patches.
         prompt: the user's text.
         reply: what is learned.
@@ -120,7 +120,9 @@ def load_videos(
     rank, processes = share
     videos = []
     for path in tqdm(paths[:limit][rank::processes], desc="warm-up videos", unit="video", disable=rank > 0):
-        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(
+            read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
+        )
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory
         colours = _step_colours(grouped[path], steps)
@@ -140,7 +142,9 @@ def load_question_videos(
     videos = []
     for vid in tqdm(sorted(truth)[rank::processes], desc="question videos", unit="video", disable=rank > 0):
         path = str(folder / f"NExTVideo/{vid}.mp4")
-        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(
+            read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
+        )
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()
         seen = [

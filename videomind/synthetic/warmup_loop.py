@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from videomind.backbones.processor import Processor
-from videomind.encoding.conversation import VIDEO_PLACEHOLDER, chatml
+from videomind.backbones.backbone import Processor
 from videomind.encoding.encoder import IGNORE_INDEX
-from videomind.model.role_model import AgentQwen2VL
+from videomind.model.role_model import RoleModel
 from videomind.roles import VisualBudget
 from videomind.synthetic.warmup_data import Task, Tasks
 
@@ -58,20 +57,21 @@ _LAST_LR = 0.05  # of the peak
 
 def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
     """Encode a task: ids and labels (L,)."""
-    placeholder = "" if task.patches is None else VIDEO_PLACEHOLDER
-    context = chatml([("user", placeholder + task.prompt), ("assistant", None)]) + task.start
+    backbone = processor.backbone
+    placeholder = "" if task.patches is None else backbone.video_text
+    context = backbone.chat([("user", placeholder + task.prompt), ("assistant", None)]) + task.start
     encode = processor.tokenizer.encode
     prompt = torch.tensor(encode(context, add_special_tokens=False))
-    reply = torch.tensor(encode(f"{task.reply}<|im_end|>", add_special_tokens=False))
+    reply = torch.tensor(encode(task.reply + backbone.end_mark, add_special_tokens=False))
     if task.patches is not None:
-        num_tokens = task.patches.shape[:2].numel() // processor.patcher.merge_size**2
         repeats = torch.ones_like(prompt)
-        repeats[prompt == processor.token_id("<|video_pad|>")] = num_tokens
+        num_tokens = len(task.patches) * backbone.tokens_per_step((len(task.patches), *task.grid))
+        repeats[prompt == processor.token_id(backbone.video_token)] = num_tokens
         prompt = prompt.repeat_interleave(repeats)
     return torch.cat((prompt, reply)), torch.cat((torch.full_like(prompt, IGNORE_INDEX), reply))
 
 
-def _loss(model: AgentQwen2VL, tasks: list[Task], processor: Processor) -> Tensor:
+def _loss(model: RoleModel, tasks: list[Task], processor: Processor) -> Tensor:
     """Average the cross-entropy over the supervised tokens of all tasks."""
     rows = [_tokens(task, processor) for task in tasks]
     ids = pad_sequence([r[0] for r in rows], batch_first=True, padding_value=processor.tokenizer.pad_token_id)
@@ -133,7 +133,7 @@ def _draw(tasks: Tasks, settings: WarmupSettings, *, is_first_stage: bool) -> li
 
 
 def train(
-    model: AgentQwen2VL,
+    model: RoleModel,
     tasks: Tasks,
     processor: Processor,
     settings: WarmupSettings,

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_text
 from videomind.logger import rank, run_command
+from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
 from videomind.train.arguments import TrainingArguments
 from videomind.train.mixture import BadSample
@@ -97,7 +98,7 @@ class ResumingTrainer(Trainer):
             return {k: self._prepare_input(v) for k, v in data.items()}
         if isinstance(data, list):
             return [self._prepare_input(v) for v in data]
-        return data.to(self.args.device) if isinstance(data, Tensor) else data
+        return data.to(self.args.device) if isinstance(data, Tensor | HeadTargets) else data
 
     def compute_loss(
         self,

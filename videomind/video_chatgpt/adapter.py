@@ -22,8 +22,8 @@ from videomind.video_chatgpt.disk import (
     TABLES,
     LoadedVideoModel,
     add_videos,
-    collect,
     copy_state,
+    copy_to_cpu,
     load_start,
     read_bin,
 )
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _SIDE_FIELDS = ("mm_projector_type", "mm_use_vid_start_end", "mm_vision_tower", "num_video_tokens")
 
 
-def adapter_state(model: VideoChatGPT, *, should_keep: bool = True) -> dict[str, Tensor]:
+def video_adapter_state(model: VideoChatGPT, *, should_keep: bool = True) -> dict[str, Tensor]:
     """Collect what an adapter file holds, whole and on the CPU.
 
     The output table comes first: the original reduces names to their last part when it trains on, so the
@@ -47,7 +47,7 @@ def adapter_state(model: VideoChatGPT, *, should_keep: bool = True) -> dict[str,
     """
     params = dict(model.named_parameters())
     names = [*TABLES, *(name for name in params if name.startswith(PROJECTOR))]
-    return collect({name: params[name] for name in names}, None, should_keep)
+    return copy_to_cpu({name: params[name] for name in names}, None, should_keep)
 
 
 def save_video_adapter(state: Mapping[str, Tensor], config: VideoChatGPTConfig, path: Path) -> None:

@@ -197,7 +197,9 @@ def fill_new_rows(table: Tensor, *, first: int, has_start_end: bool, std: float)
         table[-2:] = table[:-2].float().mean(dim=0).to(table.dtype)
 
 
-def collect(params: Mapping[str, Tensor], dtype: torch.dtype | None, should_keep: bool) -> dict[str, Tensor]:
+def copy_to_cpu(
+    params: Mapping[str, Tensor], dtype: torch.dtype | None, should_keep: bool
+) -> dict[str, Tensor]:
     """Copy to the CPU, one parameter at a time, so that a sharded model never has to fit on one device."""
     state = {}
     for name, param in params.items():
@@ -254,7 +256,7 @@ def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, should_keep: bool = 
         dtype: of the copies.
         should_keep: off where the state is not written; every process takes part in collecting it.
     """
-    return collect(dict(model.named_parameters()), dtype, should_keep)
+    return copy_to_cpu(dict(model.named_parameters()), dtype, should_keep)
 
 
 def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Path) -> None:

@@ -21,11 +21,11 @@ from videomind.train.optim import trainable_table
 from videomind.train.sampler import GroupSampler
 from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication, run_training
 from videomind.video_chatgpt.adapter import (
-    adapter_state,
     continue_adapter,
     new_projector,
     read_adapter,
     save_video_adapter,
+    video_adapter_state,
 )
 from videomind.video_chatgpt.arguments import VideoArguments, parse_arguments
 from videomind.video_chatgpt.disk import (
@@ -141,7 +141,7 @@ class VideoTrainer(ResumingTrainer):
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
         if self.is_adapter_only:
-            state = adapter_state(self.model, should_keep=self.args.should_save)
+            state = video_adapter_state(self.model, should_keep=self.args.should_save)
             path = _adapter_of(folder) if _internal_call else folder / f"{ADAPTER}.bin"
             if self.args.should_save:
                 save_video_adapter(state, self.model.config, path)

@@ -29,7 +29,7 @@ _SHOWN = 80  # characters of a wrong value in a message
 
 
 def recall_names(ranks: Sequence[int], thresholds: Sequence[float]) -> tuple[str, ...]:
-    """Columns of recall."""
+    """Name the columns of recall."""
     return tuple(f"R{k}@{threshold}" for k in ranks for threshold in thresholds)
 
 
@@ -57,7 +57,7 @@ class Overlap:
         return (self.first > before[0]) - (self.first < before[0]) if before else 0
 
     def recalls(self, ranks: Sequence[int], thresholds: Sequence[float]) -> dict[str, float]:
-        """Recall of the first k predictions at every overlap, in percent; equal to it is enough."""
+        """Compute the recall of the first k predictions at every overlap, in percent; equal is enough."""
         hits = [bool((self.top[:k] >= threshold).any()) for k in ranks for threshold in thresholds]
         return {name: 100.0 * hit for name, hit in zip(recall_names(ranks, thresholds), hits, strict=True)}
 
@@ -121,7 +121,7 @@ class DefaultScorer(Scorer):
 
 
 def is_question(prediction: Prediction) -> bool:
-    """Whether a record asks for one of several options and says which is right."""
+    """Tell whether a record asks for one of several options and says which is right."""
     return all(prediction.annotation.get(name) is not None for name in ("options", "ans"))
 
 
@@ -142,7 +142,7 @@ def judge(prediction: Prediction) -> bool | None:
 
 
 def true_windows(prediction: Prediction) -> Tensor | None:
-    """The true windows of a record, (W, 2) float32, s; None if it has none to find.
+    """Read the true windows of a record, (W, 2) float32, s; None if it has none to find.
 
     Raises:
         ValueError: they have another form.
@@ -159,13 +159,13 @@ def true_windows(prediction: Prediction) -> Tensor | None:
 
 
 def as_windows(value: Any, limit: int | None = None) -> Tensor:
-    """The first `limit` of a list of [start, end], None being none of them, as (N, 2) float32."""
+    """Read the first `limit` of a list of [start, end], None being none of them, as (N, 2) float32."""
     windows = torch.tensor(list(value or ())[:limit], dtype=torch.float32)
     return windows.reshape(0, 2) if windows.numel() == 0 else windows.reshape(len(windows), 2)
 
 
 def _overlaps(prediction: Prediction) -> dict[str, Overlap]:
-    """Both measures of a record, by the names of their tables; none of them without true windows."""
+    """Compute both measures of a record, by the names of their tables; neither without true windows."""
     truth = true_windows(prediction)
     if truth is None:
         return {}
