@@ -1,4 +1,4 @@
-"""From a `Excerpt` to the frames the model sees: which frames, from which reader, at what size.
+"""From an `Excerpt` to the frames the model sees: which frames, from which reader, at what size.
 
 Used by training and inference alike, between the conversation and the encoding. The decoders are in
 `videomind.video.readers`.
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from videomind.faults import ends_run
 from videomind.roles import PIXELS_PER_TOKEN
 from videomind.video.reader import BadVideoError, replace_missing
 from videomind.video.readers import IMAGE_ERRORS, open_reader
@@ -75,13 +76,18 @@ def smart_num_frames(
     min_frames: int = MIN_FRAMES,
     max_frames: int | None = None,
 ) -> int:
-    """How many frames to take: an even number, never above the frames there are.
+    """Say how many frames to take: an even number, never above the frames there are.
 
     Args:
-        considered: frames of the excerpt; video_fps: their rate, frames per second.
-        fps: wanted frames per second (2 unless given), or num_frames: the wanted count itself.
-        min_frames, max_frames: bounds of what `fps` gives (max_frames: 768 unless given).
-    Raises: ValueError when both wishes are given or fewer than two frames come out.
+        considered: frames of the excerpt.
+        video_fps: their rate, frames per second.
+        fps: wanted frames per second (2 unless given).
+        num_frames: the wanted count itself, instead of `fps`.
+        min_frames: lower bound of what `fps` gives.
+        max_frames: upper bound of what `fps` gives (768 unless given).
+
+    Raises:
+        ValueError: both wishes are given, or fewer than two frames come out.
     """
     if fps is not None and num_frames is not None:
         raise ValueError(f"Either fps ({fps}) or num_frames ({num_frames}) can be given, not both")
@@ -103,14 +109,22 @@ def smart_num_frames(
 
 
 def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
-    """Which frames of a video to take for an excerpt.
+    """Choose which frames of a video to take for an excerpt.
 
     An excerpt that hangs over the video's end keeps its length, so its last frames repeat: as the
     published checkpoints were trained.
 
-    Args: total_frames, fps: of the video; excerpt.
-    Returns: frame numbers, not decreasing, an even count.
-    Raises: BadVideoError when fewer than two frames remain.
+    Args:
+        total_frames: of the video.
+        fps: of the video.
+        excerpt: what is asked for.
+
+    Returns:
+        Frame numbers, not decreasing, an even count.
+
+    Raises:
+        BadVideoError: fewer than two frames remain.
+        ValueError: an end is no number.
     """
     start_s = 0 if excerpt.start_s is None else excerpt.start_s
     end_s = total_frames / fps if excerpt.end_s is None else excerpt.end_s
@@ -138,13 +152,21 @@ def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]
 def smart_resize(
     height: int, width: int, *, min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[int, int]:
-    """The size to bring frames to: multiples of 28 within the bounds, the ratio kept as far as possible.
+    """Choose the size to bring frames to: multiples of 28 within the bounds, the ratio nearly kept.
 
     A very long and narrow frame can come out with a side of 0 pixels, as in Qwen2-VL's own rule.
 
-    Args: height, width, pixels; min_pixels, max_pixels, bounds of the area.
-    Returns: (height, width), pixels.
-    Raises: ValueError for an aspect ratio above 200.
+    Args:
+        height: pixels.
+        width: pixels.
+        min_pixels: lower bound of the area.
+        max_pixels: upper bound of the area.
+
+    Returns:
+        (height, width), pixels.
+
+    Raises:
+        ValueError: the aspect ratio is above 200.
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"frames of {width} x {height} pixels: an aspect ratio above {MAX_ASPECT_RATIO}")
@@ -159,7 +181,7 @@ def smart_resize(
 
 
 def _frame_size(height: int, width: int, excerpt: Excerpt) -> tuple[int, int]:
-    """`smart_resize` by the excerpt's budget. Raises BadVideoError where no such size exists."""
+    """`smart_resize` by the excerpt's budget; a BadVideoError where no such size exists."""
     budget = excerpt.budget
     try:
         size = smart_resize(height, width, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
@@ -177,8 +199,12 @@ def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
 
     (Not by torch's uint8 kernel: that is off by up to 3 levels from what checkpoints were trained on.)
 
-    Args: frames, uint8 (T, H, W, 3); size, (h, w) pixels.
-    Returns: uint8 (T, 3, h, w).
+    Args:
+        frames: uint8 (T, H, W, 3).
+        size: (h, w) pixels.
+
+    Returns:
+        uint8 (T, 3, h, w).
     """
     planes = frames.permute(0, 3, 1, 2)  # (T, 3, H, W)
     if planes.shape[2:] == size:
@@ -194,8 +220,13 @@ def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
     A list of image files is taken whole: one frame each, the last repeated to make the count even; its
     frame rate, maximum count, start and end do not apply.
 
-    Args: excerpt; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
-    Raises: BadVideoError when the video is unusable, ValueError when the reader is.
+    Args:
+        excerpt: what to decode.
+        reader: `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
+
+    Raises:
+        BadVideoError: the video is unusable.
+        RunError: the reader is.
     """
     return read_excerpts([excerpt], reader=reader)[0]
 
@@ -203,8 +234,12 @@ def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
 def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> list[Frames]:
     """Decode several excerpts of one video in one pass; each result is that of `read_excerpt` alone.
 
-    Args: excerpts of the same path and of the same pixels per frame and, for a .gif, fps.
-    Raises: as `read_excerpt`.
+    Args:
+        excerpts: of the same path and of the same pixels per frame and, for a .gif, fps.
+        reader: see `read_excerpt`.
+
+    Raises:
+        ValueError: as `read_excerpt` does.
     """
     first = excerpts[0]
     if isinstance(first.path, list | tuple):
@@ -232,15 +267,19 @@ def _read_images(excerpt: Excerpt) -> Frames:
     if not paths:
         raise BadVideoError(EMPTY_LIST)
     pool: dict[int, Tensor] = {}
+    reasons: dict[int, str] = {}
     for i, path in enumerate(paths):
         try:
             with Image.open(path) as image:
                 rgb = image.convert("RGB")
-        except IMAGE_ERRORS:
+        except IMAGE_ERRORS as error:
+            if ends_run(error):
+                raise
+            reasons[i] = str(error)
             continue
         height, width = _frame_size(rgb.height, rgb.width, excerpt)
         pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
-    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}")
+    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}", reasons)
     sizes = {frame.shape for frame in pool.values()}
     if len(sizes) > 1:
         raise BadVideoError(f"{len(paths)} images from {paths[0]}: of different sizes {sorted(sizes)}")
@@ -253,12 +292,13 @@ def _read_images(excerpt: Excerpt) -> Frames:
 
 
 def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> float:
-    """Length of a video in seconds: its frames by their average rate.
+    """Read the length of a video in seconds: its frames by their average rate.
 
     Lists of images and .gif files count one second per frame. (A .gif's seconds depend on the budget
     that reads it; this is the grounder's, at one frame per second.)
 
-    Raises: BadVideoError when it is no usable video.
+    Raises:
+        BadVideoError: it is no usable video.
     """
     if isinstance(path, list | tuple):
         if not path:
