@@ -22,6 +22,7 @@ FLOORS = (
         "device",
         "doors",
         "endpoint",
+        "faults",
         "files",
         "imports",
         "logger",

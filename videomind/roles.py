@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
+from videomind.faults import RunError
+
 PROMPTS: dict = json.loads(resources.files("videomind").joinpath("prompts.json").read_text(encoding="utf-8"))
 
 REG_TOKEN: str = PROMPTS["reg_token"]
@@ -138,7 +140,7 @@ def budget_override(
         return None
     budget = VisualBudget(**{**vars(budget), **given})
     if not 0 < budget.min_tokens <= budget.max_tokens:
-        raise ValueError(
+        raise RunError(
             f"The visual budget needs 0 < min <= max tokens per frame, not {budget.min_tokens} and "
             f"{budget.max_tokens} (--min_tokens_per_frame, --max_tokens_per_frame)"
         )

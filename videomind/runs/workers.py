@@ -19,6 +19,7 @@ import torch.distributed as dist
 from videomind.device import HOST_BACKEND
 from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, world_size
+from videomind.runs.boundary import Boundary
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def in_flight(
     prepare: Callable[[W], P],
     *,
     num_threads: int,
-    failures: tuple[type[Exception], ...],
+    also: tuple[type[Exception], ...] = (),
 ) -> Iterator[tuple[int, R | Exception]]:
     """Drive several generators at once: what one asks for is prepared in threads while another one works.
 
@@ -63,22 +64,21 @@ def in_flight(
 
     Args:
         indices: what is to be done. start: makes the generator of an index, which yields what it wants
-            prepared. prepare: prepares it (decoding releases the GIL). failures: errors that end one
-            generator only.
-    Yields: index and the generator's return value, or the failure that ended it.
+            prepared. prepare: prepares it (decoding releases the GIL). also: errors of the machine that
+            end one generator only, because what it works on decides.
+    Yields: index and the generator's return value, or the error of its sample that ended it.
     """
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 
         def advance(index: int, steps: Generator[W, P, R], get: Callable[[], P | None]) -> Any:
             """Run a generator to its next wish. Returns: its end, or None."""
-            try:
-                waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
-            except StopIteration as end:
-                return end.value
-            except failures as error:
-                return error
-            return None
+            with Boundary(*also) as sample:
+                try:
+                    waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
+                except StopIteration as end:
+                    return end.value
+            return sample.error
 
         more = True
         while more or waiting:
