@@ -1,5 +1,6 @@
 """Small files read with clear errors and written atomically."""
 
+import codecs
 import json
 import logging
 import os
@@ -8,7 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,35 @@ def _mistake(text: str, place: int) -> int:
     """
     before = text[:place].rstrip()
     return len(before) - 1 if text[place : place + 1] in ("]", "}") and before.endswith(",") else place
+
+
+_BYTE_ORDER_MARKS = (  # the longer of two that begin alike comes first
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+FALLBACK_ENCODING = "cp1252"  # of Windows in western Europe and America
+
+
+def read_foreign_text(path: str | Path) -> tuple[str, str]:
+    """Read a text file that others wrote, in an encoding that nobody says.
+
+    That of its byte-order mark counts, else UTF-8, else Windows-1252.
+
+    Returns:
+        The text and the encoding.
+
+    Raises:
+        FileError: it cannot be read, or is in none of them.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
+    marked = [name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)]
+    for encoding in marked[:1] or ("utf-8", FALLBACK_ENCODING):
+        with suppress(UnicodeDecodeError):
+            return data.decode(encoding), encoding
+    raise FileError(f"{path} is no text in {marked[0] if marked else f'UTF-8 or {FALLBACK_ENCODING}'}")
 
 
 def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:

@@ -57,15 +57,15 @@ class VisualBudget:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_tokens <= self.max_tokens:
-            raise ValueError(
+            raise RunError(
                 f"The visual budget needs 0 < min <= max tokens per frame, not {self.min_tokens} and "
                 f"{self.max_tokens} (--min_tokens_per_frame, --max_tokens_per_frame)"
             )
         if not self.fps > 0:
-            raise ValueError(f"The visual budget needs more than {self.fps} frames per second (--fps)")
+            raise RunError(f"The visual budget needs more than {self.fps} frames per second (--fps)")
         step = 1 if self.units is None else self.units.frames_per_step
         if self.max_frames < step:
-            raise ValueError(
+            raise RunError(
                 f"The visual budget needs at least {step} frames, not {self.max_frames} (--max_frames)"
             )
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from helpers.runs import REPO, SMALL, arguments, environment
+from PIL import Image
 
+from videomind.agent import pipeline
 from videomind.agent.infer import main, warn_of_missing_subtitles
 from videomind.dataset.schema import Annotation
 from videomind.eval.evaluate import main as evaluate
@@ -95,6 +98,25 @@ def test_a_broken_video_is_recorded_with_its_reason(workshop, grounder, tmp_path
     assert (metrics["failed"], metrics["records"]) == (failed, len(lines(tmp_path / "out")))
     submitted = (tmp_path / "out/hl_val_submission.jsonl").read_text().splitlines()
     assert len(submitted) == len(lines(tmp_path / "out"))  # the server wants every query
+
+
+def test_an_error_that_nobody_foresaw_is_recorded_with_its_class_and_place(
+    workshop, grounder, tmp_path, monkeypatch
+):
+    read, videos = pipeline.read_excerpts, set()
+
+    def fails(excerpts):
+        videos.add(excerpts[0].path)
+        if excerpts[0].path == min(videos):
+            raise Image.DecompressionBombError("too many pixels")
+        return read(excerpts)
+
+    monkeypatch.setattr(pipeline, "read_excerpts", fails)
+    assert main(infer_argv(workshop, grounder, tmp_path)) == 0
+    errors = [record["error"] for record in lines(tmp_path) if "error" in record]
+    assert 0 < len(errors) < len(lines(tmp_path))
+    assert all(re.fullmatch(r"PIL.Image.DecompressionBombError at videomind/agent/pipeline.py:\d+ "
+                            r"\(prepare_all\): too many pixels", error) for error in errors)  # fmt: skip
 
 
 def test_failures_are_done_again_when_asked(workshop, grounder, tmp_path):

@@ -1,5 +1,8 @@
 """What each role is shown and asked at inference."""
 
+import codecs
+from dataclasses import replace
+
 import pytest
 
 from videomind.agent.samples import (
@@ -15,6 +18,7 @@ from videomind.agent.samples import (
 )
 from videomind.dataset.schema import Annotation
 from videomind.roles import BudgetOverride, VisualBudget
+from videomind.runs.boundary import Boundary
 
 ANNO = Annotation(video_path="v.mp4", query="q", question="Which?", options=["red", ""], duration=100.0)
 
@@ -62,6 +66,51 @@ there
 00:01:00,000 --> 01:00:00,250
 <i>late</i>
 """
+
+
+ONE_LINE = "1\n00:00:01,000 --> 00:00:02,000\n{}\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "warns"),
+    [
+        ("utf-8", "é 字幕", False),
+        ("utf-8-sig", "é 字幕", False),
+        ("utf-16", "é 字幕", False),
+        ("utf-16-be", "\ufeffé 字幕", False),
+        ("utf-32", "é 字幕", False),
+        ("cp1252", "it’s “café” – naïve", True),
+        ("latin-1", "café", True),
+    ],
+)
+def test_subtitles_of_any_usual_encoding(tmp_path, caplog, encoding, text, warns):
+    path = tmp_path / "a.srt"
+    path.write_bytes(ONE_LINE.format(text).encode(encoding) if encoding != "utf-16-be" else
+                     codecs.BOM_UTF16_BE + ONE_LINE.format(text[1:]).encode(encoding))  # fmt: skip
+    (line,) = read_subtitles(path)
+    assert line.text == text.removeprefix("\ufeff") and line.start_s == 1.0
+    assert ("a.srt are not UTF-8; they are read as cp1252" in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"1\n00:00:01,000 --> 00:00:02,000\n\x81\x8d\n", "is no text in UTF-8 or cp1252"),
+        (codecs.BOM_UTF8 + b"\xff", "is no text in utf-8-sig"),
+        (codecs.BOM_UTF16_LE + b"a", "is no text in utf-16"),
+    ],
+)
+def test_subtitles_of_no_encoding_end_their_sample(tmp_path, content, reason):
+    path = tmp_path / "a.srt"
+    path.write_bytes(content)
+    anno = Annotation(video_path="v", question="q", options=["x"], subtitle_path=str(path))
+    with Boundary() as sample:
+        answerer_sample(anno, [0.0, 9.0], ChainSettings(use_subtitle=True))
+    assert str(sample.fault) == f"{path} {reason}"
+    folder = replace(anno, subtitle_path=str(tmp_path))
+    with Boundary() as sample:
+        answerer_sample(folder, [0.0, 9.0], ChainSettings(use_subtitle=True))
+    assert str(sample.fault) == f"{tmp_path} cannot be read: Is a directory"
 
 
 def test_subtitles_within_the_excerpt(tmp_path, caplog):

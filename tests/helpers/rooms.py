@@ -12,7 +12,7 @@ FLOORS = (
         "cores",
         "device",
         "doors",
-        "endpoint",
+        "faults",
         "files",
         "imports",
         "logger",

@@ -33,7 +33,6 @@ def test_all_end_with_their_own_result(num_threads):
             lambda i: steps(i, model),
             prepare,
             num_threads=num_threads,
-            failures=(ValueError,),
         )
     )
     broken = ended.pop(3)
@@ -47,12 +46,32 @@ def test_what_ends_without_asking_ends_too():
         return index
         yield
 
-    assert dict(in_flight(iter([1, 2]), nothing, prepare, num_threads=2, failures=())) == {1: 1, 2: 2}
+    assert dict(in_flight(iter([1, 2]), nothing, prepare, num_threads=2)) == {1: 1, 2: 2}
 
 
-def test_an_unexpected_error_stops_the_run():
-    with pytest.raises(ValueError, match="number 3 is broken"):
-        list(in_flight(iter(range(8)), lambda i: steps(i, []), prepare, num_threads=2, failures=(KeyError,)))
+def out_of_memory(wanted):
+    if wanted == ("first", 3):
+        raise MemoryError("number 3")
+    return prepare(wanted)
+
+
+def test_an_error_of_the_machine_stops_the_run_unless_it_is_the_samples_here():
+    def run(**also):
+        return dict(in_flight(iter(range(8)), lambda i: steps(i, []), out_of_memory, num_threads=2, **also))
+
+    with pytest.raises(MemoryError, match="number 3"):
+        run()
+    ended = run(also=(MemoryError,))
+    assert isinstance(ended.pop(3), MemoryError) and ended == {i: 20 * i + 1 for i in range(8) if i != 3}
+
+
+def test_whatever_a_generator_raises_ends_it_alone():
+    def one(index):
+        wanted = yield ("second", index)
+        return [5, 6, 7][wanted]  # the third has no place 3
+
+    ended = dict(in_flight(iter(range(3)), one, prepare, num_threads=2))
+    assert isinstance(ended.pop(2), IndexError) and ended == {0: 6, 1: 7}
 
 
 def test_preparing_overlaps_with_the_model():
@@ -66,7 +85,7 @@ def test_preparing_overlaps_with_the_model():
     def one(index):
         return (yield index)
 
-    assert len(list(in_flight(iter(range(4)), one, slow, num_threads=4, failures=()))) == 4
+    assert len(list(in_flight(iter(range(4)), one, slow, num_threads=4))) == 4
 
 
 RECORDS = [{"text": f"a{mark}é🎬", "n": i} for i, mark in enumerate("\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r")]

@@ -1,5 +1,6 @@
 """Mixture and collation: filters, bad samples with a record, padding, statistics."""
 
+import errno
 import json
 import random
 from dataclasses import replace
@@ -7,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from videomind.dataset.filters import Filters
 from videomind.encoding.encoder import BadSampleError, Encoded
 from videomind.model.losses import HeadTargets
+from videomind.runs.boundary import Fault
 from videomind.train.mixture import Collator, Draw, Item, Mixture
 
 NO_QUERY = HeadTargets(spans=(), saliency=torch.zeros(0, 1), pos_clip=torch.zeros(0))
@@ -87,6 +90,35 @@ def test_a_bad_sample_is_recorded_and_replaced(mixture):
     assert out.encoded.name in good
     assert out.bad[0].video_path.endswith("v0.mp4") and out.bad[0].reason == "v0.mp4 is broken"
     assert out.bad[0].source == "charades_sta" and out.bad[0].text == "find v0"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Image.DecompressionBombError("bomb"), KeyError("k"), UnicodeDecodeError("utf-8", b"x", 0, 1, "r")],
+)
+def test_whatever_a_samples_data_raises_ends_that_sample(mixture, monkeypatch, error):
+    make, good = mixture
+    good.update(f"v{i}.mp4" for i in range(1, 6))
+
+    def fails(excerpt):
+        if excerpt.path.endswith("v0.mp4"):
+            raise error
+        return read(excerpt, good)
+
+    monkeypatch.setattr("videomind.train.mixture.read_excerpt", fails)
+    out = make()[Draw(0, 3)]
+    assert out.encoded.name in good and [bad.video_path[-6:] for bad in out.bad] == ["v0.mp4"]
+    assert out.bad[0].reason.startswith(f"{Fault.of(error).kind} at ")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_what_is_the_machines_ends_the_training(mixture, monkeypatch, error):
+    def fails(excerpt):
+        raise error
+
+    monkeypatch.setattr("videomind.train.mixture.read_excerpt", fails)
+    with pytest.raises(type(error)):
+        mixture[0]()[0]
 
 
 def test_stand_ins_are_the_same_on_every_worker(mixture):

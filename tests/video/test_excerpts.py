@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 from helpers.goldens import golden_ids, golden_manifest, output_names
-from helpers.videos import INSTALLED, damage, frames_that_fit, number_of, numbered, write_video
+from helpers.videos import (
+    HEIGHT,
+    INSTALLED,
+    WIDTH,
+    damage,
+    frames_that_fit,
+    number_of,
+    numbered,
+    write_video,
+)
 from PIL import Image
 from torchvision.transforms import functional as vision
 
@@ -287,6 +296,17 @@ def test_a_missing_image_is_replaced_and_many_are_an_error(images):
     Path(images[5]).write_text("not an image")
     with pytest.raises(BadVideoError, match=re.escape(images[0]) + r".*2 of the 11 wanted"):
         read_excerpt(excerpt)
+
+
+def test_one_image_too_large_to_be_honest_is_replaced_with_its_reason(images, monkeypatch):
+    Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(images[4])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH)
+    (problem,) = read_excerpt(Excerpt(path=images, budget=budget(max_tokens=16))).problems
+    assert "1 of the 11 wanted frames" in problem and "3 for 4" in problem
+    assert "frame 4: Image size (65536 pixels) exceeds limit" in problem
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BadVideoError, match=r"11 of the 11 .*frame 0: Image size .* more than 10%"):
+        read_excerpt(Excerpt(path=images, budget=budget(max_tokens=16)))
 
 
 def test_images_of_different_sizes(images):

@@ -314,6 +314,51 @@ def test_unusable_files_give_one_clear_line(tmp_path, name, make, reason):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_title_need_not_be_unicode(tmp_path):
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLE-IN-LATIN"
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for i in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"TITLE-IN-LATIN", "café à la carte"[:14].encode("latin-1")))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path))
+    with open_reader(path, "pyav") as reader:
+        assert numbers(reader, range(4)) == list(range(4))
+
+
+@pytest.mark.parametrize(
+    "error", [av.error.InvalidDataError(22, "bad"), av.error.MemoryError(12, "no memory")]
+)
+def test_a_frame_that_cannot_be_converted_is_one_that_cannot_be_decoded(tmp_path, error):
+    """Unless it is the machine's fault; then the error goes on."""
+    path = write_video(tmp_path / "v.mp4")
+
+    class Reformatter:
+        def __init__(self, real):
+            self.real, self.calls = real, 0
+
+        def reformat(self, *args, **kwargs):
+            self.calls += 1
+            if self.calls == 5:
+                raise error
+            return self.real.reformat(*args, **kwargs)
+
+    with open_reader(path, "pyav") as reader:
+        reader._reformatter = Reformatter(reader._reformatter)
+        if isinstance(error, MemoryError):
+            with pytest.raises(MemoryError):
+                reader.get_frames(range(48))
+            return
+        frames, problems = reader.get_frames(range(48))
+        stood_in = [i for i in range(48) if number_of(frames[i]) != i]
+        assert len(stood_in) <= 1 and len(problems) == len(stood_in)
+        assert not problems or f"frame {stood_in[0]}: it cannot be converted (bad)" in problems[0]
+
+
 def test_a_cover_picture_is_no_video(tmp_path):
     path = str(tmp_path / "song.mp4")
     with av.open(path, "w") as container:
@@ -374,6 +419,13 @@ def test_gif(gif):
         assert isinstance(reader, GifReader)
         assert (reader.total_frames, reader.fps) == (9, 2.0)
         assert numbers(reader, [8, 0, 3, 3]) == [8, 0, 3, 3]
+
+
+def test_pictures_too_large_to_be_honest(gif, monkeypatch):
+    """PIL refuses them with an error that is no OSError."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BadVideoError, match=r"v\.GIF: .*could be decompression bomb DOS attack"):
+        open_reader(gif)
 
 
 def test_a_broken_gif(gif):

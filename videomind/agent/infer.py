@@ -23,15 +23,14 @@ from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
-from videomind.encoding.encoder import BadSampleError
 from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import BudgetOverride
+from videomind.runs.boundary import Fault
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
-from videomind.video.excerpts import BadVideoError
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,8 @@ _CHANGES_NO_RESULT = frozenset(
     ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads",
      "retry_failed", "max_bad_share", "chunk", "index")
 )  # fmt: skip
-# What ends one sample, with a record of the reason, and not the run.
-FAILURES = (BadVideoError, BadSampleError, torch.OutOfMemoryError)
+# Of the machine's errors this one ends a sample and not the run: a long one may be too much for the device.
+TOO_LARGE = torch.OutOfMemoryError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -215,13 +214,14 @@ def predict(
         start,
         partial(prepare_all, encoder=agent.encoder),
         num_threads=args.num_threads,
-        failures=FAILURES,
+        also=(TOO_LARGE,),
     )
     for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):
         anno = annotations[pending[position]]
         if isinstance(outcome, Exception):
-            log.warning("%s: %s", anno.video_path, outcome)
-            found = Prediction(annotation=annotation_fields(anno), error=str(outcome), grounder_success=False)
+            fault = Fault.of(outcome)
+            log.warning("%s: %s", anno.video_path, fault, exc_info=None if fault.is_stated else outcome)
+            found = Prediction(annotation=annotation_fields(anno), error=str(fault), grounder_success=False)
         else:
             found = outcome.prediction(anno)
         results.append(pending[position], found.to_json())

@@ -10,6 +10,7 @@ from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import verifying_excerpt
+from videomind.files import FALLBACK_ENCODING, read_foreign_text
 from videomind.roles import MCQ_PREFIX, UNCHANGED, BudgetOverride, VisualBudget, get_role, nearest
 from videomind.spans import fit
 from videomind.video.excerpts import video_duration
@@ -162,18 +163,18 @@ class Subtitle:
 
 
 def read_subtitles(path: str | Path) -> list[Subtitle]:
-    """Read an .srt file; one that is not there is a warning.
+    """Read an .srt file; one that is not there, or not in Unicode, is a warning.
 
     Raises:
-        ValueError: it is no text file.
+        FileError: it cannot be read, or is no text file.
     """
-    try:
-        blocks = Path(path).read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n\n")
-    except FileNotFoundError:
+    if not Path(path).exists():
         log.warning("No subtitles %s", path)
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"Cannot read the subtitles {path}: {error}") from None
+    text, encoding = read_foreign_text(path)
+    if encoding == FALLBACK_ENCODING:
+        log.warning("The subtitles %s are not UTF-8; they are read as %s", path, encoding)
+    blocks = text.replace("\r\n", "\n").split("\n\n")
     found = []
     for block in blocks:
         if times := _TIMES.search(block):

@@ -18,10 +18,10 @@ from videomind.dataset.making import GROUND_ONLY, planning_row, rephrase_prompt,
 from videomind.dataset.parts import Entry, Part, load_benchmark, load_parts, open_source, parse_entries
 from videomind.dataset.readers import read_rows
 from videomind.dataset.statistics import statistics
-from videomind.endpoint import Endpoint
 from videomind.files import json_text, read_json_lines, write_json_lines, write_text
 from videomind.logger import run_command
 from videomind.prediction import read_predictions
+from videomind.runs.endpoint import Endpoint
 
 MANY = 4  # from this many files on, only the first is named
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from videomind.device import HOST_BACKEND
 from videomind.files import append_json_line, read_json, read_json_lines, write_json, write_json_lines
 from videomind.logger import rank, world_size
+from videomind.runs.boundary import Boundary
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def in_flight(
     prepare: Callable[[W], P],
     *,
     num_threads: int,
-    failures: tuple[type[Exception], ...],
+    also: tuple[type[Exception], ...] = (),
 ) -> Iterator[tuple[int, R | Exception]]:
     """Drive several generators at once: what one asks for is prepared in threads while another one works.
 
@@ -63,23 +64,22 @@ def in_flight(
         start: makes the generator of an index, which yields what it wants prepared.
         prepare: prepares it (decoding releases the GIL).
         num_threads: how many prepare at once.
-        failures: errors that end one generator only.
+        also: errors of the machine that end one generator only, because what it works on decides.
 
     Yields:
-        Index and the generator's return value, or the failure that ended it.
+        Index and the generator's return value, or the error of its sample that ended it.
     """
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 
         def advance(index: int, steps: Generator[W, P, R], get: Callable[[], P | None]) -> Any:
             """Run a generator to its next wish. Returns what it ended with, or None."""
-            try:
-                waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
-            except StopIteration as end:
-                return end.value
-            except failures as error:
-                return error
-            return None
+            with Boundary(*also) as sample:
+                try:
+                    waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
+                except StopIteration as end:
+                    return end.value
+            return sample.error
 
         more = True
         while more or waiting:

@@ -20,10 +20,11 @@ from videomind.dataset.parts import Part, load_parts, open_source, parse_entries
 from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.views import View
-from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError, Encoded, Encoder
+from videomind.encoding.encoder import IGNORE_INDEX, Encoded, Encoder
 from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride
-from videomind.video.excerpts import BadVideoError, read_excerpt
+from videomind.runs.boundary import Boundary
+from videomind.video.excerpts import read_excerpt
 
 T = TypeVar("T")
 
@@ -138,12 +139,11 @@ class Mixture(Dataset):
 
         def attempt(index: int) -> Encoded | BadSample:
             part, anno = self.annotation(index, epoch)
-            try:
+            with Boundary() as sample:
                 return self._encode(part.view, anno, rng)
-            except (BadVideoError, BadSampleError) as error:
-                path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
-                text = anno.query or anno.question or ""
-                return BadSample(source=anno.source, video_path=path, text=text, reason=str(error))
+            path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
+            text = anno.query or anno.question or ""
+            return BadSample(source=anno.source, video_path=path, text=text, reason=str(sample.fault))
 
         data_type = self.annotation(index, epoch)[0].view.data_type
         encoded, bad = first_good(

@@ -1,4 +1,4 @@
-"""From a `Excerpt` to the frames the model sees: which frames, from which reader, at what size.
+"""From an `Excerpt` to the frames the model sees: which frames, from which reader, at what size.
 
 Used by training and inference alike, between the conversation and the encoding. The decoders are in
 `videomind.video.readers`.
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from videomind.faults import ends_run
 from videomind.video.reader import BadVideoError, replace_missing
 from videomind.video.readers import IMAGE_ERRORS, open_reader
 from videomind.video.request import Excerpt
@@ -177,8 +178,12 @@ def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
 
     (Not by torch's uint8 kernel: that is off by up to 3 levels from what checkpoints were trained on.)
 
-    Args: frames, uint8 (T, H, W, 3); size, (h, w) pixels.
-    Returns: uint8 (T, 3, h, w).
+    Args:
+        frames: uint8 (T, H, W, 3).
+        size: (h, w) pixels.
+
+    Returns:
+        uint8 (T, 3, h, w).
     """
     planes = frames.permute(0, 3, 1, 2)  # (T, 3, H, W)
     if planes.shape[2:] == size:
@@ -194,8 +199,13 @@ def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
     A list of image files is taken whole: one frame each, the last repeated to fill its step; its frame rate,
     maximum count, start and end do not apply.
 
-    Args: excerpt; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
-    Raises: BadVideoError when the video is unusable, ValueError when the reader is.
+    Args:
+        excerpt: what to decode.
+        reader: `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
+
+    Raises:
+        BadVideoError: the video is unusable.
+        RunError: the reader is.
     """
     return read_excerpts([excerpt], reader=reader)[0]
 
@@ -203,8 +213,12 @@ def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
 def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> list[Frames]:
     """Decode several excerpts of one video in one pass; each result is that of `read_excerpt` alone.
 
-    Args: excerpts of the same path and of the same pixels per frame and, for a .gif, fps.
-    Raises: as `read_excerpt`.
+    Args:
+        excerpts: of the same path and of the same pixels per frame and, for a .gif, fps.
+        reader: see `read_excerpt`.
+
+    Raises:
+        ValueError: as `read_excerpt` does.
     """
     first = excerpts[0]
     if isinstance(first.path, list | tuple):
@@ -232,15 +246,19 @@ def _read_images(excerpt: Excerpt) -> Frames:
     if not paths:
         raise BadVideoError(EMPTY_LIST)
     pool: dict[int, Tensor] = {}
+    reasons: dict[int, str] = {}
     for i, path in enumerate(paths):
         try:
             with Image.open(path) as image:
                 rgb = image.convert("RGB")
-        except IMAGE_ERRORS:
+        except IMAGE_ERRORS as error:
+            if ends_run(error):
+                raise
+            reasons[i] = str(error)
             continue
         height, width = _frame_size(rgb.height, rgb.width, excerpt)
         pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
-    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}")
+    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}", reasons)
     sizes = {frame.shape for frame in pool.values()}
     if len(sizes) > 1:
         raise BadVideoError(f"{len(paths)} images from {paths[0]}: of different sizes {sorted(sizes)}")
@@ -253,12 +271,13 @@ def _read_images(excerpt: Excerpt) -> Frames:
 
 
 def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> float:
-    """Length of a video in seconds: its frames by their average rate.
+    """Read the length of a video in seconds: its frames by their average rate.
 
     Lists of images and .gif files count one second per frame. (A .gif's seconds depend on the budget
     that reads it; this is the grounder's, at one frame per second.)
 
-    Raises: BadVideoError when it is no usable video.
+    Raises:
+        BadVideoError: it is no usable video.
     """
     if isinstance(path, list | tuple):
         if not path:

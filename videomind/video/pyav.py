@@ -2,12 +2,29 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
+from videomind.faults import ends_run
 from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A stretch of packets that is decoded in one go.
+
+    Attributes:
+        first: number of its first packet, from which decoding can start.
+        last: number of the last packet that is needed.
+        wanted: presentation time to frame number, of the frames that are asked for.
+    """
+
+    first: int
+    last: int
+    wanted: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -15,7 +32,8 @@ class _PacketTable:
     """Where each frame is, found by reading all packets of a stream once without decoding any.
 
     Attributes:
-        pts, dts: presentation and decoding time of each packet, in the file's (decoding) order.
+        pts: presentation time of each packet, in the file's (decoding) order.
+        dts: decoding time of each packet.
         numbers: place in that order by (pts, size). The size as well, because right after a seek MPEG
             streams give part of a packet under a false time.
         frames: the packet of each frame, in the order they are shown.
@@ -32,7 +50,12 @@ class _PacketTable:
 
     @classmethod
     def read(cls, packets: Iterable, *, may_mistime: bool) -> "_PacketTable":
-        """Build the table. Args: packets; may_mistime, whether pts may be no more than a counter."""
+        """Build the table.
+
+        Args:
+            packets: all of the stream.
+            may_mistime: whether pts may be no more than a counter.
+        """
         pts, dts, shown, keys = [], [], [], []
         numbers = {}
         for number, packet in enumerate(packets):
@@ -51,32 +74,37 @@ class _PacketTable:
             keys.sort(key=pts.__getitem__)
         return cls(pts=pts, dts=dts, numbers=numbers, frames=shown, keys=keys, seekable=seekable)
 
-    def runs(self, indices: Sequence[int], *, earlier: int) -> list[tuple[int, int, dict[int, int]]]:
-        """The stretches of packets to decode for some frames; whole groups between are passed over.
+    def runs(self, indices: Sequence[int], *, earlier: int) -> list[_Run]:
+        """Find the stretches of packets to decode for some frames; whole groups between are passed over.
 
         A frame needs everything from the last key picture shown before it, which is also right for the
         leading pictures of an open group: those come after the next key picture in the file.
-        Args: indices, increasing frame numbers; earlier, by how many key pictures to start too soon.
-        Returns: (first packet, last packet, {pts: frame number}) of each stretch, in file order.
+
+        Args:
+            indices: increasing frame numbers.
+            earlier: by how many key pictures to start too soon.
+
+        Returns:
+            The stretches in the file's order.
         """
         key_pts = [self.pts[k] for k in self.keys]
-        runs: list[tuple[int, int, dict[int, int]]] = []
+        runs: list[_Run] = []
         for index in indices:
             packet = self.frames[index]
             place = bisect_right(key_pts, self.pts[packet]) - 1 - earlier
-            start, stop, wanted = self.keys[place] if place >= 0 else 0, packet, {}
-            if runs and start <= runs[-1][1] + 1:  # goes on where the last one ends
-                start, last, wanted = runs.pop()
-                stop = max(last, packet)
-            wanted[self.pts[packet]] = index
-            runs.append((start, stop, wanted))
+            first, last, wanted = self.keys[place] if place >= 0 else 0, packet, {}
+            if runs and first <= runs[-1].last + 1:  # goes on where the last one ends
+                before = runs.pop()
+                first, last, wanted = before.first, max(before.last, packet), before.wanted
+            runs.append(_Run(first, last, {**wanted, self.pts[packet]: index}))
         return runs
 
 
 class PyAVReader(VideoReader):
     """PyAV with its bundled FFmpeg.
 
-    Attributes: decoded_frames, pictures decoded so far, wanted or not.
+    Attributes:
+        decoded_frames: pictures decoded so far, wanted or not.
     """
 
     module = "av"
@@ -103,7 +131,8 @@ class PyAVReader(VideoReader):
         self._count_frames()
 
     def _open(self) -> None:
-        self._container = self._av.open(self.path)
+        # Titles and the like need not be UTF-8; nobody reads them.
+        self._container = self._av.open(self.path, metadata_errors="replace")
         self._stream = self._container.streams.best("video")  # not the first: it may be a preview
         cover = self._av.stream.Disposition.attached_pic
         if self._stream is None or self._stream.disposition & cover:
@@ -124,73 +153,85 @@ class PyAVReader(VideoReader):
             self.problems.append(f"{self.path}: cut off, {found} of its {self.total_frames} frames are there")
 
     def close(self) -> None:
-        """Release the file."""
         self._container.close()
+
+    @contextmanager
+    def _damage(self) -> Iterator[list[str]]:
+        """Take FFmpeg's errors for damage of the file, and say what they were; the machine's go on."""
+        said: list[str] = []
+        try:
+            yield said
+        except self._errors as error:
+            if ends_run(error):
+                raise
+            said.append(error.strerror or type(error).__name__)
 
     def _packets(self) -> Iterator:
         """The stream's packets from the current place on; a break in the file ends them."""
-        try:
+        with self._damage() as said:
             for packet in self._container.demux(self._stream):
                 if packet.size:
                     yield packet
-        except self._errors as error:
-            problem = f"{self.path}: broken off ({error.strerror})"
+        for words in said:
+            problem = f"{self.path}: broken off ({words})"
             if problem not in self.problems:
                 self.problems.append(problem)
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """See `VideoReader.decode`."""
-        indices = [i for i in indices if i < len(self._table.frames)]
+        missing = [i for i in indices if i < len(self._table.frames)]
         if not self._table.seekable:
-            yield from self._decode_in_order(set(indices))
+            yield from self._shown(self._decode_in_order(set(missing)))
             return
         # Pictures that no other refers to are skipped unless wanted. A decoder that has to guess the
         # order can lose a wanted one by that, and some "key" pictures only lead to whole ones after a
         # while: what did not come is tried again, decoding everything from the key picture before.
         for earlier, skip in ((0, "NONREF"), (1, "DEFAULT")):
-            missing = []
-            for start, stop, wanted in self._table.runs(indices, earlier=earlier):
-                for frame in self._decode_run(start, stop, wanted, skip):
-                    yield self._picture(wanted.pop(frame.pts), frame)
-                missing += wanted.values()
-            indices = missing
+            came = set()
+            for run in self._table.runs(missing, earlier=earlier):
+                for number, picture in self._shown(self._decode_run(run, skip)):
+                    came.add(number)
+                    yield number, picture
+            missing = [i for i in missing if i not in came]
 
-    def _decode_run(self, start: int, stop: int, wanted: dict[int, int], skip: str) -> Iterator:
-        """Pictures of the packets `start` to `stop` whose pts is (still) in `wanted`."""
-        targets = set(wanted)
-        for number, packet in self._packets_from(start):
-            self._context.skip_frame = "DEFAULT" if packet.pts in targets else skip
-            yield from (frame for frame in self._decode_packet(packet) if frame.pts in wanted)
-            if number >= stop or not wanted:
+    def _decode_run(self, run: _Run, skip: str) -> Iterator[tuple[int, object]]:
+        """Decode a stretch of packets. Yields the wanted frames that came, with their numbers."""
+        waiting = dict(run.wanted)  # pts -> frame number; what has not come yet
+
+        def arrived(frames: Iterable) -> list[tuple[int, object]]:
+            return [(waiting.pop(frame.pts), frame) for frame in frames if frame.pts in waiting]
+
+        for number, packet in self._packets_from(run.first):
+            self._context.skip_frame = "DEFAULT" if packet.pts in run.wanted else skip
+            yield from arrived(self._decode_packet(packet))
+            if number >= run.last or not waiting:
                 break
-        if wanted:
-            yield from (frame for frame in self._decode_packet(None) if frame.pts in wanted)
+        if waiting:
+            yield from arrived(self._decode_packet(None))  # frames that the decoder still holds back
 
-    def _decode_in_order(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode_in_order(self, wanted: set[int]) -> Iterator[tuple[int, object]]:
         """Decode from the start and count, for files without usable times."""
         self._reopen()
         number = 0
         for packet in chain(self._packets(), [None]):
             for frame in self._decode_packet(packet):
                 if number in wanted:
-                    yield self._picture(number, frame)
+                    yield number, frame
                 number += 1
 
     def _decode_packet(self, packet) -> list:
-        """The pictures a packet brings forth (None: those still held back); none if it is broken."""
-        try:
+        """The frames a packet brings forth (None: those still held back); none if it is broken."""
+        frames = []
+        with self._damage():
             frames = self._context.decode(packet)
-        except self._errors:
-            return []
         self.decoded_frames += len(frames)
         return frames
 
     def _packets_from(self, start: int) -> Iterator[tuple[int, object]]:
         """Numbered packets from `start` on: seek there, or else read from the file's start."""
         dts, pts = self._table.dts[start], self._table.pts[start]
-        try:
+        with self._damage() as said:
             self._container.seek(pts if dts is None else dts, stream=self._stream)
-        except self._errors:
+        if said:
             self._reopen()
         packets = self._numbered()
         first = next(packets, None)
@@ -210,10 +251,18 @@ class PyAVReader(VideoReader):
         self._container.close()
         self._open()
 
-    def _picture(self, number: int, frame) -> tuple[int, np.ndarray]:
-        """The frame's number and its RGB picture (H, W, 3), turned as the metadata says."""
-        if frame.is_corrupt:
-            self.concealed.add(number)
+    def _shown(self, frames: Iterable[tuple[int, object]]) -> Iterator[tuple[int, np.ndarray]]:
+        """The pictures of decoded frames; one that cannot be converted is one that cannot be decoded."""
+        for number, frame in frames:
+            with self._damage() as said:
+                yield number, self._picture(frame)
+            if said:
+                self.reasons[number] = f"it cannot be converted ({said[0]})"
+            elif frame.is_corrupt:
+                self.concealed.add(number)
+
+    def _picture(self, frame) -> np.ndarray:
+        """The RGB picture (H, W, 3) of a frame, turned as the metadata says."""
         self._size = self._size or (frame.width, frame.height)
         if frame.interlaced_frame:
             frame = self._progressive(frame)
@@ -221,7 +270,7 @@ class PyAVReader(VideoReader):
         # Unless told, PyAV starts as many threads as there are cores for the conversion of each picture.
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
         turns = round(frame.rotation / 90)  # counter-clockwise
-        return number, np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
     def _progressive(self, frame):
         """The same picture without its interlaced mark, which changes the colour conversion.

@@ -2,7 +2,7 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import ClassVar
 
@@ -20,18 +20,29 @@ class BadVideoError(ValueError):
     """A video that cannot be used; the message names it, what is wrong and what was tried."""
 
 
-def replace_missing(wanted: Sequence[int], pool: dict[int, Tensor], path: str) -> list[str]:
+def replace_missing(
+    wanted: Sequence[int], pool: dict[int, Tensor], path: str, reasons: Mapping[int, str]
+) -> list[str]:
     """Let the nearest frame of `pool` stand in for each wanted frame that is not there.
 
-    Args: wanted, distinct frame numbers; pool, what could be decoded, by number, which gets the
-    stand-ins as well; path, for messages.
-    Returns: one line that says what was replaced, or nothing.
-    Raises: BadVideoError when more than a tenth of the wanted frames are missing.
+    Args:
+        wanted: distinct frame numbers.
+        pool: what could be decoded, by number; it gets the stand-ins as well.
+        path: of the video, for messages.
+        reasons: why frames are not there, as far as that is known.
+
+    Returns:
+        One line that says what was replaced, or nothing.
+
+    Raises:
+        BadVideoError: more than a tenth of the wanted frames are missing.
     """
     missing = [i for i in wanted if i not in pool]
     if not missing:
         return []
     count = f"{len(missing)} of the {len(wanted)} wanted frames cannot be decoded"
+    if known := [i for i in missing if i in reasons]:
+        count += f" (frame {known[0]}: {reasons[known[0]]})"
     if len(missing) > MAX_MISSING * len(wanted):
         raise BadVideoError(f"{path}: {count}, more than {MAX_MISSING:.0%}")
     sources = {i: min(pool, key=lambda j: (abs(j - i), j)) for i in missing}
@@ -49,22 +60,32 @@ class VideoReader(ABC):
         fps: average frames per second.
         problems: what is wrong with the file as such, one line each.
         concealed: numbers of frames that were damaged and painted over by the decoder.
+        reasons: why frames could not be decoded, where the decoder says it.
+        module: what decodes.
+        remedy: how to get that.
     """
 
     total_frames: int
     fps: float
-    module: ClassVar[str] = "PIL"  # what decodes
-    remedy: ClassVar[str] = "pip install videomind"  # how to get that
+    module: ClassVar[str] = "PIL"
+    remedy: ClassVar[str] = "pip install videomind"
 
     @classmethod
     def load(cls) -> ModuleType:
-        """Import what decodes. Raises ImportError, RuntimeError or OSError when it is not there."""
+        """Import what decodes.
+
+        Raises:
+            ImportError: it is not installed.
+            RuntimeError: a library of the system that it needs is missing.
+            OSError: the same, of other decoders.
+        """
         return importlib.import_module(cls.module)
 
     def __init__(self, path: str):
         self.path = path
         self.problems: list[str] = []
         self.concealed: set[int] = set()
+        self.reasons: dict[int, str] = {}
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -77,9 +98,13 @@ class VideoReader(ABC):
 
     @abstractmethod
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield `(number, (H, W, 3) uint8 RGB)` of distinct, increasing frame numbers.
+        """Decode some frames; what cannot be decoded is left out.
 
-        What cannot be decoded is left out. The order of the results is free.
+        Args:
+            indices: distinct, increasing frame numbers.
+
+        Yields:
+            Number and picture, (H, W, 3) uint8 RGB, in any order.
         """
 
     def get_frames(
@@ -91,8 +116,13 @@ class VideoReader(ABC):
             indices: frame numbers, in any order, repeats allowed.
             transform: applied to each (H, W, 3) frame as soon as it is decoded, so that no more than
                 one full-size frame need be held.
-        Returns: uint8 (T, H, W, 3), or the transformed frames stacked; one line per problem met.
-        Raises: ValueError for a number outside the video, BadVideoError when too much is undecodable.
+
+        Returns:
+            uint8 (T, H, W, 3), or the transformed frames stacked; one line per problem met.
+
+        Raises:
+            ValueError: a number lies outside the video.
+            BadVideoError: too much is undecodable.
         """
         return self.get_many([indices], transform=transform)[0]
 
@@ -118,7 +148,7 @@ class VideoReader(ABC):
         results = []
         for indices, numbers, neighbours in zip(lists, wanted, around, strict=True):
             own = {i: pool[i] for i in (*numbers, *sorted(neighbours)) if i in pool}
-            problems = self.problems + replace_missing(numbers, own, self.path)
+            problems = self.problems + replace_missing(numbers, own, self.path, self.reasons)
             if concealed := sorted(self.concealed & set(numbers)):
                 problems.append(f"{self.path}: damaged frames, painted over by the decoder: {concealed}")
             results.append((torch.stack([own[i] for i in indices]), problems))

@@ -12,13 +12,15 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
+from videomind.faults import RunError, ends_run
 from videomind.roles import nearest
 from videomind.video.pyav import PyAVReader
 from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader
 
 READER_VARIABLE = "VIDEOMIND_VIDEO_READER"
 DEFAULT_READER = "pyav"
-IMAGE_ERRORS = (OSError, SyntaxError, EOFError, ValueError)  # what PIL raises on broken files
+# What PIL raises on broken files, and on pictures so large that they must be an attack.
+IMAGE_ERRORS = (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError)
 DECORD_BATCH = 16  # frames; bounds how many full-size frames are held at once
 
 
@@ -45,7 +47,6 @@ class DecordReader(VideoReader):
         self.fps = float(self._video.get_avg_fps())
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """See `VideoReader.decode`."""
         for first in range(0, len(indices), DECORD_BATCH):
             part = list(indices[first : first + DECORD_BATCH])
             try:
@@ -66,7 +67,6 @@ class TorchCodecReader(VideoReader):
 
     @classmethod
     def load(cls) -> ModuleType:
-        """See `VideoReader.load`."""
         torchcodec = super().load()
         if getattr(torchcodec, "ffmpeg_major_version", "unknown") is None:
             raise ImportError("torchcodec finds no FFmpeg that it can load")
@@ -85,11 +85,13 @@ class TorchCodecReader(VideoReader):
         self.fps = float(self._video.metadata.average_fps or 0)
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """See `VideoReader.decode`."""
         for index in indices:
             try:
                 frame = self._video.get_frame_at(index)
-            except RuntimeError:  # undecodable
+            except RuntimeError as error:  # undecodable
+                if ends_run(error):
+                    raise
+                self.reasons[index] = str(error).splitlines()[0]
                 continue
             yield index, frame.data.numpy()
 
@@ -104,19 +106,20 @@ class GifReader(VideoReader):
             self._image = Image.open(path)
             self.total_frames = getattr(self._image, "n_frames", 1)
         except IMAGE_ERRORS as error:
-            raise BadVideoError(f"{path}: not an image that can be opened (tried PIL)") from error
+            raise BadVideoError(f"{path}: not an image that can be opened ({error}; tried PIL)") from error
 
     def close(self) -> None:
-        """Release the file."""
         self._image.close()
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """See `VideoReader.decode`."""
         for index in indices:
             try:
                 self._image.seek(index)
                 frame = np.array(self._image.convert("RGB"))
-            except IMAGE_ERRORS:
+            except IMAGE_ERRORS as error:
+                if ends_run(error):
+                    raise
+                self.reasons[index] = str(error)
                 continue
             yield index, frame
 
@@ -129,20 +132,20 @@ READERS: dict[str, type[VideoReader]] = {
 
 
 def choose_reader(name: str | None = None) -> type[VideoReader]:
-    """The class of a reader by name.
+    """Choose the class of a reader by name; None is the variable VIDEOMIND_VIDEO_READER, else `pyav`.
 
-    Args: name (None: the variable VIDEOMIND_VIDEO_READER, else `pyav`).
-    Raises: ValueError for an unknown name or one that cannot be loaded here.
+    Raises:
+        RunError: the name is unknown, or the reader cannot be loaded here.
     """
     origin = "reader" if name else READER_VARIABLE
     name = name or os.environ.get(READER_VARIABLE) or DEFAULT_READER
     if name not in READERS:
-        raise ValueError(f"Unknown video reader {name!r} ({origin}). {nearest(name, READERS)}")
+        raise RunError(f"Unknown video reader {name!r} ({origin}). {nearest(name, READERS)}")
     reader = READERS[name]
     try:
         reader.load()
     except (ImportError, RuntimeError, OSError) as error:  # the latter two: a missing system library
-        raise ValueError(
+        raise RunError(
             f"The video reader {name!r} ({origin}) cannot be loaded here ({error}): {reader.remedy}. "
             f"Allowed: {', '.join(READERS)}"
         ) from error
@@ -157,8 +160,14 @@ def is_gif(path: str) -> bool:
 def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:
     """Open a video file.
 
-    Args: path; name, see `choose_reader`; gif_fps, the frame rate a .gif is taken to have.
-    Raises: BadVideoError when it is no usable video, ValueError for a reader that is not there.
+    Args:
+        path: of the file.
+        name: see `choose_reader`.
+        gif_fps: the frame rate that a .gif is taken to have.
+
+    Raises:
+        BadVideoError: it is no usable video.
+        RunError: the reader is not there.
     """
     reader = choose_reader(name)
     path = os.fspath(path)

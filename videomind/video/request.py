@@ -9,8 +9,12 @@ from videomind.roles import VisualBudget
 class Excerpt:
     """What to decode: a video, a part of it, and how finely.
 
-    Attributes: path, a video file, a .gif or a list of image files; start_s, end_s (None: the video's
-    ends); budget; num_frames, a fixed count instead of the budget's fps.
+    Attributes:
+        path: a video file, a .gif or a list of image files.
+        budget: bounds on frames and pixels.
+        start_s: None is the video's start.
+        end_s: None is the video's end.
+        num_frames: a fixed count instead of the budget's fps.
     """
 
     path: str | list[str]

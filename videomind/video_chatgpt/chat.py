@@ -5,7 +5,6 @@ B prompts, L tokens, N rows of a video's features, C their width.
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from videomind.runs.boundary import Boundary
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import LoadedVideoModel
 from videomind.video_chatgpt.features.clip import ClipTower
@@ -155,7 +155,7 @@ class VideoChat:
     def read_ahead(self, videos: Sequence[str]) -> None:
         """Read videos whose features will be asked for; other threads may do it meanwhile."""
         for video in videos:
-            with suppress(ValueError):  # `features` reads again and raises it
+            with Boundary():  # `features` reads again and raises what is wrong
                 self._videos(video).read()
 
     def features(self, video: str) -> Tensor:

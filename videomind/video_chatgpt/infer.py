@@ -27,6 +27,7 @@ from videomind.files import read_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.checkpoint import LoadSettings
 from videomind.roles import nearest
+from videomind.runs.boundary import Boundary, Fault
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.chat import (
@@ -249,17 +250,21 @@ def answer_rows(
 ) -> None:
     """Answer this process's share of batches of rows, and write each row as it is done."""
 
+    def fail(index: int, error: Exception) -> None:
+        fault = Fault.of(error)
+        log.warning("%s: %s", rows[index]["video_name"], fault, exc_info=None if fault.is_stated else error)
+        results.append(index, {**_kept(rows[index]), "error": str(fault)})
+
     def steps(number: int) -> Generator[list[str], None, int]:
         indices = batches[number]
         yield [rows[index]["video_name"] for index in indices]
         asked: list[tuple[Tensor, str]] = []
         targets: list[tuple[int, str]] = []
         for index in indices:
-            try:
+            with Boundary() as row:
                 features = chat.features(rows[index]["video_name"])
-            except ValueError as error:
-                log.warning("%s: %s", rows[index]["video_name"], error)
-                results.append(index, {**_kept(rows[index]), "error": str(error)})
+            if row.error is not None:
+                fail(index, row.error)
                 continue
             for name, field in kind_of(rows[index]).items():
                 asked.append((features, rows[index][name]))
@@ -272,9 +277,10 @@ def answer_rows(
         return len(indices)
 
     order = shared_order(len(batches))
-    ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads, failures=())
-    for _ in tqdm(ended, total=len(batches), disable=rank() != 0):
-        pass
+    ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads)
+    for number, outcome in tqdm(ended, total=len(batches), disable=rank() != 0):
+        for index in batches[number] if isinstance(outcome, Exception) else ():
+            fail(index, outcome)
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:

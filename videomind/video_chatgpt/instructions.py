@@ -23,6 +23,7 @@ from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
 from videomind.files import read_json
 from videomind.logger import rank
+from videomind.runs.boundary import Boundary
 from videomind.train.mixture import BadSample, Draw, first_good
 from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_prompt
@@ -152,7 +153,7 @@ class InstructionDataset(Dataset):
         self.tokenizer, self.has_start_end = tokenizer, has_start_end
         self.max_length, self.is_video_first = max_length, is_video_first
         self.seed, self.max_retries = seed, max_retries
-        self._ready: list[Labelled | BadSampleError] | None = None
+        self._ready: list[Labelled | Exception] | None = None
         if not is_lazy:
             indices = tqdm(range(len(rows)), desc="Encoding", disable=rank() != 0)
             self._ready = [self._encode_or_error(index) for index in indices]
@@ -171,11 +172,10 @@ class InstructionDataset(Dataset):
 
         def attempt(index: int) -> tuple[Labelled, Tensor | None] | BadSample:
             row = self.rows[index]
-            try:
+            with Boundary() as sample:
                 return self.tokens(index), self.features(row)
-            except BadSampleError as error:
-                path, text = row.video or row.name, row.turns[0]["value"]
-                return BadSample(source=self.source, video_path=path, text=text, reason=str(error))
+            path, text = row.video or row.name, row.turns[0]["value"]
+            return BadSample(source=self.source, video_path=path, text=text, reason=str(sample.fault))
 
         (tokens, features), bad = first_good(
             index, attempt, lambda: rng.randrange(len(self.rows)), max_retries=self.max_retries
@@ -189,16 +189,15 @@ class InstructionDataset(Dataset):
             BadSampleError: there is nothing to learn from it.
         """
         ready = self._encode(index) if self._ready is None else self._ready[index]
-        if isinstance(ready, BadSampleError):
+        if isinstance(ready, Exception):
             raise ready
         return ready
 
-    def _encode_or_error(self, index: int) -> Labelled | BadSampleError:
-        try:
+    def _encode_or_error(self, index: int) -> Labelled | Exception:
+        with Boundary() as sample:
             self.features(self.rows[index])
             return self._encode(index)
-        except BadSampleError as error:
-            return error
+        return sample.error
 
     def _encode(self, index: int) -> Labelled:
         row = self.rows[index]

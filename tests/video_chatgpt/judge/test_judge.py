@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from helpers.goldens import Golden, close, golden_root
 
-from videomind.endpoint import EndpointError
+from videomind.runs.endpoint import EndpointError
 from videomind.video_chatgpt.judge import judge as judging
 from videomind.video_chatgpt.judge.criteria import CRITERIA, read_answered_rows
 from videomind.video_chatgpt.judge.judge import ATTEMPTS, collect, main

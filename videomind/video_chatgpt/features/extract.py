@@ -23,16 +23,16 @@ from tqdm import tqdm
 
 from videomind.cores import usable_cores
 from videomind.device import default_dtype, detect, prepare_process, torch_device
+from videomind.faults import RunError
 from videomind.files import write_json
 from videomind.logger import rank, run_command, world_size
+from videomind.runs.boundary import Fault
 from videomind.runs.workers import in_flight, shared_order, start_processes
-from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import CLIP, CLIP_336
 from videomind.video_chatgpt.features.clip import DEFAULT_BATCH, ClipTower, TowerShape, tower_config
 from videomind.video_chatgpt.features.frames import read_frames
 from videomind.video_chatgpt.features.store import (
     FEATURE_EXTENSIONS,
-    FeatureError,
     read_features,
     write_features,
 )
@@ -46,7 +46,6 @@ VIDEO_EXTENSIONS = frozenset(
     (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
      ".vob", ".webm", ".wmv")
 )  # fmt: skip
-FAILURES = (BadVideoError, FeatureError)  # what ends one video, with a record of the reason, and not the run
 NAMES_SHOWN = 5
 
 
@@ -184,6 +183,12 @@ def extract(
         ValueError: the device's memory is too small.
     """
 
+    def tower() -> ClipTower:
+        try:
+            return load()
+        except (ValueError, OSError) as error:  # of no video in particular
+            raise RunError(str(error)) from error
+
     def decode(job: Job) -> tuple[Tensor, list[str]]:
         return read_frames(job.video, size=size)
 
@@ -191,17 +196,19 @@ def extract(
         frames, problems = yield jobs[index]
         for problem in problems:
             log.warning("%s", problem)
-        write_features(jobs[index].output, load().features(frames))
+        write_features(jobs[index].output, tower().features(frames))
         return jobs[index].output
 
     failures = []
     order = shared_order(len(jobs))
-    ended = in_flight(order, steps, decode, num_threads=num_workers, failures=FAILURES)
+    ended = in_flight(order, steps, decode, num_threads=num_workers)
     try:
         for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
             if isinstance(outcome, Exception):
                 video = str(jobs[index].video)
-                failures.append(FailedVideo(video=video, reason=str(outcome).removeprefix(f"{video}: ")))
+                failures.append(
+                    FailedVideo(video=video, reason=str(Fault.of(outcome)).removeprefix(f"{video}: "))
+                )
                 tell(failures[-1])
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]

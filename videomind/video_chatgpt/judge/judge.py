@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from videomind.endpoint import KEY_VARIABLE, Endpoint, EndpointError
 from videomind.files import write_text
 from videomind.logger import run_command
 from videomind.roles import nearest
+from videomind.runs.endpoint import KEY_VARIABLE, Endpoint, EndpointError
 from videomind.video_chatgpt.judge.criteria import (
     CRITERIA,
     AnsweredRow,

@@ -7,7 +7,7 @@ with a score from 0 to 5, and with `pred`, yes or no, where the criterion asks f
 import re
 from collections.abc import Callable, Mapping
 
-from videomind.endpoint import Endpoint
+from videomind.runs.endpoint import Endpoint
 from videomind.video_chatgpt.judge.criteria import Criterion
 
 Judge = Callable[[Criterion, Mapping[str, str]], str]

@@ -1,0 +1,62 @@
+"""Whose fault an error is: a sample's, whose data can cause anything, or the machine's and the run's.
+
+What is the machine's (no memory, no handles, no disk, a device that is gone) or the run's (a library that is
+not installed, an option that means nothing) would meet every other sample as well, so it ends the run. All
+else ends the sample that it happened to: see `videomind.runs.boundary`.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+
+
+class RunError(ValueError):
+    """An option or an installation that no sample could do anything about."""
+
+
+_MACHINE_ERRNOS = frozenset((
+    errno.ENOMEM,
+    errno.EMFILE, errno.ENFILE,  # too many open files
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+    errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN,  # a disk that is gone
+))  # fmt: skip
+_MACHINE_ERRORS = (RunError, MemoryError, ImportError, BrokenExecutor)
+# Libraries that are not written in Python say it in words.
+_MACHINE_WORDS = (
+    "can't start new thread", "can't allocate memory", "CUDA error", *map(os.strerror, _MACHINE_ERRNOS)
+)  # fmt: skip
+
+
+def ends_run(error: BaseException) -> bool:
+    """Tell whether an error, or one that it came from, is the machine's or the run's.
+
+    A reader that cannot open one more file says that the video is bad; what it came from tells otherwise.
+    """
+    return any(_is_of_machine(origin) for origin in _origins(error))
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those in whose handling it was raised."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_machine(error: BaseException) -> bool:
+    if isinstance(error, (*_MACHINE_ERRORS, *_device_errors())) or not isinstance(error, Exception):
+        return True
+    if getattr(error, "errno", None) in _MACHINE_ERRNOS:  # FFmpeg's errors have it without being OSErrors
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MACHINE_WORDS)
+
+
+def _device_errors() -> tuple[type[Exception], ...]:
+    """Torch's errors of devices and of the processes' connection; none has come while it is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return ()
+    return torch.OutOfMemoryError, torch.AcceleratorError, torch.distributed.DistError
