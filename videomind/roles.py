@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
 
+from videomind.faults import RunError
+
 PROMPTS: dict = json.loads(resources.files("videomind").joinpath("prompts.json").read_text(encoding="utf-8"))
 
 REG_TOKEN: str = PROMPTS["reg_token"]
