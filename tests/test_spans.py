@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.goldens import golden_rows
 
 from videomind import spans
 
@@ -30,12 +31,10 @@ def test_overlaps(golden):
 
 
 @pytest.mark.golden
-def test_fit(golden):
-    cases = golden.json("units/parse_span.json")
-    assert cases
-    for case in cases:
-        out = spans.fit(case["span"], case["duration"], case["min_len"])
-        assert out == pytest.approx(case["out"], abs=1e-9), case
+@pytest.mark.parametrize("case", golden_rows("units/parse_span.json"))
+def test_fit(case):
+    out = spans.fit(case["span"], case["duration"], case["min_len"])
+    assert out == pytest.approx(case["out"], abs=1e-9)
 
 
 def test_widen_stays_inside():

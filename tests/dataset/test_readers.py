@@ -8,6 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.goldens import golden_rows
 from pyarrow import parquet
 
 from videomind.dataset.phrases import clean_query, clean_question
@@ -15,12 +16,10 @@ from videomind.dataset.readers import read_pickle, read_rows
 
 
 @pytest.mark.golden
-def test_text(golden):
-    cases = golden.json("units/parse_text.json")
-    assert cases
-    for case in cases:
-        assert clean_query(case["text"]) == case["parse_query"], case
-        assert clean_question(case["text"]) == case["parse_question"], case
+@pytest.mark.parametrize("case", golden_rows("units/parse_text.json"))
+def test_text(case):
+    assert clean_query(case["text"]) == case["parse_query"]
+    assert clean_question(case["text"]) == case["parse_question"]
 
 
 def test_formats(tmp_path):

@@ -39,6 +39,16 @@ def golden_ids(section: str) -> list[str]:
     return [case["id"] for case in golden_manifest(section)["cases"]]
 
 
+def golden_rows(path: str) -> list:
+    """The rows of a recorded table, each to become a test of its own with its place as id."""
+    file = golden_root() / path
+    packed = file.with_name(f"{file.name}.xz")
+    content = lzma.decompress(packed.read_bytes()) if packed.is_file() else file.read_bytes()
+    rows = json.loads(content)
+    assert rows, f"{file} holds no case"
+    return [pytest.param(row, id=f"{file.stem}-{i}") for i, row in enumerate(rows)]
+
+
 def output_names(case: dict) -> list[str]:
     """The files that a case recorded, as they are called when unpacked; none where it holds facts."""
     names = case["outputs"] if isinstance(case["outputs"], list) else [case["outputs"]]
