@@ -4,6 +4,7 @@ The cheap half of scripts/fresh.sh. Environments stay in work_dirs/fresh, so tha
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Of a machine that was chosen for its age: what is older than these can't run the pinned torch.
 PLATFORMS = {"MacBook, macOS 14": "aarch64-apple-darwin", "Linux on Arm": "aarch64-manylinux_2_28"}
 SOURCES = ("deepspeed", "nncore")  # without wheels; both are Python alone and install without a compiler
+MISLABELLED = r"decord \S+ is not supported on this platform"  # its wheel names another Python inside
 HEAVY = {"opencv-python", "opencv-python-headless", "h5py"}
 
 
@@ -75,7 +77,8 @@ def test_every_module_imports(python, tmp_path):
 
 def test_the_whole_is_consistent(python):
     run = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
+    said = [line for line in run.stdout.splitlines() if not re.match(MISLABELLED, line)]
+    assert said in ([], ["No broken requirements found."]), run.stderr
 
 
 @pytest.mark.parametrize("version", VERSIONS)
