@@ -117,7 +117,7 @@ class Result:
 
 
 def annotation_fields(anno: Annotation) -> dict[str, Any]:
-    """Pick what a prediction keeps of its annotation: all but a candidate to judge (it has its own `pred`)."""
+    """Pick what a prediction keeps of its annotation: all but a candidate to judge, which is no finding."""
     return {name: value for name, value in anno.to_dict().items() if name != "pred"}
 
 
