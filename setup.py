@@ -33,6 +33,7 @@ setup(
         "tabulate>=0.9,<1",
         "tqdm>=4.66,<5",
         "protobuf>=4.25,<8",
+        "pyyaml>=6,<7",
     ],
     extras_require={
         "deepspeed": [

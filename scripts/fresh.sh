@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # A fresh machine: clones this checkout and runs the README's two commands in it to the letter, with their times.
 #
-#   bash scripts/fresh.sh [bookworm] [trixie] [--python VERSION]... [--keep]
+#   bash scripts/fresh.sh [bookworm] [trixie] [--python VERSION]... [--newest VERSION]... [--keep]
 #
 #   bookworm, trixie   in a minimal Debian 12, 13: python3, python3-venv, git, ca-certificates and nothing else. As
 #                      root on Linux with debootstrap. Both by default
 #   --python VERSION   on this machine with another Python, e.g. 3.12, from PATH or pyenv
-#   --keep             leaves what was made; otherwise only the logs stay
+#   --newest VERSION   instead of the two: `pip install .` into an empty environment of that Python, with the newest
+#                      versions that setup.py allows (listed in newestVERSION.txt), and the fast tests with them
+#   --keep             leaves what was made; otherwise only logs and lists stay
 #
 # The quickstart is the short one (--grounder-only). What is committed is cloned. Environment (all optional):
 #   FRESH_DIR       folder for it all, 8 GB per machine (default work_dirs/fresh)
@@ -14,15 +16,14 @@
 #   PIP_*, UV_*, *_PROXY, certificates, pip's and uv's files: as they are here, so they are in there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-usage="Usage: bash scripts/fresh.sh [bookworm] [trixie] [--python VERSION]... [--keep]"
-COMMANDS=("scripts/quickstart.sh --grounder-only" "scripts/test.sh")
+usage="Usage: bash scripts/fresh.sh [bookworm] [trixie] [--python VERSION]... [--newest VERSION]... [--keep]"
 
 keep='' machines=''
 while (($#)); do
     case $1 in
     bookworm | trixie) machines+=" $1" ;;
-    --python)
-        machines+=" python${2:?"--python needs a version. $usage"}"
+    --python | --newest)
+        machines+=" ${1#--}${2:?"$1 needs a version. $usage"}"
         shift
         ;;
     --keep) keep=yes ;;
@@ -58,7 +59,7 @@ make_debian() { # SUITE ROOT
     # shellcheck disable=SC2016 # apt fills it in
     mirror=${mirror:-$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m 1 '/debian$' || true)}
     debootstrap --variant=minbase --include=python3,python3-venv,git,ca-certificates "$suite" "$root" \
-        ${mirror:+"$mirror"}
+        ${mirror:+"$mirror"} || return
     # How this machine reaches its package index: names, certificates, settings.
     local file
     for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt /etc/pip.conf /etc/uv/uv.toml \
@@ -70,68 +71,100 @@ make_debian() { # SUITE ROOT
     done
 }
 
-in_debian() { # ROOT COMMAND: with nothing of this environment but what reaching the package index takes
+here() { # COMMAND
+    cd "$folder" && exec env -u PYTHON -u VENV -u PYTHONPATH BASE_PYTHON="$base" bash -c "$1"
+}
+
+in_debian() { # COMMAND: with nothing of this environment but what reaching the package index takes
     local settings=() name
     for name in $(compgen -e | grep -E '^(PIP|UV)_|_(PROXY|proxy)$|^(SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE)$'); do
         settings+=("$name=${!name}")
     done
-    # What is mounted and started in there ends with it, however it ends.
-    env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    # What is mounted and started in there ends with unshare, however it ends.
+    exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         ${settings[@]+"${settings[@]}"} unshare --mount --pid --fork --kill-child \
-        bash scripts/fresh/enter.sh "$1" "cd /root/videomind && $2"
+        bash scripts/fresh/enter.sh "$folder" "cd /root/videomind && $1"
 }
 
-find_interpreter() { # pythonVERSION: prints one that starts
+find_interpreter() { # VERSION: prints one that starts
     local candidate
-    for candidate in "$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/${1#python}"*/bin/python; do
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1"*/bin/python; do
         if "$candidate" -c '' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    echo "No $1 on PATH or in pyenv." >&2
+    echo "No Python $1 on PATH or in pyenv." >&2
     return 1
 }
 
-run_commands() { # MACHINE FOLDER PREFIX...: PREFIX... COMMAND runs a command in the clone
-    local machine=$1 folder=$2 command start status=0
-    shift 2
-    for command in "${COMMANDS[@]}"; do
-        start=$SECONDS
-        if "$@" "bash $command" </dev/null 2>&1 | tee -a "$folder.log"; then
-            summary+=("$machine: bash $command: $((SECONDS - start)) s")
-        else
-            summary+=("$machine: bash $command: FAILED after $((SECONDS - start)) s (log: $folder.log)")
-            status=1
-        fi
-    done
-    return "$status"
+run() { # COMMAND: in the clone, by what $enter names; the time goes to the summary
+    local start=$SECONDS
+    "$enter" "$1" </dev/null > >(tee -a "$folder.log") 2>&1 &
+    job=$!
+    if wait "$job"; then
+        summary+=("$machine: $1: $((SECONDS - start)) s")
+    else
+        summary+=("$machine: $1: FAILED after $((SECONDS - start)) s (log: $folder.log)")
+        failed=yes
+    fi
+    job=''
 }
 
+run_both() { # what the README promises
+    run "bash scripts/quickstart.sh --grounder-only"
+    run "bash scripts/test.sh"
+}
+
+run_newest() { # on what a user gets in a year
+    run "$base -m venv empty"
+    run "empty/bin/python -m pip install ."
+    "$folder/empty/bin/python" -m pip list --format freeze --exclude videomind >"$work/$machine.txt"
+    run "empty/bin/python -m pip install '.[dev,deepspeed,decord,nncore]'" # what the tests need
+    run "empty/bin/python -m pytest -q -m 'not slow and not gpu' -n 2 --dist loadscope"
+}
+
+finish() { # whatever ends this script: what it started and made goes with it
+    if [[ $job ]]; then
+        kill -TERM "$job" 2>/dev/null || true
+        kill -KILL "$job" 2>/dev/null || true # unshare ignores the first, and takes all in there along
+        wait "$job" 2>/dev/null || true
+    fi
+    [[ $keep || ! $folder ]] || remove "$folder"
+}
+
+version_of() { echo "${1#??????}"; } # MACHINE: pythonVERSION or newestVERSION
+
 for machine in $machines; do
-    [[ $machine == python* ]] || { need debootstrap && need unshare; }
+    case $machine in
+    bookworm | trixie) need debootstrap && need unshare ;;
+    *) find_interpreter "$(version_of "$machine")" >/dev/null ;;
+    esac
 done
-summary=("Commit: $(git log -1 --format='%h %s')") failed=''
+job='' folder='' failed=''
+trap finish EXIT
+trap 'exit 130' INT TERM
+summary=("Commit: $(git log -1 --format='%h %s')")
 echo "${summary[0]}"
 [[ -z $(git status --porcelain) ]] || echo "What is not committed is left out."
 for machine in $machines; do
     folder=$work/$machine
     remove "$folder"
     rm -f "$folder.log"
-    trap '[[ $keep ]] || remove "$folder"' EXIT
     case $machine in
-    python*)
-        base=$(find_interpreter "$machine")
-        git clone -q . "$folder"
-        here() { (cd "$folder" && env -u PYTHON -u VENV -u PYTHONPATH BASE_PYTHON="$base" bash -c "$1"); }
-        run_commands "$machine" "$folder" here || failed=yes
-        ;;
-    *)
+    bookworm | trixie)
         start=$SECONDS
         make_debian "$machine" "$folder" >"$folder.log" 2>&1 || { tail -n 20 "$folder.log" >&2; exit 1; }
-        git clone -q . "$folder/root/videomind"
         summary+=("$machine: a minimal Debian $(cat "$folder/etc/debian_version"): $((SECONDS - start)) s")
-        run_commands "$machine" "$folder" in_debian "$folder" || failed=yes
+        git clone -q . "$folder/root/videomind"
+        enter=in_debian
+        run_both
+        ;;
+    *)
+        base=$(find_interpreter "$(version_of "$machine")")
+        git clone -q . "$folder"
+        enter=here
+        if [[ $machine == newest* ]]; then run_newest; else run_both; fi
         ;;
     esac
     [[ $keep ]] || remove "$folder"

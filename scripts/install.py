@@ -23,6 +23,7 @@ REPO = Path(__file__).resolve().parent.parent
 REQUIREMENTS = REPO / "requirements.txt"
 INSTALLED = "installed"  # in an environment: a copy of the requirements it has; scripts/env.sh compares
 LOG = "install.log"
+TMP = "tmp"
 SIZE_GB = 6  # of the environment on Linux with CUDA's libraries, as measured
 
 # What pip is told -> the variable that tells uv the same; whichever of uv's is set already wins.
@@ -42,23 +43,9 @@ UV_VARIABLES = {
 NO_INDEX = "no-index"  # an option of both
 # pip's settings that change neither what is installed nor from where.
 COSMETIC = {
-    *(
-        "disable-pip-version-check",
-        "progress-bar",
-        "quiet",
-        "verbose",
-        "no-input",
-        "no-color",
-        "log",
-        "cache-dir",
-    ),
-    *(
-        "retries",
-        "root-user-action",
-        "require-virtualenv",
-        "break-system-packages",
-        "no-warn-script-location",
-    ),
+    *("disable-pip-version-check", "progress-bar", "quiet", "verbose", "no-input", "no-color", "log"),
+    *("cache-dir", "retries", "root-user-action", "require-virtualenv", "break-system-packages"),
+    *("no-warn-script-location", "config-file"),
 }
 SPACE = re.compile(r"no space left on device|disk quota exceeded", re.I)
 UNREACHABLE = (
@@ -126,10 +113,8 @@ def uv_environment(settings: Mapping[str, str], environ: Mapping[str, str]) -> d
             value = separator.join(place for place in value.split() if _exists(place))
         if key in UV_VARIABLES and value:
             told[UV_VARIABLES[key]] = value
-    if told.get("UV_INDEX"):
-        told["UV_INDEX_STRATEGY"] = (
-            "unsafe-best-match"  # as pip: all indexes are equal, the best version wins
-        )
+    if told.get("UV_INDEX"):  # as with pip, all indexes are equal and the best version wins
+        told["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return told | dict(environ)
 
 
@@ -186,7 +171,7 @@ class Environment:
         self.folder, self.log = folder, folder / LOG
         self.python = str(folder / "bin" / "python")
         # pip unpacks gigabytes below TMPDIR; /tmp is often a small one.
-        self.environ = {"TMPDIR": str(folder / "tmp"), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environ}
+        self.environ = {"TMPDIR": str(folder / TMP), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environ}
 
     def run(self, what: str, command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Run a command with its output in the log, and say every 20 s that it is still at it.
@@ -230,14 +215,20 @@ class Environment:
                 raise InstallError(f"{self.folder} holds something else than a Python environment")
             for path in self.folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        Path(self.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+        (self.folder / TMP).mkdir(parents=True)
         (self.folder / "pyvenv.cfg").touch()  # so that one that is broken off is known as ours
         self.run("python -m venv", [sys.executable, "-m", "venv", str(self.folder)])
 
     def settings(self) -> dict[str, str]:
-        """pip's settings in this environment."""
+        """pip's settings in this environment.
+
+        Raises:
+            InstallError: pip can't read them.
+        """
         command = [self.python, "-m", "pip", "config", "list"]
-        listed = subprocess.run(command, env=self.environ, capture_output=True, text=True, check=True)
+        listed = subprocess.run(command, env=self.environ, capture_output=True, text=True)
+        if listed.returncode:
+            raise InstallError(f"pip can't read its settings. {listed.stderr.strip()}")
         return pip_settings(listed.stdout)
 
     def uv(self) -> list[str]:
@@ -246,7 +237,8 @@ class Environment:
         Raises:
             InstallError: it can't be had.
         """
-        if found := shutil.which("uv"):
+        found = shutil.which("uv")
+        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
             return [found]
         pinned = next(
             line for line in REQUIREMENTS.read_text("utf-8").splitlines() if line.startswith("uv==")
@@ -269,6 +261,7 @@ class Environment:
         pip = [self.python, "-m", "pip", "install"]
         settings = self.settings()
         if wanted == "pip":
+            say("pip installs")
             return pip, {}
         if wanted == "auto" and (names := untold(settings)):
             say(f"pip installs: uv can't be told what pip's settings say of {', '.join(names)}")
@@ -296,7 +289,7 @@ class Environment:
         command, variables = self.installer(wanted)
         self.run("installing requirements.txt", [*command, "-r", str(REQUIREMENTS)], variables)
         self.run("installing videomind", [*command, "--no-deps", "-e", str(REPO)], variables)
-        shutil.rmtree(self.folder / "tmp")
+        shutil.rmtree(self.folder / TMP)
         partial = self.folder / f"{INSTALLED}.tmp"
         shutil.copyfile(REQUIREMENTS, partial)
         partial.replace(self.folder / INSTALLED)
@@ -316,6 +309,9 @@ def main() -> int:
         environment.fill(args.installer)
     except InstallError as error:
         say(str(error))
+        return 1
+    except OSError as error:
+        say(f"Can't make {environment.folder}: {error}")
         return 1
     except KeyboardInterrupt:
         say("Stopped. The same command starts the installation anew.")

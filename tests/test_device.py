@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from helpers.runs import REPO
+from helpers.runs import REPO, environment, needs_deepspeed
 
 from videomind.device import attention, detect, torch_device
 
@@ -30,6 +30,25 @@ def test_npu(npu_env):
         "DEVICE_VARIABLE": "ASCEND_RT_VISIBLE_DEVICES",
     }
     assert shell_facts(npu_env | {"ASCEND_RT_VISIBLE_DEVICES": "2,5"})["DEVICE_COUNT"] == "2"
+
+
+COMPILING = """
+from videomind.train.arguments import device_arguments
+device_arguments([])
+import deepspeed.comm.torch  # whose compiling imports the builder of extensions
+import torch.utils.cpp_extension
+print(torch.utils.cpp_extension.CUDA_HOME)
+"""
+
+
+@needs_deepspeed
+def test_a_cuda_toolkit_without_a_gpu_is_no_matter_on_a_cpu(tmp_path):
+    env = environment(CUDA_HOME=str(tmp_path))
+    run = subprocess.run([sys.executable, "-c", COMPILING], env=env, cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if torch.version.cuda:
+        assert run.stdout.splitlines()[-1] == str(tmp_path)
+    assert "CUDA_HOME" not in run.stderr
 
 
 def test_override_is_checked(monkeypatch):

@@ -1,19 +1,82 @@
-"""Mistakes in JSON files: which line and column an error names, on every version of Python."""
+"""Files are written whole with a new file's permissions; mistakes in JSON are named by line and column."""
 
 import json
+import os
 import random
 import re
+import stat
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from videomind.files import (
     append_json_line,
+    atomic_files,
+    atomic_path,
+    copy_file,
     parse_json,
     read_json,
     read_json_lines,
     write_json,
     write_json_lines,
+    write_text,
 )
+
+UMASKS = (0o022, 0o002, 0o077)
+
+
+@pytest.fixture(params=UMASKS, ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def permissions(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_that_a_library_replaces_follows_the_umask(tmp_path, umask):
+    with atomic_path(tmp_path / "new/a.safetensors") as temporary:
+        save_file({"x": torch.ones(1)}, temporary)
+    with atomic_files(tmp_path / "new") as folder:
+        save_file({"x": torch.ones(1)}, folder / "b.safetensors")
+        (folder / "c.txt").write_text("c")
+        (folder / "c.txt").chmod(0o700)
+    copy_file(tmp_path / "new/c.txt", tmp_path / "new/d.txt")
+    assert {p.name: permissions(p) for p in (tmp_path / "new").iterdir()} == dict.fromkeys(
+        ("a.safetensors", "b.safetensors", "c.txt", "d.txt"), 0o666 & ~umask
+    )
+    assert permissions(tmp_path / "new") == 0o777 & ~umask
+
+
+def test_a_private_file_is_copied_as_a_new_one_and_never_onto_itself(tmp_path, umask):
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "a").chmod(0o600)
+    (tmp_path / "same").symlink_to("a")
+    copy_file(tmp_path / "a", tmp_path / "b")
+    copy_file(tmp_path / "a", tmp_path / "same")
+    assert (tmp_path / "b").read_text() == "a" and permissions(tmp_path / "b") == 0o666 & ~umask
+    assert (tmp_path / "same").is_symlink()
+
+
+def test_what_fails_leaves_all_as_it_was(tmp_path):
+    write_text(tmp_path / "a", "old")
+    for write in (lambda: atomic_path(tmp_path / "a"), lambda: atomic_files(tmp_path, replaces="*")):
+        with pytest.raises(RuntimeError), write() as temporary:
+            (temporary / "a" if temporary.is_dir() else temporary).write_text("half")
+            raise RuntimeError
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_files_of_an_earlier_form_go_when_theirs_are_there(tmp_path):
+    for name in ("model-1-of-2", "model-2-of-2", "model.index", "other"):
+        write_text(tmp_path / name, "old")
+    with atomic_files(tmp_path, replaces="model*") as folder:
+        (folder / "model").write_text("new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"model": "new", "other": "old"}
+
 
 VALUES = ('"word"', "12", "-0.5", "true", "null", '"\\u00e9, ]"', "[]", "{}", '[1, {"a": 2}]')
 # What is put between two items, or before a closing bracket, and how far into it the mistake is.

@@ -11,34 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.rooms import BESIDE, FILES, FLOOR_OF, PACKAGE, ROOM_FILES, leads_elsewhere, room_of
 from helpers.runs import environment
 
-PACKAGE = Path(__file__).parent.parent / "videomind"
-FILES = sorted(PACKAGE.rglob("*.py"))
-# Rooms from the ground up; a room imports from floors below its own, and on its own floor from itself.
-FLOORS = (
-    ("cores", "device", "doors", "endpoint", "files", "imports", "logger", "prediction", "roles", "spans"),
-    ("backbones", "runs", "video"),
-    ("dataset", "eval", "model"),
-    ("encoding",),
-    ("agent", "train"),
-    ("video_chatgpt",),
-    ("synthetic",),
-    ("quickstart",),
-    ("cli",),
-)
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-# Within a floor: the ground's files rest on each other, scorers read annotations.
-BESIDE = {("eval", "dataset")} | {(a, b) for a in FLOORS[0] for b in FLOORS[0]}
 DEVICE_WORDS = re.compile(r"torch\.cuda|torch_npu|torch\.npu|['\"](?:nccl|hccl|gloo)['\"]|VISIBLE_DEVICES")
 
 
 FULL_ROOM = 15  # files
-
-
-def leads_elsewhere(path: Path) -> bool:
-    """Whether a file is the old name of a module that has moved."""
-    return "lead_to(" in path.read_text(encoding="utf-8") and path.name != "doors.py"
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -54,13 +33,6 @@ def imports(path: Path) -> Iterator[str]:
         yield from (name.split(".")[1] for name in names if name.startswith("videomind."))
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-ROOM_FILES = [path for path in FILES if path != PACKAGE / "__init__.py" and not leads_elsewhere(path)]
-
-
 @pytest.mark.parametrize("path", ROOM_FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
     room = room_of(path)
@@ -74,7 +46,8 @@ def test_imports_go_one_way(path):
 
 
 def test_no_room_is_too_full():
-    folders = Counter(path.parent for path in FILES if path.parent.name != "sub_classes")
+    files = (path for path in ROOM_FILES if path.stem not in ("__init__", "__main__"))
+    folders = Counter(path.parent for path in files if path.parent.name != "sub_classes")
     assert {str(folder): n for folder, n in folders.items() if n > FULL_ROOM} == {}
 
 

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import install
 import pytest
 from helpers.runs import REPO
-
-sys.path.insert(0, str(REPO / "scripts"))
-import install
 
 UNREACHABLE_BY_UV = """Using Python 3.11.7 environment at: v
 error: Request failed after 3 retries in 9.3s
@@ -116,7 +114,8 @@ def test_no_space_is_said_with_what_is_free(tmp_path, log):
 
 def run_install(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(REPO / "scripts/install.py"), str(folder), *arguments]
-    return subprocess.run(command, env=dict(os.environ) | env, capture_output=True, text=True)
+    base = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    return subprocess.run(command, env=base | env, capture_output=True, text=True)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
@@ -124,6 +123,35 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     run = run_install(tmp_path)
     assert run.returncode == 1 and "holds something else than a Python environment" in run.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.fixture
+def stand_in(tmp_path) -> Path:
+    """A PATH with a uv that only says how it was started."""
+    (tmp_path / "path").mkdir()
+    uv = tmp_path / "path" / "uv"
+    uv.write_text('#!/bin/sh\necho "uv 9.8.7 $* index=$UV_DEFAULT_INDEX tmp=$TMPDIR"\n')
+    uv.chmod(0o755)
+    return tmp_path / "path"
+
+
+@pytest.mark.parametrize("own_tmp", [False, True])
+def test_the_uv_on_path_installs(tmp_path, stand_in, own_tmp):
+    folder = tmp_path / "v"
+    variables = {
+        "TMPDIR": str(tmp_path) if own_tmp else str(folder / "tmp"),
+        "PIP_INDEX_URL": "https://a/simple",
+    }
+    run = run_install(folder, PATH=f"{stand_in}:/usr/bin:/bin", PIP_CONFIG_FILE=os.devnull, **variables)
+    assert run.returncode == 0, run.stderr
+    assert f"uv 9.8.7 installs ({stand_in}/uv)" in run.stderr
+    requirements, package = (folder / "install.log").read_text().splitlines()[-2:]
+    target = f"pip install --python {folder}/bin/python"
+    assert requirements.startswith(f"uv 9.8.7 {target} -r {REPO}/requirements.txt ")
+    assert package.startswith(f"uv 9.8.7 {target} --no-deps -e {REPO} ")
+    assert requirements.endswith(f"index=https://a/simple tmp={variables['TMPDIR']}")
+    assert (folder / "installed").read_bytes() == (REPO / "requirements.txt").read_bytes()
+    assert not (folder / "tmp").exists()
 
 
 @pytest.mark.parametrize("installer", ["auto", "pip"])

@@ -56,9 +56,11 @@ def test_all_that_the_package_needs_is_tested():
 
 
 def resolved(wanted: Iterable[Requirement], *, optional: bool) -> set[str]:
-    """Names of all distributions that these lead to as installed here.
+    """Find the names of all distributions that these lead to as installed here.
 
-    Args: optional, whether one that is not installed is passed over.
+    Args:
+        wanted: where to start.
+        optional: whether one that is not installed is passed over.
     """
     found: set[str] = set()
     waiting = [(requirement, "") for requirement in wanted]
@@ -97,4 +99,4 @@ def test_no_extra_brings_a_desktop(extra):
 
 def test_only_the_reference_of_the_tests_brings_a_desktop():
     tested = [requirement for requirement in TESTED if requirement.name != REFERENCE]
-    assert resolved(tested, optional=False) & HEAVY == set()
+    assert resolved(tested, optional=True) & HEAVY == set()

@@ -43,7 +43,7 @@ def test_widen_stays_inside():
 
 
 def test_to_seconds_clamps_rounds_and_orders_each_row():
-    """Defect 10: the original swapped the ends of the whole block when one row was reversed."""
+    """D507: the original swapped the ends of the whole block when one row was reversed."""
     boundaries = torch.tensor([[0.5, 0.1], [-0.2, 0.33], [0.9, 1.4]])
     out = spans.to_seconds(boundaries, duration_s=10.0, unit_s=0.5)
     assert out.tolist() == [[1.0, 5.0], [0.0, 3.5], [9.0, 10.0]]

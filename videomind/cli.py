@@ -28,13 +28,17 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """What can be called."""
+    """Say what can be called."""
     lines = [f"  {name:10} {what}" for name, (_, what) in COMMANDS.items()]
     return f"videomind {__version__}\n\nvideomind COMMAND --help\n\n" + "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code of the sub-command."""
+    """Call the sub-command.
+
+    Returns:
+        Its exit code; 2 for an unknown one.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(usage())

@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ HOST_BACKEND = "gloo"  # communication between processes that needs no accelerat
 class Device:
     """What this process computes on.
 
-    Attributes: kind, `cuda`, `npu` or `cpu`; backend of collective communication; visible_variable, the
-    environment variable that lists devices; count, how many are visible.
+    Attributes:
+        kind: `cuda`, `npu` or `cpu`.
+        backend: of collective communication.
+        visible_variable: the environment variable that lists devices; empty on a CPU.
+        count: how many are visible.
     """
 
     kind: str
@@ -34,18 +38,20 @@ class Device:
 
 
 def detect() -> Device:
-    """What this machine has: an NPU if torch-npu is installed and sees one, else CUDA, else the CPU.
+    """Find what this machine has: an NPU if torch-npu is installed and sees one, else CUDA, else the CPU.
 
-    `VIDEOMIND_DEVICE=cuda|npu|cpu` overrides it. Raises: ValueError for another value, or for a device
-    that is not there.
+    `VIDEOMIND_DEVICE=cuda|npu|cpu` overrides it.
+
+    Raises:
+        ValueError: the variable has another value, or that device is not there.
     """
-    wanted = os.environ.get("VIDEOMIND_DEVICE", "")
-    if wanted not in ("", "cuda", "npu", "cpu"):
-        raise ValueError(f"VIDEOMIND_DEVICE is {wanted!r}. Allowed: cuda, npu, cpu.")
+    name = os.environ.get("VIDEOMIND_DEVICE", "")
+    if name not in ("", "cuda", "npu", "cpu"):
+        raise ValueError(f"VIDEOMIND_DEVICE is {name!r}. Allowed: cuda, npu, cpu.")
     counts = {"npu": _npu_count(), "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
-    if wanted in counts and not counts[wanted]:
-        raise ValueError(f"VIDEOMIND_DEVICE is {wanted}, but no such device is visible here")
-    kind = wanted or next((kind for kind, count in counts.items() if count), "cpu")
+    if name in counts and not counts[name]:
+        raise ValueError(f"VIDEOMIND_DEVICE is {name}, but no such device is visible here")
+    kind = name or next((kind for kind, count in counts.items() if count), "cpu")
     if kind == "npu":
         return Device(
             kind="npu", backend="hccl", visible_variable="ASCEND_RT_VISIBLE_DEVICES", count=counts["npu"]
@@ -66,41 +72,51 @@ def _npu_count() -> int:
 
 
 def prepare_process(device: Device) -> None:
-    """Set what libraries read from the environment, before they are imported."""
+    """Set what libraries look at when they are imported."""
     if device.kind == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Of a CUDA toolkit (CUDA_HOME) without a GPU; what DeepSpeed compiles here is for the CPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def torch_device(name: str = "auto") -> torch.device:
-    """The device of this process.
+    """Choose the device of this process.
 
-    Args: name, `auto`, `cpu`, or e.g. `cuda:1`; without a number `LOCAL_RANK` chooses it.
-    Raises: ValueError for a name that is none, or a device that is not there.
+    Args:
+        name: `auto`, `cpu`, or e.g. `cuda:1`; without a number `LOCAL_RANK` chooses it.
+
+    Raises:
+        ValueError: a name that is none, or a device that is not there.
     """
     device = detect()
     try:
-        wanted = torch.device(device.kind if name == "auto" else name)
+        chosen = torch.device(device.kind if name == "auto" else name)
     except RuntimeError:
         raise ValueError(f"Unknown device {name!r}. Allowed: auto, cpu, cuda:0, npu:0, ...") from None
-    if wanted.type == "cpu":
-        return wanted
-    count = device.count if wanted.type == device.kind else 0
-    index = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1) if wanted.index is None else wanted.index
+    if chosen.type == "cpu":
+        return chosen
+    count = device.count if chosen.type == device.kind else 0
+    index = int(os.environ.get("LOCAL_RANK", 0)) % max(count, 1) if chosen.index is None else chosen.index
     if index >= count:
         raise ValueError(f"No device {name!r}: {count} of its kind are visible here")
-    return torch.device(wanted.type, index)
+    return torch.device(chosen.type, index)
 
 
 def default_dtype(kind: str) -> torch.dtype:
-    """Half precision as published on accelerators, float32 on a CPU."""
+    """Choose half precision as published on accelerators, float32 on a CPU."""
     return torch.float32 if kind == "cpu" else torch.float16
 
 
 def attention(name: str, kind: str, dtype: torch.dtype) -> str:
-    """The attention implementation.
+    """Choose the attention implementation.
 
-    Args: name, `auto` or one of transformers' (it is then returned as it is); kind and dtype of the run.
-    Returns: flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
+    Args:
+        name: `auto` or one of transformers', which is then returned as it is.
+        kind: of the device.
+        dtype: of the run.
+
+    Returns:
+        flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
     """
     if name != "auto":
         return name
@@ -117,18 +133,18 @@ def spread(model: nn.Module) -> nn.Module:
 
     whole = [*getattr(model, "_no_split_modules", ()), "GroundingHead"]
     memory = get_balanced_memory(model, no_split_module_classes=whole)
-    places = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
-    return dispatch_model(model, places)
+    layers = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
+    return dispatch_model(model, layers)
 
 
 def peak_memory_gib() -> float:
-    """Largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
+    """Measure the largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
     module = detect().module
     return module.max_memory_allocated() / 2**30 if module is not None else 0.0
 
 
 def shell_facts() -> str:
-    """What a script may want to know of this machine, as shell assignments."""
+    """Write what a script may want to know of this machine, as shell assignments."""
     device = detect()
     return "\n".join(
         (

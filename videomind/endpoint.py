@@ -17,7 +17,14 @@ class EndpointError(ValueError):
 
 
 class Endpoint:
-    """Asks one model. Args: url, up to and with /v1; model, its name; api_key (None: `OPENAI_API_KEY`)."""
+    """Asks one model.
+
+    Args:
+        url: up to and with /v1.
+        model: its name.
+        api_key: None is the variable `OPENAI_API_KEY`.
+        timeout_s: for one answer.
+    """
 
     def __init__(self, url: str, model: str, *, api_key: str | None = None, timeout_s: float = 60):
         self.url, self.model = url, model
@@ -25,7 +32,11 @@ class Endpoint:
         self._client = InferenceClient(base_url=url, api_key=key, timeout=timeout_s)
 
     def ask(self, prompt: str, *, max_tokens: int = 128) -> str:
-        """One answer, decoded greedily. Raises: EndpointError."""
+        """Ask for one answer, decoded greedily.
+
+        Raises:
+            EndpointError: there is none.
+        """
         try:
             out = self._client.chat_completion(
                 [{"role": "user", "content": prompt}], model=self.model, max_tokens=max_tokens, temperature=0

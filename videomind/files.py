@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +14,11 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-EXCERPT = 20  # characters of a file that an error shows
+SHOWN = 20  # characters of a file that an error shows
+
+
+class FileError(ValueError):
+    """A file that cannot be used; the message says which one, and why."""
 
 
 @contextmanager
@@ -19,23 +26,53 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an error.
 
     The content is on disk before the name changes, so a reader (or a rerun after a crash) sees the old
-    file or the whole new one.
+    file or the whole new one. Its permissions are those of any new file there, which follow the umask, also
+    where a library puts a private file of its own (as safetensors does) in place of the temporary one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(permissions)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator[Path]:
+    """A temporary folder whose files become files of `folder` when the block ends without an error.
+
+    For libraries that choose the names themselves. Each file is then as if written through `atomic_path`.
+
+    Args:
+        folder: where they go; what else it holds stays.
+        replaces: a pattern; files there that match it and were not written anew are deleted in the end.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as name:
+        yield Path(name)
+        written = sorted(Path(name).iterdir())
+        for path in written:
+            with atomic_path(folder / path.name) as temporary:
+                path.replace(temporary)
+    for old in folder.glob(replaces) if replaces else ():
+        if old.name not in {path.name for path in written}:
+            old.unlink()
+
+
+def copy_file(source: str | Path, path: str | Path) -> None:
+    """Copy a file's content atomically; the permissions are a new file's. Onto itself nothing is done."""
+    if Path(path).exists() and os.path.samefile(source, path):
+        return
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -97,7 +134,7 @@ def read_json_lines(path: str | Path, *, skip_cut: bool = False) -> Iterator[tup
         Number of the line and its value.
 
     Raises:
-        ValueError: the file cannot be read, or a line is no JSON; names file and line.
+        FileError: the file cannot be read, or a line is no JSON; names file and line.
     """
     path = Path(path)
     try:
@@ -114,28 +151,34 @@ def read_json_lines(path: str | Path, *, skip_cut: bool = False) -> Iterator[tup
                     continue
                 yield number, value
     except FileNotFoundError:
-        raise ValueError(f"No such file: {path}") from None
+        raise FileError(f"No such file: {path}") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        raise FileError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _parse_line(line: bytes, path: Path, number: int) -> Any:
     try:
-        text = line.rstrip(b"\r\n").decode()
+        text = line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: line {number}: {error}") from None
+        raise FileError(f"{path} is not a text file in UTF-8: line {number}: {error}") from None
     return parse_json(text, path, first_line=number)
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises ValueError that names the file and the place that is wrong."""
+    """Read a JSON file.
+
+    Raises:
+        FileError: it is not there or no JSON; the message names the file and the place that is wrong.
+    """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"No such file: {path}") from None
+        raise FileError(f"No such file: {path}") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None
+        raise FileError(f"{path} is not a text file in UTF-8: {error}") from None
     return parse_json(text, path)
 
 
@@ -146,8 +189,9 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         text: one JSON value.
         path: where it is from, for messages.
         first_line: number of its first line in the file.
+
     Raises:
-        ValueError: it is no JSON; names file, line and column, and shows what stands there.
+        FileError: it is no JSON; names file, line and column, and shows what stands there.
     """
     try:
         return json.loads(text)
@@ -155,10 +199,10 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
         place = _mistake(text, error.pos)
         line = first_line + text.count("\n", 0, place)
         column = place - text.rfind("\n", 0, place)
-        found = repr(text[place : place + EXCERPT]) if place < len(text) else "the end"
-        raise ValueError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
+        found = repr(text[place : place + SHOWN]) if place < len(text) else "the end"
+        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise ValueError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
+        raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
 
 
 def _mistake(text: str, place: int) -> int:

@@ -1,21 +1,29 @@
-"""Logging that only the first process of a run writes to the screen."""
+"""Logging that only the first process of a run writes to the screen, and the frame of every command."""
 
+import fcntl
+import json
 import logging
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
-OTHERS_WAIT_S = 5
+log = logging.getLogger(__name__)
+
+HANDLER_NAME = "videomind"  # of the handlers set up here
+REASONS = "videomind_reasons.jsonl"  # why processes of a run could not go on
+SAID = "was_said"  # of a record: another process has it on the screen already
+Arguments = TypeVar("Arguments")
 
 
 class OneLine(logging.Formatter):
     """Leaves tracebacks to the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
         trace, record.exc_info, record.exc_text = record.exc_info, None, None
         try:
             return super().format(record)
@@ -24,31 +32,66 @@ class OneLine(logging.Formatter):
 
 
 def rank() -> int:
-    """Global rank of this process, 0 when it runs alone."""
+    """Read the global rank of this process, 0 when it runs alone."""
     return int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
-    """Number of processes of this run."""
+    """Read the number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def setup_logging(log_file: str | Path | None = None) -> None:
-    """Log to stderr on rank 0, warnings only on the others; rank 0 also appends to `log_file`."""
-    main = rank() == 0
+    """Log to stderr on rank 0, warnings only on the others.
+
+    What an earlier call set up is replaced; handlers of others that don't write to the screen stay.
+
+    Args:
+        log_file: where rank 0 logs too, at its end.
+
+    Raises:
+        ValueError: there can be no such file.
+    """
+    is_first = rank() == 0
     prefix = "" if world_size() == 1 else f"[rank {rank()}] "
     layout = f"%(asctime)s {prefix}%(levelname)s %(message)s"
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(OneLine(layout, "%H:%M:%S"))
+    screen.addFilter(lambda record: not getattr(record, SAID, False))
     handlers: list[logging.Handler] = [screen]
-    if log_file is not None and main:
-        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    level = logging.INFO if main else logging.WARNING
-    logging.basicConfig(level=level, format=layout, handlers=handlers, force=True)
+    if log_file is not None and is_first:
+        handlers.append(_file_handler(Path(log_file), layout))
+    _replace_handlers(handlers)
+    logging.getLogger().setLevel(logging.INFO if is_first else logging.WARNING)
+    _silence_others()
+
+
+def _file_handler(path: Path, layout: str) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"Cannot write the log to {path}: {error.strerror}") from None
+    handler.setFormatter(logging.Formatter(layout))
+    return handler
+
+
+def _replace_handlers(handlers: Sequence[logging.Handler]) -> None:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if handler.name == HANDLER_NAME or getattr(handler, "stream", None) in (sys.stderr, sys.stdout):
+            root.removeHandler(handler)
+            handler.close()
+    for handler in handlers:
+        handler.name = HANDLER_NAME
+        root.addHandler(handler)
+
+
+def _silence_others() -> None:
+    """Leave out what libraries say and no user could change."""
     # PEFT still asks transformers by the old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-    # Names that transformers and DeepSpeed still use; nothing a user could change.
+    # Names that transformers and DeepSpeed still use.
     warnings.filterwarnings(
         "ignore", message=".*gradient_checkpointing.*deprecated.*", category=FutureWarning
     )
@@ -59,21 +102,60 @@ def setup_logging(log_file: str | Path | None = None) -> None:
     logging.getLogger("huggingface_hub.serialization").setLevel(logging.ERROR)
 
 
-def report(log: logging.Logger, error: Exception) -> None:
-    """Say once why a run cannot go on; the trace goes to the log file.
+def run_command(
+    parse: Callable[[], Arguments],
+    run: Callable[[Arguments], int | None],
+    *,
+    log_file: Callable[[Arguments], Path | None] = lambda _: None,
+    exit_codes: Mapping[type[Exception], int] = MappingProxyType({}),
+) -> int:
+    """Run a command from its command line to its exit code: the `main` of every module that is one.
 
-    Most errors are the same on every process, and the first one's end stops the others, so these wait.
+    What makes it impossible to go on is said in one line on the screen; the trace goes to the log file.
+
+    Args:
+        parse: gives the arguments.
+        run: does the work; what it returns, if anything, is the exit code.
+        log_file: where the arguments say that a log is to be written; None is the screen alone.
+        exit_codes: of further errors that end a run with their message alone.
+
+    Returns:
+        That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError
+        of either step), a file that cannot be read or written (an OSError).
     """
-    if rank():
-        time.sleep(OTHERS_WAIT_S)
-    log.error("%s", error, exc_info=True)
-
-
-def run_reporting(log: logging.Logger, run: Callable[[], object]) -> int:
-    """Run a command. Returns its exit code: 0, or 2 for arguments or data that cannot be used."""
+    setup_logging()
     try:
-        run()
-    except ValueError as error:
-        report(log, error)
-        return 2
-    return 0
+        args = parse()
+        if (path := log_file(args)) is not None:
+            setup_logging(path)
+        return run(args) or 0
+    except (ValueError, OSError, *exit_codes) as error:
+        _report(error)
+        return next((code for kind, code in exit_codes.items() if isinstance(error, kind)), 2)
+
+
+def _report(error: Exception) -> None:
+    """Say why a run cannot go on; the processes of a machine say the same thing once."""
+    with _said_before(str(error)) as was_said:
+        log.error("%s", error, exc_info=True, extra={SAID: was_said})
+
+
+@contextmanager
+def _said_before(message: str) -> Iterator[bool]:
+    """Tell whether another process of this run has said a message; it counts as said when the block ends.
+
+    The first one's end stops the others, so whoever comes second waits until the first has said it. torchrun
+    gives its processes a folder in common, by the name of a file for each one's error.
+    """
+    own_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not own_file:
+        yield False
+        return
+    with open(Path(own_file).parents[1] / REASONS, "a+", encoding="utf-8") as said:
+        fcntl.flock(said, fcntl.LOCK_EX)  # until it is closed, or this process is killed
+        said.seek(0)
+        line = json.dumps(message) + "\n"
+        was_said = line in said.readlines()
+        yield was_said
+        if not was_said:
+            said.write(line)

@@ -7,7 +7,7 @@ Budgets are those the published checkpoints were trained with.
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 PROMPTS: dict = json.loads(resources.files("videomind").joinpath("prompts.json").read_text(encoding="utf-8"))
@@ -17,15 +17,35 @@ SEG_START_TOKEN: str = PROMPTS["seg_start_token"]
 SEG_END_TOKEN: str = PROMPTS["seg_end_token"]
 SPECIAL_TOKENS = (REG_TOKEN, SEG_START_TOKEN, SEG_END_TOKEN)  # in the order of their ids
 
-PIXELS_PER_TOKEN = 28 * 28  # patch 14, merged 2 x 2
+
+@dataclass(frozen=True, kw_only=True)
+class VisualUnits:
+    """What one visual token of a backbone covers.
+
+    Attributes:
+        token_side: pixels along each side.
+        frames_per_step: frames that make one temporal step; every count of frames is a multiple.
+    """
+
+    token_side: int
+    frames_per_step: int
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Area of a token in a frame."""
+        return self.token_side**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisualBudget:
     """How finely a video is sampled.
 
-    Attributes: min_tokens, max_tokens per frame (units of 28 x 28 pixels); min_frames, max_frames;
-    fps, frames per second of video.
+    Attributes:
+        min_tokens, max_tokens: visual tokens per frame.
+        min_frames, max_frames: of the excerpt.
+        fps: frames per second of video.
+        units: of the backbone that will see the frames; None as long as it is open which one that is
+            (a role's budget is the same for all).
     """
 
     min_tokens: int
@@ -33,16 +53,76 @@ class VisualBudget:
     max_frames: int
     fps: float
     min_frames: int = 4
+    units: VisualUnits | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_tokens <= self.max_tokens:
+            raise ValueError(
+                f"The visual budget needs 0 < min <= max tokens per frame, not {self.min_tokens} and "
+                f"{self.max_tokens} (--min_tokens_per_frame, --max_tokens_per_frame)"
+            )
+        if not self.fps > 0:
+            raise ValueError(f"The visual budget needs more than {self.fps} frames per second (--fps)")
+        step = 1 if self.units is None else self.units.frames_per_step
+        if self.max_frames < step:
+            raise ValueError(
+                f"The visual budget needs at least {step} frames, not {self.max_frames} (--max_frames)"
+            )
+
+    def on(self, units: VisualUnits) -> "VisualBudget":
+        """The same budget in the units of a backbone.
+
+        Raises:
+            ValueError: It has not even one step of frames.
+        """
+        return replace(self, units=units)
+
+    def known_units(self) -> VisualUnits:
+        """The backbone's units.
+
+        Raises:
+            ValueError: No backbone has been chosen, so that tokens have no size.
+        """
+        if self.units is None:
+            raise ValueError(f"{self} is not in the units of a backbone yet (see VisualBudget.on)")
+        return self.units
 
     @property
     def min_pixels(self) -> int:
         """Lower bound of a resized frame's area, pixels."""
-        return self.min_tokens * PIXELS_PER_TOKEN
+        return self.min_tokens * self.known_units().pixels_per_token
 
     @property
     def max_pixels(self) -> int:
         """Upper bound of a resized frame's area, pixels."""
-        return self.max_tokens * PIXELS_PER_TOKEN
+        return self.max_tokens * self.known_units().pixels_per_token
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOverride:
+    """Numbers that replace those of every role's budget; None leaves one as it is.
+
+    Attributes:
+        min_tokens, max_tokens: visual tokens per frame.
+        max_frames: of an excerpt.
+        fps: frames per second of video.
+    """
+
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    max_frames: int | None = None
+    fps: float | None = None
+
+    def applied(self, budget: VisualBudget) -> VisualBudget:
+        """A budget with the numbers that are given.
+
+        Raises:
+            ValueError: They do not fit the others.
+        """
+        return replace(budget, **{name: value for name, value in vars(self).items() if value is not None})
+
+
+UNCHANGED = BudgetOverride()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,41 +185,3 @@ def get_role(name: str) -> Role:
     if name not in ROLES:
         raise ValueError(f"Unknown role {name!r} (--role). {nearest(name, ROLES)}")
     return ROLES[name]
-
-
-_BUDGET_FLAGS = {
-    "min_tokens": "min_tokens_per_frame",
-    "max_tokens": "max_tokens_per_frame",
-    "max_frames": "max_frames",
-    "fps": "fps",
-}
-
-
-BUDGET_FLAGS = tuple(_BUDGET_FLAGS.values())
-
-
-def budget_numbers(arguments: object) -> dict[str, float | None]:
-    """What a command line says of visual budgets, for `budget_override`. Args: arguments, with its flags."""
-    return {name: getattr(arguments, flag) for name, flag in _BUDGET_FLAGS.items()}
-
-
-def budget_override(
-    budget: VisualBudget,
-    *,
-    min_tokens: int | None = None,
-    max_tokens: int | None = None,
-    max_frames: int | None = None,
-    fps: float | None = None,
-) -> VisualBudget | None:
-    """A budget with some numbers replaced; None when nothing is. Raises: ValueError."""
-    given = {"min_tokens": min_tokens, "max_tokens": max_tokens, "max_frames": max_frames, "fps": fps}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return None
-    budget = VisualBudget(**{**vars(budget), **given})
-    if not 0 < budget.min_tokens <= budget.max_tokens:
-        raise ValueError(
-            f"The visual budget needs 0 < min <= max tokens per frame, not {budget.min_tokens} and "
-            f"{budget.max_tokens} (--min_tokens_per_frame, --max_tokens_per_frame)"
-        )
-    return budget

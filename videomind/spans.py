@@ -14,29 +14,34 @@ Span = Sequence[float]  # [start, end], s
 
 
 def length(spans: Tensor) -> Tensor:
-    """Length of each span. Args: spans (N, 2), s. Returns: (N,), s; negative where reversed."""
+    """Measure spans (N, 2) in s: (N,), s; negative where reversed."""
     return spans[:, 1] - spans[:, 0]
 
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
-    """Pairwise overlap. Args: a (N, 2), b (M, 2), s. Returns: (N, M), s, never negative."""
+    """Measure the overlap of every a (N, 2) with every b (M, 2) in s: (N, M), s, never negative."""
     start = torch.max(a[:, None, 0], b[None, :, 0])  # (N, M)
     end = torch.min(a[:, None, 1], b[None, :, 1])
     return (end - start).clamp(min=0)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Pairwise intersection over union. Args: a (N, 2), b (M, 2), s. Returns: (N, M); nan for 0/0."""
+    """Divide intersection by union, of every a (N, 2) with every b (M, 2): (N, M); nan for 0/0."""
     inter = intersection(a, b)
     return inter / (length(a)[:, None] + length(b)[None, :] - inter)
 
 
 def best_iou(candidates: Sequence[Span], truths: Sequence[Span]) -> np.ndarray:
-    """Largest IoU of each candidate with a true span, 0/0 counting as 0, in float32.
+    """Find the largest IoU of each candidate with a true span, 0/0 counting as 0, in float32.
 
     The measure of `iou` for a handful of spans, without the cost of tensors.
 
-    Args: candidates (N, 2), truths (M, 2), s. Returns: (N,); 0 without truths.
+    Args:
+        candidates: (N, 2), s.
+        truths: (M, 2), s.
+
+    Returns:
+        (N,); 0 without truths.
     """
     if not len(candidates) or not len(truths):
         return np.zeros(len(candidates), dtype=np.float32)
@@ -51,9 +56,10 @@ def best_iou(candidates: Sequence[Span], truths: Sequence[Span]) -> np.ndarray:
 
 
 def iop(pred: Tensor, truth: Tensor) -> Tensor:
-    """Pairwise intersection over *prediction*. Args: pred (N, 2), truth (M, 2), s.
+    """Divide intersection by *prediction*, of every pred (N, 2) with every truth (M, 2), s.
 
-    Returns: (N, M); nan where a prediction has no length.
+    Returns:
+        (N, M); nan where a prediction has no length.
     """
     return intersection(pred, truth) / length(pred)[:, None]
 
@@ -65,8 +71,13 @@ def fit(span: Sequence[float], duration_s: float, min_len_s: float = -1.0) -> li
     exactly that length about the same centre, slid to stay inside; a video shorter than the minimum is
     returned whole.
 
-    Args: span [start, end], s; duration_s; min_len_s (negative: no minimum).
-    Returns: [start, end], s.
+    Args:
+        span: [start, end], s.
+        duration_s: of the video.
+        min_len_s: the shortest span that comes out; negative is no minimum.
+
+    Returns:
+        [start, end], s.
     """
     start, end = sorted(min(max(0, t), duration_s) for t in span)
     if min_len_s > 0 and end - start < min_len_s:
@@ -86,8 +97,13 @@ def widen(span: Sequence[float], duration_s: float, ratio: float = 0.5) -> list[
 def to_seconds(boundaries: Tensor, *, duration_s: float, unit_s: float) -> Tensor:
     """Turn normalised predictions into seconds on the source's grid.
 
-    Args: boundaries (N, 2) as fractions of the video; duration_s; unit_s, the grid to round to.
-    Returns: (N, 2), s, clamped to the video before rounding, each row with start <= end.
+    Args:
+        boundaries: (N, 2), fractions of the video.
+        duration_s: of the video.
+        unit_s: the grid to round to.
+
+    Returns:
+        (N, 2), s, clamped to the video before rounding, each row with start <= end.
     """
     spans = (boundaries * duration_s).clamp(min=0, max=duration_s)
     spans = (spans / unit_s).round() * unit_s

@@ -6,7 +6,8 @@
 #
 # SPLIT defaults to the one that the data set is evaluated on; arguments go to videomind.agent.infer. Environment:
 #   MODEL      folder or hub id of the agent (default model_zoo/VideoMind-SIZE, else yeliudev/VideoMind-SIZE)
-#   ROLES      which of its roles run (default "gnd ver", as published; "gnd ver pla" with --auto_planning)
+#   ROLES      which of its roles run (default "gnd ver", as published; with --auto_planning or --auto_rephrasing
+#              "gnd ver pla")
 #   OUT        folder of the outputs (default outputs_SIZE/DATASET_SPLIT)
 #   DATA_ROOT  folder of all data sets (default data)
 set -euo pipefail
@@ -29,7 +30,9 @@ model=${MODEL:-model_zoo/$published}
 name=$(basename "${dataset%.*}")
 out=${OUT:-outputs_$size/${name}_${split[1]:-default}}
 paths=(--pred_path "$out")
-for role in ${ROLES:-gnd ver}; do
+roles="gnd ver"
+case " $* " in *" --auto_planning "* | *" --auto_rephrasing "*) roles="gnd ver pla" ;; esac
+for role in ${ROLES:-$roles}; do
     paths+=("--model_${role}_path" "$model")
 done
 status=0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.goldens import golden_checkpoints
 from helpers.runs import SMALL, arguments
 
 from videomind import VideoMind
@@ -17,12 +18,13 @@ from videomind.dataset.commands import main as data
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
 from videomind.model.assembly import main as combine
-from videomind.synthetic.render import render
+from videomind.roles import BudgetOverride
+from videomind.synthetic.render import render_scene
 from videomind.synthetic.scenes import charades_scene
 from videomind.train.train import main as train
 
 BUDGET = SMALL[:4]
-TINY = ChainSettings(planning=True, rephrasing=True, budget={"min_tokens": 4, "max_tokens": 4})
+TINY = ChainSettings(planning=True, rephrasing=True, budget=BudgetOverride(min_tokens=4, max_tokens=4))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_a_combined_folder_has_the_published_layout(golden, folders, tmp_path):
     """The files and keys of the golden three-role folder (our tokenizer files are the fast ones)."""
     pairs = [f"{role}={folders[role]}" for role in ("grounder", "verifier", "planner")]
     assert combine([str(tmp_path / "agent"), *pairs]) == 0
-    published = golden.root / "roles/tied"
+    published = golden.root / golden_checkpoints()[0]
     theirs = {str(p.relative_to(published)) for p in published.rglob("*") if p.is_file()}
     ours = {str(p.relative_to(tmp_path / "agent")) for p in (tmp_path / "agent").rglob("*") if p.is_file()}
     assert theirs - ours <= {"added_tokens.json", "special_tokens_map.json"}
@@ -154,7 +156,7 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
         (tmp_path / f"{name}.mp4").write_bytes(content)
         lines.append({**lines[0], "video": str(tmp_path / f"{name}.mp4")})
     lines.append({**lines[0], "video": str(tmp_path / "missing.mp4")})
-    render(replace(charades_scene(random.Random(0), 0), num_frames=1), tmp_path / "one_frame.mp4")
+    render_scene(replace(charades_scene(random.Random(0), 0), num_frames=1), tmp_path / "one_frame.mp4")
     lines.append({**lines[0], "video": str(tmp_path / "one_frame.mp4"), "duration": 1, "span": [[0, 1]]})
     (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     argv = ["--dataset", str(tmp_path / "qa.jsonl"), *BUDGET, "--max_new_tokens", "4"]

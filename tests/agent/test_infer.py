@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from helpers.runs import REPO, SMALL, arguments, environment
 
-from videomind.agent.infer import main
+from videomind.agent.infer import main, warn_of_missing_subtitles
+from videomind.dataset.schema import Annotation
 from videomind.eval.evaluate import main as evaluate
 from videomind.train.train import main as train
 
@@ -139,12 +140,44 @@ def test_one_video(workshop, grounder, tmp_path):
         (["--data_root", "nowhere"], "No annotation file nowhere/qvhighlights/highlight_val_release.jsonl"),
         (["--model_gnd_path", "model_zoo/none"], "No checkpoint of the grounder in"),
         (["--video", "x.mp4"], "Give either --dataset or --video"),
+        (["--auto_planning"], "--auto_planning needs a planner: give --model_pla_path"),
+        (["--auto_rephrasing"], "--auto_rephrasing needs a planner: give --model_pla_path"),
+        (["--verify_query"], "--verify_query needs a verifier: give --model_ver_path"),
     ],
 )
 def test_errors_are_one_line(workshop, grounder, tmp_path, capfd, change, words):
     assert main([*infer_argv(workshop, grounder, tmp_path), *change]) == 2
     screen = capfd.readouterr().err
     assert words in screen and "Traceback" not in screen
+
+
+def subtitled(count: int, *existing: str) -> list[Annotation]:
+    paths = [*existing, *[None, "gone.srt"] * count][:count]
+    return [Annotation(source="x", video_path="v.mp4", subtitle_path=path) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("count", "num_existing", "words"),
+    [
+        (1, 0, "1 of 1 samples and has no effect"),
+        (5, 0, "5 of 5 samples and has no effect"),
+        (5, 2, "3 of 5 samples"),
+        (3, 3, None),
+    ],
+)
+def test_samples_without_subtitles_are_counted(tmp_path, caplog, count, num_existing, words):
+    existing = [tmp_path / f"{i}.srt" for i in range(num_existing)]
+    for path in existing:
+        path.touch()
+    warn_of_missing_subtitles(subtitled(count, *map(str, existing)))
+    wanted = [] if words is None else [f"--use_subtitle finds no subtitle file for {words}"]
+    assert caplog.messages == wanted
+
+
+def test_a_run_counts_what_lacks_subtitles(workshop, grounder, tmp_path, capfd):
+    assert main(infer_argv(workshop, grounder, tmp_path, "--use_subtitle")) == 0
+    count = len(lines(tmp_path))
+    assert f"no subtitle file for {count} of {count} samples and has no effect" in capfd.readouterr().err
 
 
 def test_results_of_other_settings_are_not_mixed(workshop, grounder, tmp_path, capfd):

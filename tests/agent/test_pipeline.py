@@ -1,22 +1,24 @@
 """The grounder at inference against the original chain: what it says, where it points, what is submitted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import golden_bases, golden_manifest
+from helpers.goldens import assert_same_window, golden_bases, golden_manifest, in_seconds
 from PIL import Image
 
 from videomind.agent.pipeline import GrounderOutput, Pipeline, prepare
 from videomind.agent.samples import ChainSettings, asked_text, grounder_sample
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import Encoder
 from videomind.eval.scorers.qvhighlights import submission_row
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.prediction import Prediction
+from videomind.roles import BudgetOverride
 from videomind.video.excerpts import video_duration
 
 CASES = [case for case in golden_manifest("model")["cases"] if case["id"].startswith("infer")]
@@ -87,9 +89,11 @@ def test_the_grounder_of_every_chain(golden, pipelines, case):
         agree(generated.ids, call)
         assert result.success == record["grounder_success"]
         assert result.response == record["grounder_response"]
+        boundaries = None
         if result.success:
-            compare_boundaries(result.boundaries, arrays[f"{index}.reg0"])
-        compare_windows(result, anno, record, UNITS[case["inputs"]["dataset"]])
+            boundaries = arrays[f"{index}.reg0"]
+            compare_boundaries(result.boundaries, boundaries)
+        compare_windows(result, anno, record, boundaries, UNITS[case["inputs"]["dataset"]])
         compared += 1
     assert compared
 
@@ -103,8 +107,11 @@ def compare_boundaries(ours: torch.Tensor, recorded: np.ndarray) -> None:
     np.testing.assert_allclose(ours[:, 2], recorded[:, 2], atol=1e-4)
 
 
-def compare_windows(result, anno: dict, record: dict, unit_s: float) -> None:
-    """Seconds on the data set's grid; the chain's own list is `pred_ori` where a verifier reordered it."""
+def compare_windows(result, anno: dict, record: dict, boundaries: np.ndarray | None, unit_s: float) -> None:
+    """Seconds on the data set's grid; the chain's own list is `pred_ori` where a verifier reordered it.
+
+    From the recorded boundaries our rule gives the recorded windows exactly.
+    """
     duration = anno.get("duration") or video_duration(anno["video_path"])
     assert duration == pytest.approx(record["duration"])
     windows, scores = result.windows(duration, unit_s)
@@ -112,9 +119,14 @@ def compare_windows(result, anno: dict, record: dict, unit_s: float) -> None:
         return  # then the verifier's five windows take their place
     recorded = record.get("pred_ori", record["pred"])
     assert len(windows) == len(recorded)
-    positive = [i for i, score in enumerate(scores) if score > 0] or range(len(scores))
-    for i in positive:
-        assert windows[i] == pytest.approx(recorded[i], abs=unit_s * 1.001)
+    if boundaries is None:
+        np.testing.assert_allclose(windows, recorded, atol=1e-6)
+    else:
+        ruled, _ = replace(result, boundaries=torch.from_numpy(boundaries)).windows(duration, unit_s)
+        np.testing.assert_allclose(ruled, recorded, atol=1e-6)
+        exact = in_seconds(boundaries, duration)
+        for i in [i for i, score in enumerate(scores) if score > 0]:
+            assert_same_window(windows[i], recorded[i], exact[i], unit_s=unit_s, duration_s=duration)
     np.testing.assert_allclose(scores, record.get("conf_ori", record["conf"]), atol=1e-4)
 
 
@@ -136,9 +148,27 @@ def test_qvhighlights_submission(golden, pipelines, case):
         ours = submission_row(Prediction.from_json(record))
         assert (ours["vid"], ours["qid"]) == (row["vid"], row["qid"])
         assert len(ours["pred_relevant_windows"]) == len(row["pred_relevant_windows"])
-        for window, recorded in zip(ours["pred_relevant_windows"], row["pred_relevant_windows"], strict=True):
-            assert window[:2] == pytest.approx(recorded[:2], abs=2.001)
+        whole = {"unit_s": UNITS["i_q"], "duration_s": anno["duration"]}
+        exact = in_seconds(result.boundaries, anno["duration"]) if result.success else windows
+        for window, recorded, times in zip(
+            *(r["pred_relevant_windows"] for r in (ours, row)), exact, strict=True
+        ):
+            assert_same_window(window[:2], recorded[:2], times, **whole)
             assert window[2] == pytest.approx(recorded[2], abs=1e-4)
+
+
+@pytest.mark.parametrize("rounded", [np.floor, np.ceil, lambda x: np.floor(x) + 1])
+def test_another_rounding_would_be_told(rounded):
+    times, unit_s = in_seconds(np.random.default_rng(0).random((50, 2)), 150.0), 2.0
+    right, wrong = (how(times / unit_s) * unit_s for how in (np.round, rounded))
+    told = 0
+    for window, other, exact in zip(right, wrong, times, strict=True):
+        assert_same_window(window, window, exact, unit_s=unit_s, duration_s=150.0)
+        if not np.array_equal(window, other):
+            with pytest.raises(AssertionError):
+                assert_same_window(other, window, exact, unit_s=unit_s, duration_s=150.0)
+            told += 1
+    assert told > 20
 
 
 @pytest.mark.golden
@@ -186,5 +216,5 @@ def test_a_gif_is_as_long_whatever_rate_a_role_reads_it_at(golden, tmp_path, nam
     pictures = [Image.new("RGB", (56, 56), (i * 20, 0, 0)) for i in range(9)]
     pictures[0].save(tmp_path / name, format="GIF", save_all=True, append_images=pictures[1:], duration=40)
     encoder = Encoder(load_processor(golden_bases()[0]))
-    sample = grounder_sample(str(tmp_path / name), "x", ChainSettings(budget={"fps": fps}))
+    sample = grounder_sample(str(tmp_path / name), "x", ChainSettings(budget=BudgetOverride(fps=fps)))
     assert prepare(sample, encoder).duration_s == video_duration(str(tmp_path / name)) == 9

@@ -14,7 +14,7 @@ from videomind.agent.samples import (
     subtitle_text,
 )
 from videomind.dataset.schema import Annotation
-from videomind.roles import VisualBudget
+from videomind.roles import BudgetOverride, VisualBudget
 
 ANNO = Annotation(video_path="v.mp4", query="q", question="Which?", options=["red", ""], duration=100.0)
 
@@ -39,7 +39,7 @@ def test_the_excerpt_is_as_long_as_the_source_wants():
 
 def test_budgets():
     own = VisualBudget(min_tokens=100, max_tokens=128, max_frames=300, fps=2.0)
-    settings = ChainSettings(answer_budget=own, budget={"max_tokens": 110, "fps": None})
+    settings = ChainSettings(answer_budget=own, budget=BudgetOverride(max_tokens=110))
     answered, grounded = answerer_sample(ANNO, [1, 2], settings), grounder_sample("v.mp4", "q", settings)
     assert (answered.excerpt.budget.max_tokens, answered.excerpt.budget.max_frames) == (110, 300)
     assert (grounded.excerpt.budget.max_tokens, grounded.excerpt.budget.fps) == (110, 1.0)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pyarrow
 import pytest
-from helpers.goldens import close, escaped_plan_fix, golden_manifest, golden_root
+from helpers.goldens import close, escaped_plan_fix, golden_manifest, read_golden
 from pyarrow import parquet
 
 from videomind.dataset.base import get_source, source_names
@@ -18,15 +18,14 @@ from videomind.dataset.statistics import statistics
 from videomind.dataset.sub_classes.mvbench import frame_numbers
 from videomind.dataset.views import AnsweringCrop, Grounding
 from videomind.encoding.conversation import to_messages
-from videomind.files import read_json
 
 CASES = [
     (case["inputs"]["dataset"], case["inputs"]["split"], case["outputs"])
     for case in golden_manifest("datasets")["cases"]
     if isinstance(case["inputs"], dict)
 ]
-REGISTRY = read_json(golden_root() / "datasets/registry.json")
-# 33 to 36: an undeclared split is an error, where the original read its last file.
+REGISTRY = read_golden("datasets/registry.json")
+# D102: an undeclared split is an error, where the original read its last file.
 UNDECLARED = {
     "activitynet_rtl": ["valid"],
     "charades_sta": ["valid"],
@@ -42,17 +41,17 @@ UNDECLARED = {
 
 
 def without_repeats(rows):
-    """Defect 1: the last record of every video came twice (or more often, where a video had none)."""
+    """D101: the last record of every video came twice (or more often, where a video had none)."""
     return rows[:1] + [row for before, row in pairwise(rows) if row != before]
 
 
 def sorted_spans(rows):
-    """Defect 44: times of ActivityNet-RTL may come in reverse."""
+    """D113: times of ActivityNet-RTL may come in reverse."""
     return [{**row, "span": [sorted(span) for span in row["span"]]} for row in rows]
 
 
 def unique_queries(rows):
-    """Section 6 of the data sets' facts: NaQ's repeated queries are dropped in training only."""
+    """D111: NaQ's repeated queries are dropped in training only."""
     keys = [(row["video_path"], row["query"]) for row in rows]
     return [row for row, key in zip(rows, keys, strict=True) if keys.count(key) == 1]
 
@@ -74,6 +73,12 @@ def recorded(golden, expected) -> list[dict]:
     return [{k: v for k, v in row.items() if v is not None} for row in golden.json(f"datasets/{expected}")]
 
 
+def annotation(row: dict) -> Annotation:
+    """The annotation of a record; what only scorers need is in `meta`."""
+    meta = {key: row[key] for key in row if key in ("vid", "qid")}
+    return Annotation(**{key: row[key] for key in row.keys() - meta.keys()}, meta=meta or None)
+
+
 @pytest.fixture
 def in_datasets(golden, monkeypatch):
     monkeypatch.chdir(golden.root / "datasets")
@@ -88,11 +93,10 @@ def test_annotations(in_datasets, name, split, expected):
             get_source(name).load(split)
         return
     if (name, split) == ("tacos", "valid"):
-        expected = "expected/tacos.val.json"  # defect 2: the original read the test file
+        expected = "expected/tacos.val.json"  # D103: the original read the test file
     ours, theirs = load(name, split), recorded(in_datasets, expected)
     theirs = FIXED_RECORDS.get(name, list)(theirs)
     if name == "ego4d_naq" and split != "train":
-        assert len(unique_queries(ours)) < len(ours)
         ours = unique_queries(ours)
     if (name, split) == ("didemo", "train"):
         ours, theirs = shift_compared(ours, theirs)
@@ -103,7 +107,7 @@ def test_annotations(in_datasets, name, split, expected):
 
 
 def shift_compared(ours, theirs):
-    """Defect 30, seeded: both ends move by the same whole second out of -2 to 2, here and there."""
+    """D106: both ends move by the same whole second out of -2 to 2, here and there."""
     for row, other in zip(ours, theirs, strict=True):
         (start, end), (other_start, other_end) = row.pop("span")[0], other.pop("span")[0]
         assert start - other_start == end - other_end and abs(start - other_start) <= 4
@@ -112,7 +116,7 @@ def shift_compared(ours, theirs):
 
 
 def order_compared(ours, theirs):
-    """Section 6, seeded: the answer's place is drawn; the wrong options keep their order."""
+    """D106: the answer's place is drawn; the wrong options keep their order."""
     for row, other in zip(ours, theirs, strict=True):
         for options, answer, ans in [(r.pop("options"), r["answer"], r.pop("ans")) for r in (row, other)]:
             assert options["ABCD".index(ans)] == answer
@@ -142,7 +146,7 @@ def test_registry(in_datasets):
                 source.load()
 
 
-WRAPPED = read_json(golden_root() / "datasets/wrapper_items.json")
+WRAPPED = read_golden("datasets/wrapper_items.json")
 
 
 @pytest.mark.golden
@@ -151,15 +155,15 @@ def test_filters_and_views(in_datasets, name):
     """Filters and items of the original, from the annotations that it had itself."""
     case = WRAPPED["datasets"][name]
     split = REGISTRY[name]["default_split"]
-    rows = [Annotation(**row) for row in recorded(in_datasets, f"expected/{name}.{split}.json")]
+    rows = [annotation(row) for row in recorded(in_datasets, f"expected/{name}.{split}.json")]
     view = get_source(name).view
     if "instantiation_error" in case:
-        # Defect 3: the `_grounding` names of QA sources could not be built for training.
+        # D105: the `_grounding` names of QA sources could not be built for training.
         assert isinstance(view, Grounding)
         assert view.sample(rows[0], random.Random(0)).grounding.spans == rows[0].span
         return
     if isinstance(view, Grounding):
-        # 33 to 36: the original kept queries without a moment, which nothing can be learned from.
+        # D116: the original kept queries without a moment, which nothing can be learned from.
         assert all(Filters().reason(anno, view) == "no span" for anno in rows if not anno.span)
         rows = [replace(anno, span=anno.span or [[0, 1]]) for anno in rows]
     for setting, filters in WRAPPED["filters"].items():
@@ -180,7 +184,7 @@ def test_filters_and_views(in_datasets, name):
 
 
 def test_didemo_shift(tmp_path):
-    """Defect 30: uniform over -2 to 2 s, the same in every process."""
+    """D106: uniform over -2 to 2 s, the same in every process."""
     folder = tmp_path / "didemo"
     folder.mkdir()
     rows = [{"video": f"v{i}.avi", "times": [[1, 2]], "description": "x"} for i in range(2000)]
@@ -197,7 +201,7 @@ def test_didemo_shift(tmp_path):
 
 
 def test_qa_ego4d_option_order(tmp_path):
-    """Section 6: the answer's place is uniform, and the same for every process and variant."""
+    """D106: the answer's place is uniform, and the same for every process and variant."""
     row = {"moment_start_frame": 30, "moment_end_frame": 90, "answer": "sink"}
     wrong = ["bed", "car", "box"]
     rows = [{**row, "video_id": f"v{i}", "question": "where", "wrong_answers": wrong} for i in range(2000)]
@@ -215,7 +219,7 @@ def test_qa_ego4d_option_order(tmp_path):
     ("num_frames", "frames"),
     [
         (0, []),
-        (30, list(range(1, 31))),  # defect 31: below 31 frames the original crashed
+        (30, list(range(1, 31))),  # D108: below 31 frames the original crashed
         (40, list(range(1, 33))),
         (62, list(range(1, 63, 2))),
         (92, list(range(1, 64, 2))),
@@ -223,11 +227,12 @@ def test_qa_ego4d_option_order(tmp_path):
     ],
 )
 def test_mvbench_frames(num_frames, frames):
+    """K102: a longer folder's end can be missing."""
     assert frame_numbers(num_frames) == frames
 
 
 def test_labels_are_optional_where_the_official_test_has_none(tmp_path):
-    """33 to 36: ReXTime's test rows may lack answer, letter and span."""
+    """D110: ReXTime's test rows may lack answer, letter and span."""
     for name in ("rextime", "activitynet", "qvhighlights"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "durations.json").write_text('{"v": 60}')
@@ -238,8 +243,20 @@ def test_labels_are_optional_where_the_official_test_has_none(tmp_path):
     assert anno.video_path == f"{tmp_path}/qvhighlights/videos_3fps_480_noaudio/v.mp4"
 
 
+def test_queries_that_occur_twice_are_left_out_of_training_only(tmp_path):
+    """D111."""
+    (tmp_path / "ego4d_naq").mkdir()
+    sentences = ["cuts a leek", "opens a tin", "cuts a leek"]
+    video = {"num_frames": 900, "fps": 30, "exact_times": [[1, 2], [3, 4], [5, 6]], "sentences": sentences}
+    for split in ("train", "val"):
+        (tmp_path / f"ego4d_naq/{split}.json").write_text(json.dumps({"v": video}))
+    source = get_source("ego4d_naq", tmp_path)
+    assert [anno.query for anno in source.load("valid").annotations] == sentences
+    assert [anno.query for anno in source.load("train").annotations] == sentences[1:2]
+
+
 def test_hirest_steps_need_not_touch(tmp_path):
-    """Defect 35."""
+    """D112."""
     folder = tmp_path / "hirest/videos_3fps_480_noaudio"
     folder.mkdir(parents=True)
     (folder / "v.mp4").touch()
@@ -254,7 +271,7 @@ def test_hirest_steps_need_not_touch(tmp_path):
 
 
 def test_videomme_has_subtitles_where_they_are(tmp_path):
-    """Section 6: the original never set their path."""
+    """D109: the original never set their path."""
     row = {
         "question": "Who?",
         "options": ["A. p", "B. q", "C. r", "D. s"],
@@ -271,7 +288,7 @@ def test_videomme_has_subtitles_where_they_are(tmp_path):
 
 
 def test_candidates_without_a_right_one(tmp_path):
-    """Defect 22: the statistics divided by the number of right ones; 0/0 overlaps count as 0."""
+    """D117: the statistics divided by the number of right ones; 0/0 overlaps count as 0."""
     row = {"video_path": "v", "duration": 9, "query": "q", "span": [[1, 1]], "pred": [[1, 1], [4, 5]]}
     (tmp_path / "verifying").mkdir()
     (tmp_path / "verifying/verifying_tacos_2b.json").write_text(json.dumps([row]))

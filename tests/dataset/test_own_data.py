@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers.runs import REPO
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
@@ -53,7 +53,7 @@ def test_the_rows_of_the_guide_run(write, workshop, block, view):
     assert len(mixture) == {Verifying: 3}.get(view, 2)
     items = [mixture[i] for i in range(len(mixture))]
     assert not any(item.bad for item in items)
-    assert all((item.encoded.timestamps is not None) == (view is Grounding) for item in items)
+    assert all((item.encoded.targets is not None) == (view is Grounding) for item in items)
 
 
 def test_what_rows_become(write):
@@ -140,9 +140,8 @@ def test_rows_that_cannot_train_are_counted(write, home):
     ]
     part = load_part(Entry(name=write(*rows)))
     assert len(part.annotations) == 1
+    assert part.report.skipped == {"video file not found": 1, "video cannot be read": 1}
     assert part.report.dropped == {
-        "video file not found": 1,
-        "video cannot be read": 1,
         "empty query": 1,
         "moment outside the video": 1,
         "no span": 1,
@@ -150,6 +149,35 @@ def test_rows_that_cannot_train_are_counted(write, home):
     # A video that arrives later counts, though the file of annotations is the same.
     shutil.copy(home / "videos/kitchen.mp4", home / "videos/gone.mp4")
     assert len(load_part(Entry(name=write(*rows))).annotations) == 2
+
+
+def test_the_state_of_the_cache_is_that_of_the_videos(write, home):
+    """A missing video makes nothing new; one that comes, or changes, does, beside what others have open."""
+    (home / "videos/late.mp4").write_bytes(b"no video")
+    rows = [
+        {"video": f"videos/{name}.mp4", "query": name, "span": [[0, 1]]}
+        for name in ("kitchen", "gone", "late")
+    ]
+    path = write(*rows)
+    parts = [load_part(Entry(name=path))]
+    tables = [parts[0].annotations.path]
+    written = tables[0].stat()
+    for _ in range(2):
+        again = load_part(Entry(name=path))
+        assert again.annotations.path == tables[0] and tables[0].stat() == written
+    for name, kept in (("gone", ["kitchen", "gone"]), ("late", ["kitchen", "gone", "late"])):
+        shutil.copy(home / "videos/kitchen.mp4", home / f"videos/{name}.mp4")
+        parts.append(load_part(Entry(name=path)))
+        assert [anno.query for anno in parts[-1].annotations] == kept
+        tables.append(parts[-1].annotations.path)
+    assert len(set(tables)) == 3 and all(table.is_file() for table in tables)
+    assert [anno.query for anno in parts[0].annotations] == ["kitchen"]
+
+
+def test_a_row_without_candidates_is_counted(write):
+    rows = [{**GOOD, "view": "verifying", "pred": pred} for pred in ([[1, 2]], [])]
+    part = load_part(Entry(name=write(*rows)))
+    assert len(part.annotations) == 1 and part.report.skipped == {"it asks for nothing": 1}
 
 
 def test_missing_and_empty_files(tmp_path):
@@ -161,7 +189,7 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def test_the_source_of_the_guide_works(tmp_path, monkeypatch, own_registry):
-    code, _ = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[0]
     (tmp_path / "kitchens.py").write_text(code)
     spec = importlib.util.spec_from_file_location("kitchens", tmp_path / "kitchens.py")
     module = importlib.util.module_from_spec(spec)

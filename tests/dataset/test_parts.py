@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from videomind.dataset.commands import main
 from videomind.dataset.filters import Filters
 from videomind.dataset.parts import Entry, load_part, load_parts, parse_entries
 from videomind.dataset.schema import Annotation
-from videomind.dataset.statistics import statistics
+from videomind.dataset.statistics import count_videos, statistics
 from videomind.dataset.table import BATCH_ROWS, AnnotationTable, write_table
 from videomind.dataset.views import Grounding
 from videomind.train.mixture import Mixture
@@ -148,16 +149,50 @@ def test_a_cache_that_was_not_finished_is_written_again(charades):
     part = load_part(entry, data_root=charades)
     path, whole = part.annotations.path, queries(part)
     del part
-    path.with_suffix(".json").unlink()
-    path.write_bytes(b"half")
-    assert queries(load_part(entry, data_root=charades)) == whole
+    for missing in (path.with_suffix(".json"), path):  # killed before the report; half removed by hand
+        path.write_bytes(b"half")
+        missing.unlink()
+        assert queries(load_part(entry, data_root=charades)) == whole
 
 
-def test_old_states_leave_the_cache(charades):
+def test_old_states_leave_the_cache_unless_they_are_open(charades):
+    entry, opened = Entry(name="charades_sta"), []
     for i in range(3):
         write(charades, f"v0 1 2##query {i}.\n")
-        part = load_part(Entry(name="charades_sta"), data_root=charades)
-    assert len(list(part.annotations.path.parent.glob("*.arrow"))) == 1
+        opened.append(load_part(entry, data_root=charades))
+    folder = opened[-1].annotations.path.parent
+    assert [queries(part) for part in opened] == [[f"query {i}"] for i in range(3)]
+    assert len(list(folder.glob("*.arrow"))) == 3
+    opened.clear()
+    write(charades, "v0 1 2##last.\n")
+    assert queries(load_part(entry, data_root=charades)) == ["last"]
+    assert len(list(folder.glob("*.arrow"))) == len(list(folder.glob("*.json"))) == 1
+
+
+OPENED = """
+import sys
+from videomind.dataset.table import AnnotationTable
+table = AnnotationTable(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+print([anno.query for anno in table])
+"""
+
+
+def test_a_table_that_another_process_has_open_stays(charades):
+    entry = Entry(name="charades_sta")
+    path = load_part(entry, data_root=charades).annotations.path
+    command = [sys.executable, "-c", OPENED, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPO, env=environment(), **pipes) as process:
+        assert process.stdout.readline() == "open\n"
+        write(charades, "v0 1 2##new.\n")
+        assert queries(load_part(entry, data_root=charades)) == ["new"]
+        assert path.is_file()
+        assert process.communicate("\n")[0].strip() == str([f"find {i}" for i in range(6)])
+    write(charades, "v0 1 2##newer.\n")
+    load_part(entry, data_root=charades)
+    assert not path.exists()
 
 
 def test_a_cache_that_cannot_be_written_says_so(charades, monkeypatch, tmp_path):
@@ -236,7 +271,7 @@ def test_statistics(charades):
     write(charades, "".join(f"v{i} 1 {i + 2}##find {i}.\n" for i in range(4)) + odd)
     text = statistics([load_part(Entry(name="charades_sta"), data_root=charades, filters=filters)])
     rows = [line.split() for line in text.splitlines()]
-    assert ["charades_sta", "train", "grounding", "7", "7", "5", "1", "100.0%"] in rows
+    assert ["charades_sta", "train", "grounding", "7", "0", "7", "5", "1", "100.0%"] in rows
     assert ["charades_sta", "number", "of", "words", "1"] in rows
     assert ["charades_sta", "no", "entry", "in", "the", "durations", "file", "1"] in rows
     assert ["charades_sta", "moment", "ends", "before", "it", "starts,", "or", "at", "once", "1"] in rows
@@ -245,16 +280,98 @@ def test_statistics(charades):
     assert "words: mean 1.80" in text
 
 
+def test_rows_and_annotations_are_counted_apart(tmp_path):
+    """A video that is left out is no step, however many it has."""
+    (tmp_path / "hirest/videos_3fps_480_noaudio").mkdir(parents=True)
+    (tmp_path / "hirest/videos_3fps_480_noaudio/here.mp4").touch()
+    steps = [{"heading": h, "absolute_bounds": [4, 20]} for h in ("boil", "pour", " . ")]
+    video = {"relevant": True, "clip": True, "v_duration": 90, "bounds": [4, 70], "steps": steps}
+    rows = {"tea": {"here.mp4": video, "gone.mp4": video, "other.mp4": {**video, "clip": False}}}
+    (tmp_path / "hirest/all_data_train.json").write_text(json.dumps(rows))
+    text = statistics([load_part(Entry(name="hirest_step"), data_root=tmp_path)])
+    lines = [line.split() for line in text.splitlines()]
+    assert ["hirest_step", "train", "grounding", "3", "2", "3", "2", "1", "100.0%"] in lines
+    assert ["hirest_step", "video", "file", "not", "found", "1"] in lines
+    assert ["hirest_step", "empty", "query", "1"] in lines
+
+
+def test_missing_videos_are_counted_once_each(charades):
+    (charades / "charades_sta/videos_3fps_480_noaudio/v0.mp4").touch()
+    write(charades, "".join(f"v{i % 3} 1 2##query {i}.\n" for i in range(6)))
+    part = load_part(Entry(name="charades_sta"), data_root=charades)
+    assert count_videos(part.annotations) == count_videos(list(part.annotations)) == (3, 2)
+    text = statistics([part], look_for_videos=True)
+    assert re.search(r"share +videos +missing\n", text) and re.search(r"100\.0% +3 +2\n", text)
+
+
+def test_a_video_of_images_is_missing_when_one_of_them_is(tmp_path):
+    (tmp_path / "1.jpg").touch()
+    paths = [str(tmp_path / name) for name in ("1.jpg", "2.jpg")]
+    annos = [Annotation(video_path=paths), Annotation(video_path=paths[:1]), Annotation(video_path=paths)]
+    write_table(tmp_path / "t.arrow", ((anno, 1) for anno in annos))
+    assert count_videos(annos) == count_videos(AnnotationTable(tmp_path / "t.arrow")) == (2, 1)
+
+
+def stats(data_root, *names: str) -> int:
+    return main(["stats", *names, "--data_root", str(data_root)])
+
+
+def test_statistics_of_a_benchmark_are_those_of_its_evaluation(tmp_path, capsys):
+    """A row without an answer or a question would not train, but is predicted for."""
+    (tmp_path / "mlvu/json").mkdir(parents=True)
+    for name in get_source("mlvu").splits["test"]:
+        (tmp_path / name).write_text("[]")
+    row = {"video": "a.mp4", "question": "What?", "candidates": ["x"], "answer": None, "question_type": "ego"}
+    nothing = {**row, "video": "b.mp4", "question": "", "candidates": []}
+    (tmp_path / "mlvu/json/3_ego.json").write_text(json.dumps([row, nothing]))
+    assert stats(tmp_path, "mlvu") == 2
+    assert "mlvu has no split to train on. Its splits: mlvu@test." in capsys.readouterr().err
+    assert stats(tmp_path, "mlvu@test") == 0
+    said = capsys.readouterr()
+    assert re.search(r"mlvu +test +multimodal +2 +0 +2 +2 +1 +100\.0% +2 +2\n", said.out)
+    assert "3_ego.json" not in said.err and said.err.count("holds no row") == 6
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_a_warning_every_time(charades, caplog, content):
+    write(charades, content)
+    for _ in range(2):  # read, and from the cache
+        caplog.clear()
+        part = load_part(Entry(name="charades_sta"), data_root=charades)
+        assert len(part.annotations) == 0 and "charades_sta_train.txt holds no row" in caplog.text
+    assert "charades_sta_train.txt holds no row" in statistics([part])
+
+
 def test_the_command_prints_them(charades):
     def run(name):
         command = [sys.executable, "-m", "videomind.cli", "data", "stats", name, "--data_root", charades]
         return subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
 
     part = load_part(Entry(name="charades_sta"), data_root=charades)
-    assert run("charades_sta").stdout == statistics([part]) + "\n"
+    assert run("charades_sta").stdout == statistics([part], look_for_videos=True) + "\n"
     failed = run("charades")
     assert failed.returncode == 2
     assert "Did you mean 'charades_sta'" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_a_list_of_many_files_says_how_many_are_missing(tmp_path, capsys):
+    """Present only when all are there, whichever comes first."""
+    names = get_source("mlvu").splits["test"]
+    (tmp_path / "mlvu/json").mkdir(parents=True)
+
+    def listed() -> list[str]:
+        assert main(["list", "--data_root", str(tmp_path)]) == 0
+        lines = iter(capsys.readouterr().out.splitlines())
+        first = next(line for line in lines if line.startswith("mlvu "))
+        return [first, next(lines)]
+
+    for name in names[:-1]:
+        (tmp_path / name).write_text("[]")
+    first, second = listed()
+    assert f"- {names[-1]}" in first and f"- 1 of {len(names)} files are missing" in second
+    (tmp_path / names[-1]).write_text("[]")
+    first, second = listed()
+    assert f"  {names[0]}" in first and f"... {len(names)} files" in second and "missing" not in second
 
 
 def test_the_list_marks_what_is_missing(charades, capsys):

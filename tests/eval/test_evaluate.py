@@ -73,8 +73,8 @@ def test_tables_of_the_original(golden, tmp_path, capsys, case_id):
     assert code == 0
     assert parse_log((tmp_path / "run/metrics.log").read_text(encoding="utf-8")) == parse_log(shown)
     if case["outputs"].endswith(".error.txt"):
-        # Row 38: the original crashes on an answer without a letter; here it is unparsable.
-        # Row 40: empty windows or predictions score 0.
+        # D501: the original crashes on an answer without a letter; here it is unparsable.
+        # D502: empty windows or predictions score 0.
         rows = read_records(tmp_path / "run").rows
         empty = any(row.get(key) == [] for row in rows for key in ("span", "pred"))
         assert empty or parse_log(shown)["QA", "all", "Failed"] > 0
@@ -142,7 +142,7 @@ def test_what_cannot_be_scored_is_one_clear_line(
         else:
             write_lines(tmp_path / name, content)
 
-    assert main(arguments) == 1
+    assert main(arguments) == 2
 
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert len(errors) == 1 and "\n" not in errors[0]
@@ -225,12 +225,12 @@ def test_a_run_that_is_not_finished_is_no_prediction(tmp_path, caplog, has_parts
     results = ResultFile(tmp_path, {"dataset": "star"})
     if has_parts:
         results.append(0, record())
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert "the run is not finished, it has no output.jsonl" in caplog.text
     (tmp_path / "split.json").unlink()  # as it was before there was such a file
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert "no prediction file in this folder" in caplog.text
-    assert main([str(tmp_path / "settings.json")]) == 1
+    assert main([str(tmp_path / "settings.json")]) == 2
     assert "settings.json: holds a JSON dict, expected a list of records" in caplog.text
 
 
@@ -304,7 +304,7 @@ def test_qvhighlights_test_split_has_no_ground_truth(tmp_path, caplog, capsys):
 def test_official_annotations_are_for_their_own_records(tmp_path, caplog):
     path = write_lines(tmp_path / "output.jsonl", [record(source="star")])
     anno = write_lines(tmp_path / "anno.jsonl", [{"qid": 1, "query": "a dog"}])
-    assert main([path, "--qvhighlights_anno", anno]) == 1
+    assert main([path, "--qvhighlights_anno", anno]) == 2
     assert "--qvhighlights_anno is for qvhighlights, the records are scored by default" in caplog.text
 
 

@@ -12,7 +12,7 @@ INLINE = [c["id"] for c in golden_manifest("eval")["cases"] if c["inputs"] == "i
 def compare_check_ans(case: dict) -> None:
     """One row of the answer cases."""
     ours = check_ans(case["response"], num_options=case["num_options"], ans=case["ans"])
-    # Row 38: where the original crashes (its exception's name is recorded), the answer is unparsable.
+    # D501: where the original crashes (its exception's name is recorded), the answer is unparsable.
     crashed = isinstance(case["result"], str)
     assert ours is (None if crashed else case["result"]), case
 
@@ -41,7 +41,8 @@ def test_inline_cases_of_the_original(golden, case_id):
 
 
 @pytest.mark.parametrize("response", ["", ".", "( )", " A", None])
-def test_an_answer_without_a_first_letter_is_unparsable_row_38(response):
+def test_an_answer_without_a_first_letter_is_unparsable(response):
+    """D501."""
     assert check_ans(response, num_options=4, ans="A") is None
 
 
@@ -50,4 +51,5 @@ def test_an_answer_without_a_first_letter_is_unparsable_row_38(response):
     [("(b) two", True), (".b", True), ("Because", True), ("C", False), ("The B", None), ("E", None)],
 )
 def test_only_the_first_letter_of_an_answer_counts(response, right):
+    """K504."""
     assert check_ans(response, num_options=4, ans="B") is right

@@ -25,7 +25,7 @@ def flatten(scores: dict, prefix: tuple = ()) -> dict[tuple, float]:
 
 
 def check_empty_score_0(submission: list[dict], annotations: list[dict]) -> None:
-    """Row 40: the original crashes on empty windows; here such a query scores 0.
+    """D502: the original crashes on empty windows; here such a query scores 0.
 
     So the full scores are those of the other queries, times their share.
     """
@@ -81,14 +81,16 @@ def full(predictions, annotations) -> dict:
     return evaluate_qvhighlights(predictions, annotations).metrics["full"]
 
 
-def test_top1_is_the_first_listed_and_precision_sorts_by_score_row_48():
+def test_top1_is_the_first_listed_and_precision_sorts_by_score():
+    """K507."""
     scores = full([guess((50, 60, 0.1), (0, 10, 0.9))], [truth((0, 10))])
     assert scores["MR-R1"]["0.5"] == 0 and scores["MR-R5"]["0.5"] == 100
     assert scores["MR-mIoU"] == 0
     assert scores["MR-mAP"]["average"] == 100
 
 
-def test_precision_looks_at_the_first_ten_listed_row_48():
+def test_precision_looks_at_the_first_ten_listed():
+    """K507."""
     wrong = [(50, 60, 0.1)] * 10
     assert full([guess(*wrong, (0, 10, 0.9))], [truth((0, 10))])["MR-mAP"]["0.5"] == 0
     assert full([guess(*wrong[:9], (0, 10, 0.9))], [truth((0, 10))])["MR-mAP"]["0.5"] == 100
@@ -123,7 +125,8 @@ def test_ranges_keep_only_their_windows():
     assert scores.metrics["middle"] == scores.metrics["full"]
 
 
-def test_missing_and_unknown_predictions_are_counted_row_40():
+def test_missing_and_unknown_predictions_are_counted():
+    """D503."""
     scores = evaluate_qvhighlights(
         [guess((0, 10, 1.0)), guess((0, 10, 1.0), qid=9)], [truth((0, 10)), truth((0, 10), qid=2)]
     )
@@ -132,7 +135,8 @@ def test_missing_and_unknown_predictions_are_counted_row_40():
     assert scores.metrics["full"]["MR-mAP"]["0.5"] == 50
 
 
-def test_a_qid_predicted_twice_counts_once_or_is_refused_row_40():
+def test_a_qid_predicted_twice_counts_once_or_is_refused():
+    """D503."""
     one = guess((0, 10, 1.0))
     assert evaluate_qvhighlights([one, dict(one)], [truth((0, 10))]).repeated == ("1",)
     with pytest.raises(ValueError, match="qid 1 occurs twice in the submission"):

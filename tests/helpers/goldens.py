@@ -1,9 +1,11 @@
 """Where the golden data is and what it holds; `$VIDEOMIND_GOLDEN` names another folder than tests/golden."""
 
 import json
+import lzma
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from videomind.dataset.schema import Sample
 
 HERE = Path(__file__).parents[1]
+REACH = 1e-5  # of a video: how far a moment that two machines compute may be apart (measured: 3e-7)
 
 
 def golden_root(tree: str = "videomind") -> Path:
@@ -19,14 +22,27 @@ def golden_root(tree: str = "videomind") -> Path:
     return root / tree if (root / tree).is_dir() else root
 
 
+def read_golden(path: str) -> Any:
+    """A JSON file of the tree, packed or not; for what is needed before the tree is unpacked."""
+    file = golden_root() / path
+    packed = file.with_name(f"{file.name}.xz")
+    return json.loads(lzma.decompress(packed.read_bytes()) if packed.is_file() else file.read_bytes())
+
+
 def golden_manifest(section: str) -> dict:
     """A section's manifest; read while collecting, so that every case becomes a test of its own."""
-    return json.loads((golden_root() / section / "manifest.json").read_text(encoding="utf-8"))
+    return read_golden(f"{section}/manifest.json")
 
 
 def golden_ids(section: str) -> list[str]:
     """The case ids of a section."""
     return [case["id"] for case in golden_manifest(section)["cases"]]
+
+
+def output_names(case: dict) -> list[str]:
+    """The files that a case recorded, as they are called when unpacked; none where it holds facts."""
+    names = case["outputs"] if isinstance(case["outputs"], list) else [case["outputs"]]
+    return [name.removesuffix(".xz") for name in names if isinstance(name, str)]
 
 
 def golden_bases(*, grow: bool = False) -> list[str]:
@@ -52,8 +68,24 @@ def close(ours, theirs) -> bool:
     return ours == theirs
 
 
+def assert_same_window(ours, recorded, exact, *, unit_s: float, duration_s: float) -> None:
+    """Two windows on a grid are equal, but for an end that is too close to the middle of a cell to tell.
+
+    Args: exact, the window before rounding, s. All three are (start, end).
+    """
+    for mine, theirs, time in zip(ours, recorded, exact, strict=True):
+        if mine != pytest.approx(theirs, abs=1e-6):
+            assert abs(mine - theirs) < 1.001 * unit_s, (ours, recorded)
+            assert abs((mine + theirs) / 2 - time) <= REACH * duration_s, (ours, recorded, exact)
+
+
+def in_seconds(boundaries, duration_s: float) -> np.ndarray:
+    """Windows before rounding, (N, 2), s. Args: boundaries (N, 2 or more), fractions of the video."""
+    return (np.asarray(boundaries, dtype=np.float64)[:, :2] * duration_s).clip(0, duration_s)
+
+
 def escaped_plan_fix(sample: Sample, recorded: str) -> Sample:
-    """Fix of section 6 of the data sets' facts: the original put queries into the plan unescaped.
+    """D107: the original put queries into the plan unescaped.
 
     Where that gave invalid JSON, ours is valid and means the same; the rest of the case is then compared
     with the recorded text.
@@ -76,6 +108,22 @@ class Golden:
     def case(self, section: str, case_id: str) -> dict:
         """One manifest entry."""
         return next(c for c in self.manifest(section)["cases"] if c["id"] == case_id)
+
+    def output(self, section: str, case_id: str, suffix: str) -> Path | None:
+        """The file of a kind that a case recorded; None where the original came to no such result."""
+        found = [name for name in output_names(self.case(section, case_id)) if name.endswith(suffix)]
+        path = self.root / section / found[0] if found else None
+        return path if path is not None and path.is_file() else None
+
+    def recorded(self, section: str, case_id: str) -> tuple[dict, dict[str, np.ndarray] | None]:
+        """A case's .json and its arrays; None instead of arrays where the original failed."""
+        facts, arrays = (self.output(section, case_id, suffix) for suffix in (".json", ".npz"))
+        facts = json.loads(facts.read_text(encoding="utf-8")) if facts else {}
+        if arrays is not None:
+            return facts, self.npz(str(arrays.relative_to(self.root)))
+        failed = "error" in facts or "raises" in self.case(section, case_id)["tolerance"]
+        assert failed, f"{section} {case_id} recorded neither arrays nor an error"
+        return facts, None
 
     def manifest(self, section: str) -> dict:
         """A section's manifest."""

@@ -29,6 +29,9 @@ def recorded_features() -> dict[str, np.ndarray]:
     return GOLDEN.npz("e_model/features.npz")
 
 
+VIDEOS = sorted(recorded_features())  # names of the recorded videos
+
+
 def write_recorded_features(folder: Path) -> Path:
     """One pickle per recorded video, as the original writes them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,11 +40,20 @@ def write_recorded_features(folder: Path) -> Path:
     return folder
 
 
+def with_last_letters(text: str, recorded: str) -> str:
+    """D617: the original meant to cut the end mark off an answer and cut all of its characters.
+
+    Returns what ours makes of the text where the original made the recorded of it.
+    """
+    assert recorded == text.strip().rstrip("</s>").strip()
+    return text.strip().removesuffix("</s>").strip()
+
+
 def use_rows(monkeypatch, rows: dict[str, np.ndarray], *, lm_head: str, embed: str) -> None:
     """Let new tokens start with recorded rows instead of random ones; the input table is filled first."""
     wanted = [rows[embed], rows[lm_head]]
 
-    def fill(table: Tensor, *, first: int, start_end: bool, std: float) -> None:
+    def fill(table: Tensor, *, first: int, has_start_end: bool, std: float) -> None:
         table[first:] = torch.from_numpy(wanted.pop(0))
 
     monkeypatch.setattr(video_chatgpt_disk, "fill_new_rows", fill)

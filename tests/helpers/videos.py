@@ -1,14 +1,19 @@
 """Videos whose pictures carry their numbers, so that what a reader gives can be told."""
 
+import os
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from videomind.video.readers import READERS, choose_reader
+from videomind.video.request import Excerpt
 
+SHIPPED = Path(__file__).parents[1] / "data/videos"  # real files, see the README beside that folder
+REAL = Path(os.environ.get("VIDEOMIND_REAL_VIDEOS") or SHIPPED)
 WIDTH, HEIGHT, BITS = 128, 64, 8
 CLOSED = {"x264-params": "keyint=12:bframes=3:b-adapt=0:scenecut=0"}
 
@@ -74,6 +79,26 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return str(path)
+
+
+def frames_that_fit(excerpt: Excerpt) -> int:
+    """The largest even number of frames in an excerpt, which a wish above it is lowered to (D201).
+
+    Counted here once more, without our readers and plans.
+    """
+    if isinstance(excerpt.path, list):
+        return (len(excerpt.path) + 1) // 2 * 2  # the last image is repeated
+    if excerpt.path.lower().endswith(".gif"):
+        with Image.open(excerpt.path) as image:
+            total, rate = image.n_frames, excerpt.budget.fps
+    else:
+        with av.open(excerpt.path) as container:
+            stream = container.streams.best("video")
+            rate = float(stream.average_rate)
+            total = sum(1 for _ in container.decode(stream))
+    start_s, end_s = excerpt.start_s or 0, excerpt.end_s
+    wanted = total if end_s is None else max(4, round((end_s - start_s) * rate))
+    return min(wanted, total) // 2 * 2
 
 
 def packets(path: str) -> list[tuple[int, int]]:

@@ -1,21 +1,23 @@
 """The role model against the original system: positions, logits, losses, gradients, a short fine-tune."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import golden_manifest
+from helpers.goldens import golden_manifest, output_names
 from torch import nn
 
+from videomind.backbones.registry import get_backbone
 from videomind.dataset.schema import Annotation, Sample
 from videomind.dataset.views import Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
-from videomind.model.disk_format import to_disk
+from videomind.model.disk_format import ours_to_published
 from videomind.model.layers import DropPath
-from videomind.roles import PIXELS_PER_TOKEN, VisualBudget
+from videomind.roles import VisualBudget
 from videomind.train.mixture import Collator, Item
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
@@ -26,6 +28,20 @@ VIEWS = {
     "planner": ("planning", Planning),
 }
 CASES = [case["id"] for case in golden_manifest("model")["cases"]]
+# Frames that the original's processor was fed, by the grounder's sample they belong to.
+FRAMES = {
+    case["inputs"]["sample"]: name
+    for case in golden_manifest("model")["cases"]
+    for name in output_names(case)
+    if name.endswith(".npy")
+}
+
+
+QWEN2_VL = get_backbone("qwen2_vl")
+
+
+def published(name: str) -> str:
+    return ours_to_published(name, QWEN2_VL)
 
 
 def cases(kind: str) -> list[str]:
@@ -53,26 +69,27 @@ def batch_of(golden, processor, role: str, samples: list[int], pos_clips: list[l
     items = []
     for i, anno in zip(samples, annos, strict=True):
         sample = view().sample(anno, random.Random(0))
-        stored = golden.root / f"model/frames_sample{i}.npy"
-        frames = read_excerpt(sample.excerpt).frames
-        if role == "grounder" and stored.is_file():
-            frames = torch.from_numpy(np.load(stored))
-            frames = frames if frames.shape[1] == 3 else frames.permute(0, 3, 1, 2)
+        if role == "grounder" and i in FRAMES:
+            frames = torch.from_numpy(np.load(golden.root / "model" / FRAMES[i]))
+        else:
+            frames = read_excerpt(encoder.excerpt(sample)).frames
         items.append(Item(encoded=encoder(sample, frames, random.Random(0)), bad=[]))
     batch = Collator(pad_token_id=processor.tokenizer.pad_token_id)(items)
     del batch["bad_samples"]
     if pos_clips is not None:
-        batch["pos_clip"] = [torch.tensor(clips) for clips in pos_clips]
+        chosen = zip(batch["targets"], pos_clips, strict=True)
+        batch["targets"] = [replace(targets, pos_clip=torch.tensor(clips)) for targets, clips in chosen]
     return batch
 
 
 def budget_of(video: dict) -> VisualBudget:
     """The budget of a recorded message."""
     return VisualBudget(
-        min_tokens=video["min_pixels"] // PIXELS_PER_TOKEN,
-        max_tokens=video["max_pixels"] // PIXELS_PER_TOKEN,
+        min_tokens=video["min_pixels"] // QWEN2_VL.units.pixels_per_token,
+        max_tokens=video["max_pixels"] // QWEN2_VL.units.pixels_per_token,
         max_frames=video["max_frames"],
         fps=video["fps"],
+        units=QWEN2_VL.units,
     )
 
 
@@ -80,7 +97,9 @@ def step(model, batch):
     model.zero_grad()
     out = model(**batch)
     out.loss.backward()
-    return out, {to_disk(n): p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None}
+    return out, {
+        published(n): p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None
+    }
 
 
 def assert_norms(actual: dict, expected: dict):
@@ -153,7 +172,7 @@ def test_losses_and_gradients(golden, case_id):
 
 
 def check_mean_over_samples(model, case, out, singles):
-    """Defect 23: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
+    """D304: the original kept the smaller grounding loss of two; a batch is the mean of its samples."""
     if case.get("aux"):
         expected = case["lm_loss"] + np.mean([sum(aux.values()) for aux in case["aux"]])
         assert out.loss.item() == pytest.approx(expected, rel=1e-4)
@@ -184,7 +203,7 @@ def test_short_finetune(golden, case_id):
         norm = nn.utils.clip_grad_norm_(params, record["clip"])
         assert norm.item() == pytest.approx(recorded["grad_norm"], rel=2e-2)
         optimizer.step()
-    sums = {to_disk(n): p.detach().double() for n, p in model.named_parameters() if p.requires_grad}
+    sums = {published(n): p.detach().double() for n, p in model.named_parameters() if p.requires_grad}
     assert set(record["final_param_sums"]) == set(sums)
     for name, (_, absolute) in record["final_param_sums"].items():
         assert sums[name].abs().sum().item() == pytest.approx(absolute, rel=1e-2, abs=1e-3), name
@@ -194,7 +213,7 @@ def pos_clips_to_try(golden, processor, recorded):
     if "pos_clip" in recorded:
         return [recorded["pos_clip"]]
     batch = batch_of(golden, processor, "grounder", [recorded["sample"]], None)
-    return [[[i]] for i in batch["saliency"][0][0].nonzero()[:, 0].tolist()]
+    return [[[i]] for i in batch["targets"][0].saliency[0].nonzero()[:, 0].tolist()]
 
 
 @pytest.mark.golden

@@ -7,8 +7,17 @@ import pytest
 import torch
 from helpers.goldens import golden_root
 
-from videomind.model.grounding_head import GroundingHead, HeadOutput, decode, make_points, nms
+from videomind.model.grounding_head import (
+    MAX_CANDIDATES,
+    STRIDES,
+    GroundingHead,
+    HeadOutput,
+    decode,
+    make_points,
+    nms,
+)
 from videomind.model.layers import ConvHead, ConvPyramid, FusionLayer, LevelScale, SinePositions
+from videomind.spans import to_seconds
 
 
 @pytest.mark.golden
@@ -101,6 +110,108 @@ def test_padding_in_training_masks_points_beyond_the_video():
     assert output.points.shape[0] == 15
     assert output.mask.tolist() == [1] * 5 + [0] * 3 + [1, 1, 1, 0] + [1, 1] + [1]
     assert output.clip_emb.shape == (3, 2, 5, 32)
+
+
+@pytest.mark.parametrize("num_clips", range(1, 34))
+def test_a_level_exists_from_its_stride_on(num_clips):
+    """And its last point is the last that has a whole stride of clips."""
+    points = make_points(num_clips)
+    by_stride = {s: points[points[:, 3] == s, 0].tolist() for s in STRIDES}
+    for stride, positions in by_stride.items():
+        assert positions == [i * stride for i in range(num_clips // stride)]
+    assert (len(by_stride[max(STRIDES)]) > 0) == (num_clips >= max(STRIDES))
+
+
+def test_ranges_of_neighbouring_levels_meet():
+    """A distance of exactly 2, 4 or 8 clips belongs to both levels, none to no level."""
+    points = make_points(16)
+    ranges = [points[points[:, 3] == s][0, 1:3].tolist() for s in STRIDES]
+    assert ranges == [[0, 2], [2, 4], [4, 8], [8, float("inf")]]
+
+
+def test_the_longest_video_has_points_up_to_its_end():
+    assert make_points(1024)[:1024, 0].tolist() == list(range(1024))
+
+
+@pytest.mark.parametrize("num_clips", range(1, 18))
+def test_a_level_is_masked_from_the_first_point_without_a_real_clip(num_clips):
+    pyramid = ConvPyramid(8, STRIDES, "silu")
+    padded = max(num_clips, max(STRIDES))
+    real = (torch.arange(padded) < num_clips).float()[None]
+    levels, masks = pyramid(torch.randn(1, padded, 8), real)
+    assert len(levels) == len(STRIDES)
+    for stride, level, mask in zip(STRIDES, levels, masks, strict=True):
+        assert level.shape[:2] == mask.shape
+        assert mask[0].tolist() == [float(i * stride < num_clips) for i in range(padded // stride)]
+
+
+@pytest.mark.parametrize("num_clips", range(1, 18))
+def test_without_padding_levels_longer_than_the_video_are_left_out(num_clips):
+    levels, masks = ConvPyramid(8, STRIDES, "silu")(torch.randn(1, num_clips, 8), torch.ones(1, num_clips))
+    assert [level.size(1) for level in levels] == [num_clips // s for s in STRIDES if s <= num_clips]
+    assert all(mask.all() for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("end", "threshold", "suppressed"),
+    [(3.0, 0.75, True), (2.0, 0.5, True), (1.0, 0.25, True), (3.0, 0.7500001, False), (2.999, 0.75, False)],
+)
+def test_an_overlap_of_exactly_the_threshold_suppresses(end, threshold, suppressed):
+    """[0, end] against [0, 4] is an IoU of end / 4."""
+    out = nms(torch.tensor([[0.0, 4.0, 0.9], [0.0, end, 0.8]]), threshold)
+    assert out[:, 2].tolist() == pytest.approx([0.9, 0.0 if suppressed else 0.8])
+
+
+def test_candidates_without_length_or_overlap_stay():
+    """0/0 is no overlap, and spans that only touch have none."""
+    rows = torch.tensor([[2.0, 2.0, 0.9], [2.0, 2.0, 0.8], [0.0, 1.0, 0.7], [1.0, 2.0, 0.6]])
+    assert torch.equal(nms(rows, 0.01), rows)
+
+
+def test_a_suppressed_candidate_suppresses_nothing():
+    rows = torch.tensor([[0.0, 4.0, 0.9], [1.0, 4.0, 0.8], [1.0, 3.25, 0.7]])
+    assert nms(rows)[:, 2].tolist() == pytest.approx([0.9, 0.7, 0.0])
+
+
+def decoded(num_clips: int, point: int, offsets: list[float]) -> torch.Tensor:
+    """All candidates where one point has a good score and these distances."""
+    points = make_points(num_clips)
+    logits, distances = torch.full((1, 1, len(points)), -9.0), torch.zeros(1, 1, len(points), 2)
+    logits[0, 0, point], distances[0, 0, point] = 9.0, torch.tensor(offsets)
+    empty = torch.zeros(1, 1, num_clips, 4), torch.zeros(1, 1, 4)
+    output = HeadOutput(
+        class_logits=logits, offsets=distances, points=points, mask=torch.ones(len(points)),
+        clip_emb=empty[0], query_emb=empty[1],
+    )  # fmt: skip
+    return decode(output, num_clips)[0]
+
+
+@pytest.mark.parametrize(
+    ("point", "offsets", "span"),
+    [
+        (0, [0.0, 8.0], [0.0, 20.0]),  # exactly the video
+        (0, [3.0, 99.0], [0.0, 20.0]),  # beyond both ends
+        (7, [7.0, 1.0], [0.0, 20.0]),
+        (7, [0.0, 1.0], [17.5, 20.0]),  # the last clip
+        (8 + 3, [0.5, 1.0], [12.5, 20.0]),  # at 6, in strides of 2
+        (4, [0.01, 0.01], [10.0, 10.0]),  # shorter than half a unit: one boundary
+    ],
+)
+def test_boundaries_are_clamped_to_the_video_in_seconds(point, offsets, span):
+    """`decode` itself leaves them as predicted."""
+    best = decoded(8, point, offsets)[:1, :2]
+    assert to_seconds(best, duration_s=20.0, unit_s=0.5).tolist() == [span]
+
+
+def test_predictions_beyond_the_video_are_not_clamped_before_suppression():
+    best = decoded(8, 0, [3.0, 99.0])[0, :2]
+    assert best.tolist() == pytest.approx([-3 / 8, 99 / 8])
+
+
+@pytest.mark.parametrize("num_clips", [1, 52, 53, 54, 55, 200])
+def test_at_most_a_hundred_candidates_stay(num_clips):
+    """54 clips have 54 + 27 + 13 + 6 = 100 points."""
+    assert len(decoded(num_clips, 0, [0.0, 1.0])) == min(len(make_points(num_clips)), MAX_CANDIDATES)
 
 
 def test_golden_root_is_a_tree():

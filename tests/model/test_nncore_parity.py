@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from videomind.model import grounding_head, losses
 from videomind.model.grounding_head import GroundingHead
 from videomind.model.layers import ACTIVATIONS, DROPPATH, FusionLayer, SinePositions
-from videomind.model.losses import LossWeights, focal_loss, grounding_loss
+from videomind.model.losses import HeadTargets, LossWeights, focal_loss, grounding_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please install opencv-python")
 SEEDS = range(8)
@@ -115,21 +115,18 @@ def test_head(nncore, monkeypatch, seed, training):
     activation, num_queries = rng.choice(ACTIVATIONS), rng.randint(1, 3)
     num_clips, hidden = rng.choice((3, 8, rng.randint(9, 150))), rng.choice((16, 48))
     clip_states, query_states = torch.randn(num_clips, hidden), torch.randn(num_queries, hidden)
-    moments = [torch.tensor([[0.2, 0.7]])] * num_queries
     saliency = torch.rand(num_queries, num_clips).gt(0.5).float()
+    targets = HeadTargets(
+        spans=(torch.tensor([[0.2, 0.7]]),) * num_queries,
+        saliency=saliency,
+        pos_clip=saliency.argmax(dim=1),
+    )
 
     def results() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         head = seeded(seed, lambda: GroundingHead(hidden, activation, dims=64)).train(training)
         states = [x.clone().requires_grad_() for x in (clip_states, query_states)]
         output = seeded(seed, lambda: head(*states, min_clips=8))
-        loss = grounding_loss(
-            output,
-            moments=moments,
-            num_clips=num_clips,
-            saliency=saliency,
-            pos_clip=saliency.argmax(dim=1),
-            weights=LossWeights(),
-        )
+        loss = grounding_loss(output, targets, num_clips=num_clips, weights=LossWeights())
         loss.total.backward()
         leaves = dict(zip(("clip gradient", "query gradient"), (x.grad for x in states), strict=True))
         return head.state_dict(), {**vars(output), **vars(loss), **leaves, **gradients(head)}

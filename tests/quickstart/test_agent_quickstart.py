@@ -1,7 +1,6 @@
 """The quickstart as a newcomer runs it: all roles learn, a rerun is quick, it reads real videos."""
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -9,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from helpers.runs import REPO, environment
+from helpers.videos import SHIPPED
 
 from videomind.agent.infer import main as infer
-
-REAL = Path(os.environ.get("VIDEOMIND_REAL_VIDEOS") or REPO.parent / "shared" / "real" / "videos")
 
 
 def quickstart(folder: Path) -> tuple[float, str]:
@@ -77,11 +75,10 @@ def test_a_second_run_is_quick_and_says_the_same(ran):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real videos in {REAL} (VIDEOMIND_REAL_VIDEOS)")
 def test_its_grounder_reads_a_real_video(done, tmp_path):
     argv = ["--model_gnd_path", str(done / "grounder"), "--pred_path", str(tmp_path), "--query", "the moon"]
     argv += ["--min_tokens_per_frame", "4", "--max_tokens_per_frame", "6"]
-    assert infer([*argv, "--video", str(REAL / "nasa_13013.mp4")]) == 0
+    assert infer([*argv, "--video", str(SHIPPED / "nasa_13013.mp4")]) == 0
     record = json.loads((tmp_path / "output.jsonl").read_text())
     assert record["pred"] and all(0 <= s <= e <= record["duration"] for s, e in record["pred"])
 

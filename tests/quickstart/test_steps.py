@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videomind.quickstart.command import clear
-from videomind.quickstart.steps import Command, Job, Step, StepFailed, fingerprint
+from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, fingerprint
 
 APPEND = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
 
@@ -24,7 +24,7 @@ def step(folder: Path, name: str, text: str = "x", needs: tuple[str, ...] = (), 
 def run(folder: Path, *steps: Step) -> list[str]:
     """Run a job; returns what was said."""
     said: list[str] = []
-    Job(folder=folder, steps=steps, say=said.append).run()
+    Workflow(folder=folder, steps=steps, say=said.append).run()
     return said
 
 

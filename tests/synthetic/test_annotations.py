@@ -57,9 +57,9 @@ def test_events_fit_and_do_not_overlap(plan):
     rng = random.Random(0)
     for index in range(300):
         scene = plan(rng, index)
-        windows = sorted(w for event in scene.events for w in event.windows)
-        assert windows[0][0] >= 0 and windows[-1][1] <= scene.duration_s + 0.05
-        assert all(a[1] < b[0] for a, b in zip(windows, windows[1:], strict=False))
+        spans = sorted(w for event in scene.events for w in event.spans)
+        assert spans[0][0] >= 0 and spans[-1][1] <= scene.duration_s + 0.05
+        assert all(a[1] < b[0] for a, b in zip(spans, spans[1:], strict=False))
         assert len({event.colour for event in scene.events}) == len(scene.events) >= 2
         assert 20 - 0.5 <= scene.duration_s <= 150
 

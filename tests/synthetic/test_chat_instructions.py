@@ -11,7 +11,7 @@ from videomind.synthetic.annotations import make_instructions
 from videomind.synthetic.instructions import instruction_texts, pairs_of
 from videomind.synthetic.phrases import COLOURS, FLOORS, INSTRUCTIONS
 from videomind.synthetic.scenes import instruction_scene
-from videomind.video_chatgpt.convert import convert, read_instructions
+from videomind.video_chatgpt.convert import convert, read_question_answers
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_splits_share_no_video_and_no_phrasing(rendered, tmp_path):
 
 def test_where_the_video_stands_does_not_tell_the_kind_of_question(rendered, tmp_path):
     make_instructions(tmp_path, num_train=100, num_test=1)
-    rows = convert(read_instructions(tmp_path / "video_chatgpt/instructions.json"))
+    rows = convert(read_question_answers(tmp_path / "video_chatgpt/instructions.json"))
     texts = [row["conversations"][0]["value"] for row in rows]
     counts = Counter((text.startswith("<video>"), "floor" in text.lower()) for text in texts)
     assert min(counts.values()) > 70  # of 400
@@ -82,6 +82,6 @@ def test_the_tokenizer_sees_all_of_training_and_every_answer():
     for index in range(20):
         scene = instruction_scene(rng, index)
         (event,) = scene.events
-        assert event.colour in COLOURS and event.floor in FLOORS and event.windows == ((0, scene.duration_s),)
+        assert event.colour in COLOURS and event.floor in FLOORS and event.spans == ((0, scene.duration_s),)
         assert {text for pair in pairs_of(scene, "train", rng) for text in pair} <= texts
         assert {answer for _, answer in pairs_of(scene, "test", rng)} <= texts

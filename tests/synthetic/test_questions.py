@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.dataset.base import get_source
 from videomind.dataset.making import planning_row
 from videomind.encoding.encoder import Encoder
@@ -42,10 +42,10 @@ def test_the_real_loaders_read_them(root):
 def test_a_clip_of_32_s_shows_one_event_only():
     for seed in range(50):
         scene = question_scene(random.Random(seed), 0)
-        windows = sorted(event.windows[0] for event in scene.events)
-        for i, (start, end) in enumerate(windows):
+        spans = sorted(event.spans[0] for event in scene.events)
+        for i, (start, end) in enumerate(spans):
             low = min(max((start + end) / 2 - 16, 0), scene.duration_s - 32)
-            others = windows[:i] + windows[i + 1 :]
+            others = spans[:i] + spans[i + 1 :]
             assert all(b <= low or a >= low + 32 for a, b in others)
         assert len({e.colour for e in scene.events}) == len({e.floor for e in scene.events}) == 3
 

@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from videomind.synthetic.phrases import COLOURS
-from videomind.synthetic.render import render, render_all
+from videomind.synthetic.render import render_all, render_scene
 from videomind.synthetic.scenes import charades_scene, qvhighlights_scene
 
 VISIBLE, ABSENT = 0.02, 0.004  # shares of the frame
@@ -31,7 +31,7 @@ def share(frame, colour):
 
 
 def check(scene, path):
-    render(scene, path)
+    render_scene(scene, path)
     every = round(scene.rate)  # about a frame per second
     frames, count, rate, codec = read(path, every)
     assert (count, rate, codec) == (scene.num_frames, scene.rate, "h264")
@@ -39,8 +39,8 @@ def check(scene, path):
     for event in scene.events:
         for i, frame in enumerate(frames):
             time_s = i * every / rate
-            inside = any(s + MARGIN_S < time_s < e - MARGIN_S for s, e in event.windows)
-            outside = all(not s - MARGIN_S < time_s < e + MARGIN_S for s, e in event.windows)
+            inside = any(s + MARGIN_S < time_s < e - MARGIN_S for s, e in event.spans)
+            outside = all(not s - MARGIN_S < time_s < e + MARGIN_S for s, e in event.spans)
             seen = share(frame, event.colour)
             assert not inside or seen > VISIBLE, (event, time_s, seen)
             assert not outside or seen < ABSENT, (event, time_s, seen)
@@ -59,7 +59,7 @@ def test_colours_are_seen_when_annotated_and_only_then(tmp_path):
 def test_every_colour_differs_from_the_background(tmp_path):
     scenes = [charades_scene(random.Random(seed), 0) for seed in range(4)]
     for scene in scenes:
-        render(scene, tmp_path / "v.mp4")
+        render_scene(scene, tmp_path / "v.mp4")
         frames = read(tmp_path / "v.mp4", every=9)[0]
         used = {event.colour for event in scene.events}
         for colour in set(COLOURS) - used:
@@ -68,8 +68,8 @@ def test_every_colour_differs_from_the_background(tmp_path):
 
 def test_the_same_scene_gives_the_same_frames(tmp_path):
     scene = charades_scene(random.Random(1), 0)
-    render(scene, tmp_path / "a.mp4")
-    render(scene, tmp_path / "b.mp4")
+    render_scene(scene, tmp_path / "a.mp4")
+    render_scene(scene, tmp_path / "b.mp4")
     assert np.array_equal(read(tmp_path / "a.mp4")[0], read(tmp_path / "b.mp4")[0])
 
 

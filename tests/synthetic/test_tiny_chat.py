@@ -10,7 +10,7 @@ from videomind.synthetic.instructions import instruction_texts
 from videomind.synthetic.phrases import COLOURS, FLOORS
 from videomind.video_chatgpt.disk import load_start
 from videomind.video_chatgpt.features.clip import ClipTower
-from videomind.video_chatgpt.tokenizer import decode, load_tokenizer
+from videomind.video_chatgpt.tokenizer import decode_pieces, load_tokenizer
 from videomind.video_chatgpt.vicuna import SYSTEMS
 
 
@@ -47,7 +47,7 @@ def test_words_are_single_tokens_and_text_survives(base):
     for word in (*COLOURS, *FLOORS, "floor", "video"):
         assert len(tokenizer(f"is {word}.", add_special_tokens=False)["input_ids"]) == 3, word
     for text in (*SYSTEMS.values(), instruction_texts()[0], "Łódź 42?\n", "日本"):
-        assert decode(tokenizer, tokenizer(text)["input_ids"]) == text
+        assert decode_pieces(tokenizer, tokenizer(text)["input_ids"]) == text
     assert len(tokenizer(SYSTEMS["vicuna_v1_1"])["input_ids"]) < 40
 
 

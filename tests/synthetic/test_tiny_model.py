@@ -8,7 +8,7 @@ from helpers.goldens import golden_bases
 from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.roles import ROLES, SPECIAL_TOKENS
 from videomind.synthetic import TinySizes, make_tiny_base
@@ -18,7 +18,7 @@ from videomind.synthetic.tiny_tokenizer import SPECIAL_TOKENS as QWEN_SPECIAL
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
 def base(request, tmp_path):
-    make_tiny_base(tmp_path / "base", tied=request.param)
+    make_tiny_base(tmp_path / "base", is_tied=request.param)
     return tmp_path / "base"
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.encoding.encoder import Encoder
 from videomind.synthetic import WarmupSettings, make_tiny_base, warm_up
 from videomind.synthetic.phrases import COLOURS

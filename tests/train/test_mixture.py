@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,14 +10,17 @@ import torch
 
 from videomind.dataset.filters import Filters
 from videomind.encoding.encoder import BadSampleError, Encoded
+from videomind.model.losses import HeadTargets
 from videomind.train.mixture import Collator, Draw, Item, Mixture
+
+NO_QUERY = HeadTargets(spans=(), saliency=torch.zeros(0, 1), pos_clip=torch.zeros(0))
 
 
 def item(input_ids, labels) -> Item:
     encoded = Encoded(
         input_ids=torch.tensor(input_ids),
         labels=torch.tensor(labels),
-        pixel_values=torch.zeros(4, 1176),
+        pixel_values=torch.zeros(4, 6),
         grid=torch.tensor([1, 2, 2]),
     )
     return Item(encoded=encoded, bad=[])
@@ -24,8 +28,10 @@ def item(input_ids, labels) -> Item:
 
 @pytest.mark.golden
 def test_collation(golden):
-    """Two fixes. 29: the mask goes by length, so that a real token may have the padding's id.
-    Section 6 of the data sets' facts: nothing is cut, the encoder refuses what is too long."""
+    """D406: the mask goes by length, so that a real token may have the padding's id.
+
+    D407: nothing is cut, the encoder refuses what is too long.
+    """
     for case in golden.json("units/collator.json"):
         batch = Collator(pad_token_id=case["pad_token_id"])([item(**row) for row in case["batch"]])
         limit = case["model_max_length"]
@@ -34,13 +40,13 @@ def test_collation(golden):
         lengths = [len(row["input_ids"]) for row in case["batch"]]
         longest = max(lengths)
         assert batch["attention_mask"].tolist() == [[1] * n + [0] * (longest - n) for n in lengths]
-        assert batch["video_grid_thw"].shape == (len(lengths), 3)
+        assert batch["grids"].shape == (len(lengths), 3)
 
 
 def test_a_batch_cannot_mix_kinds_of_samples():
     plain = item([1, 2], [-100, 2])
     grounds = Item(
-        encoded=Encoded(**{**vars(plain.encoded), "timestamps": [torch.zeros(1, 2)]}),
+        encoded=replace(plain.encoded, targets=NO_QUERY),
         bad=[],
     )
     with pytest.raises(ValueError, match="mixes samples with and without moments"):

@@ -1,19 +1,21 @@
 """Optimizer groups and LoRA targets against the original's."""
 
-import json
-
 import pytest
-from helpers.goldens import golden_bases, golden_manifest, golden_root
+from helpers.goldens import golden_bases, golden_manifest, read_golden
 
-from videomind.backbones.processor import load_processor
-from videomind.model.adapters import LORA_TYPES, lora_targets
+from videomind.backbones.registry import get_backbone, load_processor
+from videomind.model.adapters import LORA_TYPES, bare, lora_targets
 from videomind.model.checkpoint import LoadSettings, load_base
-from videomind.model.disk_format import HEAD_MODULES, to_disk
+from videomind.model.disk_format import HEAD_MODULES, ours_to_published
 from videomind.train.arguments import parse_arguments
 from videomind.train.optim import decayed_names, parameter_groups, trainable_table
 from videomind.train.train import build_model
 
-RUNS = json.loads((golden_root() / "optim/param_groups.json").read_text())
+RUNS = read_golden("optim/param_groups.json")
+
+
+def published(name: str) -> str:
+    return ours_to_published(name, get_backbone("qwen2_vl"))
 
 
 def base_of(kind: str) -> str:
@@ -44,12 +46,12 @@ def test_groups(golden, tmp_path, name):
     grouped = [name for group in groups for name in group["names"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {n for n, p in model.named_parameters() if p.requires_grad}
-    if "error" in run:  # defect 43: LoRA reached into the head, and the original stopped
-        assert not any("lora_" in n and to_disk(n).split(".")[2] in HEAD_MODULES for n in grouped)
+    if "error" in run:  # D307: LoRA reached into the head, and the original stopped
+        assert not any("lora_" in n and published(n).split(".")[2] in HEAD_MODULES for n in grouped)
         return
     assert len(groups) == len(run["groups"])
     for ours, theirs in zip(groups, run["groups"], strict=True):
-        assert sorted(to_disk(n) for n in ours["names"]) == sorted(theirs["names"])
+        assert sorted(published(n) for n in ours["names"]) == sorted(theirs["names"])
         assert ours["weight_decay"] == theirs["weight_decay"]
         assert ours["lr"] == theirs["lr"]
 
@@ -64,15 +66,16 @@ def test_lora_targets(golden):
             with pytest.raises(ValueError, match="Unknown LoRA type.*Allowed: all, linear"):
                 lora_targets(model, lora_type)
             continue
-        # Defect 43: LoRA never touches the head or lm_head.
+        # D307: LoRA never touches the head or lm_head.
         fixed = {n for n in expected if n.split(".")[0] not in (*HEAD_MODULES, "lm_head")}
-        assert {to_disk(n) for n in lora_targets(model, lora_type)} == fixed
+        assert {published(n) for n in lora_targets(model, lora_type)} == fixed
 
 
 @pytest.mark.golden
 def test_the_table_counts_every_parameter(golden, tmp_path):
     _, model = built(golden, {"base": "tied", "role": "grounder", "args": []}, tmp_path)
-    table = trainable_table(model)
+    backbone = bare(model).backbone
+    table = trainable_table(model, {backbone.vision: "vision", backbone.language: "language"})
     total = sum(p.numel() for p in model.parameters())
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert f"{total:,}" in table and f"{trains:,}" in table

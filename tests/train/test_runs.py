@@ -41,6 +41,30 @@ def loads(out: Path, role: str) -> None:
         assert loaded.model(input_ids=torch.tensor([[1, 2, 3]])).logits.isfinite().all()
 
 
+SPAWNING = """
+import multiprocessing, sys
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    from videomind.train.train import main
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_workers_started_as_on_macos_load_the_same(workshop, tmp_path):
+    """Annotations and batches are made in processes that share nothing with the one that starts them."""
+    (tmp_path / "spawning.py").write_text(SPAWNING)
+    steps = ("--max_steps", "2", "--save_steps", "2")
+    argv = arguments(workshop, tmp_path / "spawned", *steps, "--dataloader_num_workers", "2")
+    env = environment(VIDEOMIND_CACHE=str(tmp_path / "cache"))
+    run = subprocess.run(
+        [sys.executable, str(tmp_path / "spawning.py"), *argv], env=env, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert main(arguments(workshop, tmp_path / "own", *steps, "--dataloader_num_workers", "0")) == 0
+    assert losses(tmp_path / "spawned") == losses(tmp_path / "own")
+
+
 @pytest.mark.slow
 @needs_deepspeed
 def test_deepspeed_stages_train_as_plain_training_does(workshop, tmp_path):
@@ -198,7 +222,7 @@ def test_bad_videos_are_written_down(workshop, tmp_path):
 
 @pytest.mark.parametrize("base", ["base", "untied"])
 def test_without_lora_whatever_trained_is_saved(workshop, tmp_path, base):
-    """Defect 6: the trained tables and the vision merger were lost."""
+    """D401: the trained tables and the vision merger were lost."""
     start = ("--model_name_or_path", str(workshop / base))
     extra = (
         "--max_steps",

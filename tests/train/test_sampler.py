@@ -16,7 +16,7 @@ def test_order(golden):
 
 
 def test_length_is_what_is_yielded():
-    """Defect 41: the original counted dropped samples too."""
+    """D405: the original counted dropped samples too."""
     sampler = GroupSampler(["a"] * 7 + ["b"] * 5, group_size=4, seed=1)
     assert len(sampler) == len(list(sampler)) == 8
 

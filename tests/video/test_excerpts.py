@@ -1,21 +1,20 @@
-"""The frame plan, the resize and whole excerpts, against the original system's."""
+"""The choice of frames, the resize and whole excerpts, against the original system's."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import golden_ids
-from helpers.videos import INSTALLED, damage, number_of, numbered, write_video
+from helpers.goldens import golden_ids, golden_manifest, output_names
+from helpers.videos import INSTALLED, damage, frames_that_fit, number_of, numbered, write_video
 from PIL import Image
 from torchvision.transforms import functional as vision
 
-from videomind.roles import PIXELS_PER_TOKEN, VisualBudget, get_role
+from videomind.roles import ROLES, VisualBudget, VisualUnits, get_role
 from videomind.video.excerpts import (
     BadVideoError,
-    plan_frames,
+    choose_frames,
     read_excerpt,
     resize_frames,
     smart_num_frames,
@@ -24,9 +23,15 @@ from videomind.video.excerpts import (
 )
 from videomind.video.request import Excerpt
 
+UNITS = VisualUnits(token_side=28, frames_per_step=2)  # of the recordings
+# What the original takes where a recorded call gives no bounds.
+BOUNDS = {"min_pixels": 4 * 28 * 28, "max_pixels": 16384 * 28 * 28}
+
 
 def budget(**changes) -> VisualBudget:
-    return VisualBudget(**{"min_tokens": 1, "max_tokens": 64, "max_frames": 150, "fps": 1.0, **changes})
+    return VisualBudget(
+        **{"min_tokens": 1, "max_tokens": 64, "max_frames": 150, "fps": 1.0, "units": UNITS, **changes}
+    )
 
 
 def outcome(function, *args, **kwargs):
@@ -44,15 +49,15 @@ def test_golden_num_frames(golden):
     assert cases
     for wish, total, video_fps, expected in cases:
         renamed = {{"nframes": "num_frames"}.get(name, name): value for name, value in wish.items()}
-        ours = outcome(smart_num_frames, considered=total, video_fps=video_fps, **renamed)
+        ours = outcome(smart_num_frames, considered=total, video_fps=video_fps, frames_per_step=2, **renamed)
         if expected == "ValueError":
-            check_defect_15_is_fixed(ours, renamed, total)
+            check_lowered(ours, renamed, total)
         else:
             assert ours == expected, (wish, total, video_fps)
 
 
-def check_defect_15_is_fixed(ours, wish: dict, total: int) -> None:
-    """Fix of defect 15: a count above the frames there are is lowered to the even number that fits.
+def check_lowered(ours, wish: dict, total: int) -> None:
+    """D201: a count above the frames there are is lowered to the even number that fits.
 
     An error remains only where not even two frames are there, or wanted.
     """
@@ -70,9 +75,9 @@ def test_golden_frame_index(golden):
         excerpt = Excerpt(
             path="v.mp4", budget=budget(fps=fps, max_frames=max_frames), start_s=start_s, end_s=end_s
         )
-        ours = outcome(plan_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
+        ours = outcome(choose_frames, total_frames=total, fps=video_fps, excerpt=excerpt)
         if expected == "ValueError":
-            check_defect_15_is_fixed(len(ours) if ours != "ValueError" else ours, {}, total)
+            check_lowered(len(ours) if ours != "ValueError" else ours, {}, total)
             continue
         # The manifest allows for a .5 tie that falls the other way.
         np.testing.assert_allclose(ours, expected, atol=1)
@@ -84,7 +89,7 @@ def test_golden_resize(golden):
     cases = golden.json("units/smart_resize.json")
     assert cases
     for height, width, bounds, expected in cases:
-        ours = outcome(smart_resize, height, width, **bounds)
+        ours = outcome(smart_resize, height, width, **BOUNDS | bounds, token_side=28)
         assert ours == (expected if expected == "ValueError" else tuple(expected)), (height, width, bounds)
 
 
@@ -93,10 +98,11 @@ def excerpt_of(video: dict) -> Excerpt:
     return Excerpt(
         path=video["video"],
         budget=VisualBudget(
-            min_tokens=video["min_pixels"] // PIXELS_PER_TOKEN,
-            max_tokens=video["max_pixels"] // PIXELS_PER_TOKEN,
+            min_tokens=video["min_pixels"] // UNITS.pixels_per_token,
+            max_tokens=video["max_pixels"] // UNITS.pixels_per_token,
             max_frames=video["max_frames"],
             fps=video["fps"],
+            units=UNITS,
         ),
         start_s=video.get("video_start"),
         end_s=video.get("video_end"),
@@ -106,43 +112,54 @@ def excerpt_of(video: dict) -> Excerpt:
 @pytest.mark.golden
 @pytest.mark.parametrize("case_id", golden_ids("preproc"))
 def test_golden_clips(golden, case_id):
-    case = golden.case("preproc", case_id)
-    record = next(
-        (golden.root / "preproc" / name for name in case["outputs"] if name.endswith(".json")), None
-    )
-    expected = json.loads(record.read_text(encoding="utf-8")) if record else {}
-    if "resized_hw" not in expected:
-        check_unreadable_case_is_fixed(case["inputs"]["video"])
+    expected, arrays = golden.recorded("preproc", case_id)
+    if arrays is None:
+        check_every_role_reads(golden.case("preproc", case_id)["inputs"]["video"])
         return
     excerpt = read_excerpt(excerpt_of(expected["meta"]["messages"][0]["content"][0]))
     assert excerpt.frames.dtype == torch.uint8
     assert list(excerpt.frames.shape) == [expected["num_frames"], 3, *expected["resized_hw"]]
     if expected["frame_idx"] is not None:  # null for a list of images
         assert excerpt.indices == expected["frame_idx"]
-    arrays = golden.npz(f"preproc/{case_id}.npz")
     # Far inside the manifest's 1.5: the decoder and the resize are the same to the bit, but for ties.
     means = excerpt.frames.numpy().mean((2, 3), dtype=np.float32)
     np.testing.assert_allclose(means, arrays["frame_mean"], atol=0.05)
     assert excerpt.problems == []
 
 
-def check_unreadable_case_is_fixed(path: str) -> None:
-    """Fix of defect 15: the original raised on some odd totals; every role reads them."""
-    for role in ("planner", "grounder", "verifier", "answerer"):
-        excerpt = read_excerpt(Excerpt(path=path, budget=get_role(role).budget))
-        assert len(excerpt.frames) % 2 == 0
-        assert 2 <= len(excerpt.frames) <= excerpt.total_frames
+def check_every_role_reads(path: str) -> None:
+    """D201: the original raised where it wanted one frame more than there are; every role reads them."""
+    for role in ROLES.values():
+        excerpt = Excerpt(path=path, budget=role.budget.on(UNITS))
+        if not (most := frames_that_fit(excerpt)):
+            with pytest.raises(BadVideoError, match="fewer than 2 frames remain"):
+                read_excerpt(excerpt)
+            continue
+        result = read_excerpt(excerpt)
+        assert len(result.frames) % 2 == 0 and 2 <= len(result.frames) <= most
+        assert result.indices == sorted(result.indices) and result.indices[-1] == result.total_frames - 1
+
+
+RESIZED = [
+    case["id"]
+    for case in golden_manifest("model")["cases"]
+    if any(name.endswith(".npy") for name in output_names(case))
+]
 
 
 @pytest.mark.golden
-def test_golden_resized_frames(golden):
-    """The pixels the original's processor was fed: the same but for a level on rounding ties."""
-    case = golden.case("model", "frames_sample0")
-    expected = torch.from_numpy(np.load(golden.root / "model" / case["outputs"].removesuffix(".xz"))).int()
-    excerpt = Excerpt(path=case["inputs"]["video"], budget=get_role("grounder").budget)
+@pytest.mark.parametrize("case_id", RESIZED)
+def test_golden_resized_frames(golden, case_id):
+    """The pixels the original's processor was fed: the same but for a level on rounding ties.
+
+    Those are a few in 100,000. Another kernel (torch's for uint8) is off by 3 levels and in one of 100.
+    """
+    expected = torch.from_numpy(np.load(golden.output("model", case_id, ".npy"))).int()
+    video = golden.case("model", case_id)["inputs"]["video"]
+    excerpt = Excerpt(path=video, budget=get_role("grounder").budget.on(UNITS))
     difference = (read_excerpt(excerpt).frames.int() - expected).abs()
     assert difference.max() <= 1
-    assert (difference > 0).float().mean() < 1e-4
+    assert (difference > 0).float().mean() < 1e-3
 
 
 @pytest.mark.golden
@@ -156,31 +173,32 @@ def test_golden_durations(golden, case_id):
 
 
 @pytest.mark.parametrize("total", [19, 27, 155])
-def test_defect_15_odd_totals_lower_to_the_even_number_that_fits(total):
+def test_odd_totals_lower_to_the_even_number_that_fits(total):
+    """D201."""
     excerpt = Excerpt(path="v.mp4", budget=budget(fps=2.0, max_frames=300))
-    indices = plan_frames(total_frames=total, fps=2.0, excerpt=excerpt)
+    indices = choose_frames(total_frames=total, fps=2.0, excerpt=excerpt)
     assert len(indices) == total - 1
     assert (indices[0], indices[-1]) == (0, total - 1)
 
 
 def test_either_a_rate_or_a_count():
     with pytest.raises(ValueError, match=r"fps \(2.0\) or num_frames \(8\)"):
-        smart_num_frames(considered=100, video_fps=25, fps=2.0, num_frames=8)
+        smart_num_frames(considered=100, video_fps=25, frames_per_step=2, fps=2.0, num_frames=8)
 
 
 def test_a_fixed_count_replaces_the_budgets_rate():
     excerpt = Excerpt(path="v.mp4", budget=budget(max_frames=4), num_frames=7)
-    assert len(plan_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
+    assert len(choose_frames(total_frames=100, fps=25.0, excerpt=excerpt)) == 8
 
 
 def test_a_clip_is_planned_between_its_ends():
     excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=10.0, end_s=14.0)
-    assert plan_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
+    assert choose_frames(total_frames=900, fps=30.0, excerpt=excerpt) == [300, 340, 380, 420]
 
 
 def test_reversed_ends_are_swapped_with_a_warning(caplog):
     excerpt = Excerpt(path="v.mp4", budget=budget(), start_s=14.0, end_s=10.0)
-    indices = plan_frames(total_frames=900, fps=30.0, excerpt=excerpt)
+    indices = choose_frames(total_frames=900, fps=30.0, excerpt=excerpt)
     assert (indices[0], indices[-1], len(indices)) == (300, 420, 4)
     assert "v.mp4" in caplog.text and "reversed" in caplog.text
 
@@ -190,13 +208,13 @@ def test_too_short_a_video_is_named(total):
     with pytest.raises(
         BadVideoError, match=rf"v\.mp4: fewer than two .* excerpt of {total} \(1.0 frames per second"
     ):
-        plan_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
+        choose_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
 
 
 @pytest.mark.parametrize("end_s", [float("nan"), float("inf")])
 def test_ends_that_are_no_times(end_s):
     with pytest.raises(ValueError, match=r"v\.mp4: .*end_s"):
-        plan_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
+        choose_frames(total_frames=90, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget(), end_s=end_s))
 
 
 @pytest.mark.parametrize("size", [(56, 84), (196, 112), (64, 96), (28, 140)])
@@ -238,7 +256,7 @@ def test_frames_that_no_size_fits(tmp_path, shape, reason):
     image = tmp_path / "v.png"
     Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(image)
     with pytest.raises(BadVideoError, match=rf"v\.png.*{reason}"):
-        read_excerpt(Excerpt(path=[str(image)] * 2, budget=get_role("grounder").budget))
+        read_excerpt(Excerpt(path=[str(image)] * 2, budget=get_role("grounder").budget.on(UNITS)))
 
 
 @pytest.fixture
@@ -250,7 +268,7 @@ def images(tmp_path) -> list[str]:
 
 
 def test_a_list_of_images_is_taken_whole(images):
-    """Rate, maximum, start and end do not apply (defect 18, kept); the last is repeated."""
+    """Rate, maximum, start and end do not apply (K202); the last is repeated."""
     excerpt = Excerpt(path=images, budget=budget(max_tokens=16, max_frames=4), start_s=3.0, end_s=5.0)
     result = read_excerpt(excerpt)
     assert result.indices == [*range(11), 10]
@@ -282,11 +300,21 @@ def test_an_empty_list_of_images():
         read_excerpt(Excerpt(path=[], budget=budget()))
 
 
-def test_a_gif_has_the_budgets_rate(tmp_path):
-    """Defect 17, kept: its seconds depend on the role."""
-    path = str(tmp_path / "v.gif")
-    pictures = [Image.fromarray(numbered(i)) for i in range(19)]
+def write_gif(path: Path, count: int) -> str:
+    """An animated .gif of numbered pictures."""
+    pictures = [Image.fromarray(numbered(i)) for i in range(count)]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+    return str(path)
+
+
+@pytest.mark.parametrize("count", [1, 3, 19, 31])
+def test_every_role_reads_a_gif_of_an_odd_number_of_frames(tmp_path, count):
+    check_every_role_reads(write_gif(tmp_path / "v.gif", count))
+
+
+def test_a_gif_has_the_budgets_rate(tmp_path):
+    """K201: its seconds depend on the role."""
+    path = write_gif(tmp_path / "v.gif", 19)
     for fps, indices in ((1.0, [4, 5, 7, 8]), (2.0, [8, 9, 10, 11, 13, 14, 15, 16])):
         result = read_excerpt(Excerpt(path=path, budget=budget(fps=fps), start_s=4.0, end_s=8.0))
         assert (result.fps, result.total_frames) == (fps, 19)

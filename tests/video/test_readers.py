@@ -1,11 +1,11 @@
 """Decoding: the right pictures by number, from every reader, and few more pictures than needed."""
 
-import os
 import pickle
 import random
 import sys
 from functools import lru_cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,6 +15,8 @@ from helpers.goldens import golden_ids
 from helpers.videos import (
     HEIGHT,
     INSTALLED,
+    REAL,
+    SHIPPED,
     WIDTH,
     damage,
     number_of,
@@ -33,11 +35,6 @@ from videomind.video.readers import (
     choose_reader,
     open_reader,
 )
-
-ROOT = Path(__file__).parents[2]
-REAL = Path(os.environ.get("VIDEOMIND_REAL_VIDEOS") or ROOT.parent / "shared" / "real" / "videos")
-REAL_FILES = sorted(p.name for p in REAL.iterdir()) if REAL.is_dir() else []
-needs_real = pytest.mark.skipif(not REAL_FILES, reason=f"no real videos in {REAL} (VIDEOMIND_REAL_VIDEOS)")
 
 
 def numbers(reader, indices) -> list[int]:
@@ -360,8 +357,7 @@ def test_a_reader_that_is_not_installed(monkeypatch, name):
 
 def test_torchcodec_without_ffmpeg(monkeypatch):
     """It can be imported all the same, and would then refuse every video."""
-    torchcodec = pytest.importorskip("torchcodec")
-    monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None, raising=False)
+    monkeypatch.setitem(sys.modules, "torchcodec", SimpleNamespace(ffmpeg_major_version=None))
     with pytest.raises(ValueError, match="install FFmpeg"):
         choose_reader("torchcodec")
 
@@ -417,12 +413,11 @@ def first_frames(path: str, name: str):
 first_by_pyav = lru_cache(maxsize=1)(partial(first_frames, name="pyav"))
 
 
-@needs_real
 @pytest.mark.parametrize("name", INSTALLED)
-@pytest.mark.parametrize("file", REAL_FILES)
+@pytest.mark.parametrize("file", sorted(REAL.iterdir()), ids=lambda path: path.name)
 def test_real_videos(file, name):
     """Each is read, the same by all readers, or reported in one line."""
-    path = str(REAL / file)
+    path = str(file)
     expected, problems = first_by_pyav(path)
     try:
         frames, found = first_frames(path, name)
@@ -435,7 +430,6 @@ def test_real_videos(file, name):
         assert torch.equal(frames, expected)
 
 
-@needs_real
 @pytest.mark.parametrize(
     ("file", "shape", "fps"),
     [
@@ -445,9 +439,7 @@ def test_real_videos(file, name):
     ],
 )
 def test_known_real_videos(file, shape, fps):
-    if file not in REAL_FILES:
-        pytest.skip(f"{file} is not in {REAL}")
-    with open_reader(REAL / file, "pyav") as reader:
+    with open_reader(SHIPPED / file, "pyav") as reader:
         frames, problems = reader.get_frames(range(reader.total_frames))
         assert (frames.shape, reader.fps) == (shape, pytest.approx(fps))
     assert bool(problems) == (file == "corrupted.mp4")

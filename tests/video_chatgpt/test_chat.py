@@ -4,29 +4,44 @@ import io
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.videochat import BASE, GOLDEN, recorded_features, unrolled, write_recorded_features
+from helpers.videochat import (
+    BASE,
+    GOLDEN,
+    VIDEOS,
+    recorded_features,
+    unrolled,
+    with_last_letters,
+    write_recorded_features,
+)
+from transformers import PreTrainedTokenizerFast
 
 from videomind.model.checkpoint import LoadSettings
 from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
+from videomind.video_chatgpt.adapter import load_chat, save_video_adapter, video_adapter_state
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
-from videomind.video_chatgpt.disk import adapter_state, add_videos, load_chat, load_start, save_adapter
+from videomind.video_chatgpt.disk import LoadedVideoModel, add_videos, load_start
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.infer import answer_rows, main
-from videomind.video_chatgpt.tokenizer import decode
+from videomind.video_chatgpt.tokenizer import decode_pieces
 
 pytestmark = pytest.mark.golden
 WHOLE = GOLDEN.root / "e_model/full_save"
 ADAPTER = GOLDEN.root / "e_model/train/out/mm_projector.bin"
 CASES = GOLDEN.json("e_model/expected_generation.json")
-GENERAL = [{"video_name": f"vid{n}", "Q": f"What is {n}?", "A": "It."} for n in "ABCA"]
+ONE, TWO, THREE = (VIDEOS * 3)[:3]
+GENERAL = [
+    {"video_name": name, "Q": f"What is {n}?", "A": "It."}
+    for n, name in zip("ABCA", (ONE, TWO, THREE, ONE), strict=True)
+]
 
 
 class Recorded:
@@ -74,9 +89,8 @@ SMALL = ("--model-name", str(WHOLE), "--max_new_tokens", "4", "--temperature", "
 
 @pytest.mark.parametrize("row", GOLDEN.json("d_samples/postprocess_table.json"))
 def test_answers_keep_their_last_letters(row):
-    """The original cut every s, /, < and > off the end."""
-    assert clean(row["raw"]) == row["raw"].strip().removesuffix("</s>").strip()
-    assert clean(row["raw"]).startswith(row["cleaned"])
+    """D617: the original cut every s, /, < and > off the end."""
+    assert clean(row["raw"]) == with_last_letters(row["raw"], row["cleaned"])
 
 
 def test_what_cleaning_leaves():
@@ -92,16 +106,40 @@ def test_what_cleaning_leaves():
 @pytest.mark.parametrize("together", [True, False])
 def test_the_recorded_answers(model, together):
     loaded = load_chat(*model, LoadSettings())
-    length = len(CASES[0]["new_token_ids"])
+    for cases in [CASES] if together else [[case] for case in CASES]:
+        check_answers(loaded, cases)
+
+
+def test_recorded_answers_that_lost_their_last_letters():
+    """D617: the recorded answers again, each as if it had ended where the original cuts something off."""
+    loaded = load_chat(WHOLE, None, LoadSettings())
+    for case in CASES:
+        for shorter in ending_with_letters_of_the_mark(case, loaded.tokenizer):
+            assert clean(shorter["decoded"]) != shorter["cleaned"]
+            check_answers(loaded, [shorter])
+
+
+def ending_with_letters_of_the_mark(case: dict, tokenizer: PreTrainedTokenizerFast) -> Iterator[dict]:
+    """A recorded case at each shorter length whose last letters are some of those of `</s>`."""
+    for length in range(1, len(case["new_token_ids"])):
+        ids = case["new_token_ids"][:length]
+        text = decode_pieces(tokenizer, ids)
+        if (cut := text.strip().rstrip("</s>").strip()) != text.strip():
+            yield {**case, "new_token_ids": ids, "decoded": text, "cleaned": cut}
+
+
+def check_answers(loaded: LoadedVideoModel, cases: list[dict]) -> None:
+    """Answer recorded cases in one batch; the one difference allowed is that of D617."""
+    length = max(len(case["new_token_ids"]) for case in cases)
     chat = VideoChat(loaded, Recorded(), max_new_tokens=length, temperature=0)
-    batches = [CASES] if together else [[case] for case in CASES]
-    for cases in batches:
-        prompts = [torch.tensor(unrolled(case["prompt_input_ids_rle"])) for case in cases]
-        found = chat.generate(prompts, [chat.features(case["features"]) for case in cases])
-        for case, ids in zip(cases, found.tolist(), strict=True):
-            assert ids == case["new_token_ids"]
-            text = decode(loaded.tokenizer, ids)
-            assert (text, clean(text)) == (case["decoded"], case["cleaned"])
+    prompts = [torch.tensor(unrolled(case["prompt_input_ids_rle"])) for case in cases]
+    answers = chat.generate(prompts, [chat.features(case["features"]) for case in cases])
+    for case, ids in zip(cases, answers.tolist(), strict=True):
+        recorded = case["new_token_ids"]
+        assert ids[: len(recorded)] == recorded
+        text = decode_pieces(loaded.tokenizer, recorded)
+        assert text == case["decoded"]
+        assert clean(text) == with_last_letters(text, case["cleaned"])
 
 
 def test_general_questions(ask):
@@ -112,15 +150,18 @@ def test_general_questions(ask):
 
 
 def test_consistency_questions(ask):
-    gt = [{"video_name": "vidA", "Q1": "Who?", "Q2": "Which man?", "A": "x"}]
+    gt = [{"video_name": ONE, "Q1": "Who?", "Q2": "Which man?", "A": "x"}]
     code, rows = ask(gt_file=gt)
     assert code == 0 and [set(row) - set(gt[0]) for row in rows] == [{"pred1", "pred2"}]
-    single = ask(name="one", gt_file=[{"video_name": "vidA", "Q": "Which man?", "A": "x"}])[1]
+    single = ask(name="one", gt_file=[{"video_name": ONE, "Q": "Which man?", "A": "x"}])[1]
     assert single[0]["pred"] == rows[0]["pred2"]
 
 
 def test_zero_shot_questions_are_matched_by_position(ask):
-    asked = [{"video_name": f"vid{n}", "question": f"{n}?", "question_id": f"q{n}"} for n in "BA"]
+    asked = [
+        {"video_name": name, "question": f"{n}?", "question_id": f"q{n}"}
+        for n, name in (("B", TWO), ("A", ONE))
+    ]
     code, rows = ask(gt_file_question=asked, gt_file_answers=[{"answer": "one"}, {"answer": "two"}])
     assert code == 0
     assert [{k: v for k, v in row.items() if k != "pred"} for row in rows] == [
@@ -151,7 +192,7 @@ def test_files_that_are_none(ask, capfd, files, words):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_missing_video_is_not_replaced(ask, first):
-    """Defect 12: the first one was a NameError, a later one got the previous video's answer."""
+    """D612: the first one was a NameError, a later one got the previous video's answer."""
     lost = {"video_name": "lost", "Q": "What is A?", "A": "It."}
     code, rows = ask(gt_file=[lost, *GENERAL] if first else [*GENERAL, lost])
     assert code == 0 and len(rows) == 5
@@ -180,7 +221,7 @@ def test_a_rerun_does_what_is_missing_or_failed(ask, features, tmp_path, monkeyp
     answered, again = asked[:2], asked[4:]  # the third was killed
     assert sorted([*answered, *again]) == ["What is A?", "What is A?", "What is B?", "What is C?"]
     assert "error" in first[-1]
-    write_features(folder / "late.safetensors", recorded_features()["vidB"])
+    write_features(folder / "late.safetensors", recorded_features()[TWO])
     second = ask("--clip_feat_path", str(folder), gt_file=rows)[1]
     assert asked[6:] == ["Where?"]
     assert second[:-1] == first[:-1] and second[-1]["pred"]
@@ -203,14 +244,12 @@ def test_videos_are_read_ahead_and_once(tmp_path, monkeypatch):
         return answer(self, batch)
 
     monkeypatch.setattr(VideoChat, "answer", wait_then_answer)
-    names = ["vidA", "vidB", "lost", "vidC", "vidC", "vidC"]
+    names = [ONE, TWO, "lost", THREE, THREE, THREE]
     rows = [{"video_name": name, "Q": "What?", "A": "x"} for name in names]
     results = ResultFile(tmp_path, {})
     answer_rows(chat, rows, [[i] for i in range(6)], results, seed=0, num_threads=2)
-    assert read_before_the_first == {"vidA", "vidB", "lost"}
-    assert {name: source.read_names[name] for name in ("vidA", "vidB", "vidC")} == dict.fromkeys(
-        ("vidA", "vidB", "vidC"), 1
-    )
+    assert read_before_the_first == {ONE, TWO, "lost"}
+    assert [source.read_names[name] for name in (ONE, TWO, THREE)] == [1, 1, 1]
     done = results.done()
     assert sorted(done) == list(range(6)) and [i for i in done if "error" in done[i]] == [2]
 
@@ -228,7 +267,7 @@ def test_other_settings_need_another_name(ask, capfd):
 
 def test_one_video_is_asked_what_stdin_holds(features, monkeypatch, capfd):
     monkeypatch.setattr("sys.stdin", io.StringIO("Who?\n\nWhere?\n"))
-    argv = [*SMALL, "--clip_feat_path", str(features), "--video_path", "some/vidA.mp4"]
+    argv = [*SMALL, "--clip_feat_path", str(features), "--video_path", f"some/{ONE}.mp4"]
     assert main(argv) == 0
     found = capfd.readouterr().out.splitlines()
     assert len(found) == 2
@@ -244,12 +283,12 @@ def seeing(tmp_path_factory) -> tuple[Path, Path]:
     rows, width = ClipTower.from_pretrained(
         str(tower), device=torch.device("cpu"), dtype=torch.float32
     ).shape.features
-    add_videos(loaded, start_end=True)
+    add_videos(loaded, has_start_end=True)
     loaded.model.add_projector("mlp2x_gelu", width)
     config = loaded.model.config
     config.mm_use_vid_start_end, config.num_video_tokens, config.mm_vision_tower = True, rows, str(tower)
     path = tmp_path_factory.mktemp("adapter") / "mm_projector.bin"
-    save_adapter(adapter_state(loaded.model), config, path)
+    save_video_adapter(video_adapter_state(loaded.model), config, path)
     return path, tower
 
 

@@ -11,15 +11,17 @@ from helpers.videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 from safetensors.torch import load_file, save_file
 
 from videomind.model.checkpoint import LoadSettings
-from videomind.video_chatgpt.disk import (
-    LoadedVideoModel,
-    adapter_state,
-    add_videos,
+from videomind.video_chatgpt.adapter import (
     continue_adapter,
     load_chat,
+    save_video_adapter,
+    video_adapter_state,
+)
+from videomind.video_chatgpt.disk import (
+    LoadedVideoModel,
+    add_videos,
     load_start,
     read_bin,
-    save_adapter,
     save_whole,
     whole_state,
 )
@@ -30,9 +32,9 @@ ADAPTER = GOLDEN.root / "e_model/train/out/mm_projector.bin"
 VOCAB = json.loads((BASE / "config.json").read_text())["vocab_size"]
 
 
-def start(folder: Path = BASE, *, start_end: bool = True) -> LoadedVideoModel:
+def start(folder: Path = BASE, *, has_start_end: bool = True) -> LoadedVideoModel:
     loaded = load_start(folder, LoadSettings())
-    add_videos(loaded, start_end=start_end)
+    add_videos(loaded, has_start_end=has_start_end)
     return loaded
 
 
@@ -132,7 +134,7 @@ class Harmful:
 
 
 def test_weights_run_nothing(tmp_path, monkeypatch):
-    """Defect 1: a .bin could run anything."""
+    """D601: a .bin could run anything."""
     monkeypatch.chdir(tmp_path)
     torch.save({"model.mm_projector.weight": Harmful()}, "mm_projector.bin")
     with pytest.raises(ValueError, match="mm_projector.bin is refused"):
@@ -156,22 +158,22 @@ def trained(**kwargs) -> LoadedVideoModel:
     return loaded
 
 
-@pytest.mark.parametrize("start_end", [True, False])
-def test_an_adapter_holds_all_that_the_base_lacks(tmp_path, start_end):
-    """Defect 6: the output rows of the new tokens were lost, and random again at inference."""
-    loaded = trained(start_end=start_end)
-    loaded.model.config.mm_use_vid_start_end = start_end
-    save_adapter(adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
+@pytest.mark.parametrize("has_start_end", [True, False])
+def test_an_adapter_holds_all_that_the_base_lacks(tmp_path, has_start_end):
+    """D606: the output rows of the new tokens were lost, and random again at inference."""
+    loaded = trained(has_start_end=has_start_end)
+    loaded.model.config.mm_use_vid_start_end = has_start_end
+    save_video_adapter(video_adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
     again = load_chat(BASE, tmp_path / "a.bin", LoadSettings())
     assert same(loaded, again)
     assert VideoTokens.of(again.tokenizer) == VideoTokens.of(loaded.tokenizer)
-    assert again.model.config.mm_use_vid_start_end == start_end
+    assert again.model.config.mm_use_vid_start_end == has_start_end
 
 
 def test_the_original_reads_our_adapter(tmp_path):
     """By full name at inference; by the last part of the name, in the file's order, to train on."""
     loaded = trained()
-    save_adapter(adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
+    save_video_adapter(video_adapter_state(loaded.model), loaded.model.config, tmp_path / "a.bin")
     state, recorded = (torch.load(p, weights_only=True) for p in (tmp_path / "a.bin", ADAPTER))
     assert {name: state[name].shape for name in recorded} == {n: v.shape for n, v in recorded.items()}
     assert set(state) - set(recorded) == {"lm_head.weight"}
@@ -202,14 +204,14 @@ def test_an_adapter_of_another_base(tmp_path):
 @pytest.mark.parametrize("form", ["ours", "original", "two rows", "projector"])
 def test_training_goes_on_from_an_adapter(tmp_path, form):
     first = trained()
-    state = adapter_state(first.model)
+    state = video_adapter_state(first.model)
     if form != "ours":
         del state["lm_head.weight"]
     if form == "two rows":
         state["model.embed_tokens.weight"] = state["model.embed_tokens.weight"][-2:].clone()
     if form == "projector":
         del state["model.embed_tokens.weight"]
-    save_adapter(state, first.model.config, tmp_path / "a.bin")
+    save_video_adapter(state, first.model.config, tmp_path / "a.bin")
     second = start()
     untouched = second.model.lm_head.weight.detach().clone()
     continue_adapter(second, tmp_path / "a.bin")
@@ -226,7 +228,7 @@ def test_training_goes_on_from_an_adapter(tmp_path, form):
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "nested"])
 def test_a_whole_model_is_read_back(tmp_path, kind):
-    """Defect 4: full fine-tuning saved no weights at all."""
+    """D604: full fine-tuning saved no weights at all."""
     base = BASE
     if kind != "linear":
         base = {"mlp": mlp_base, "nested": nested_base}[kind](tmp_path / "base")

@@ -36,12 +36,12 @@ def dataset(tmp_path):
     write_features(tmp_path / "features/wide.pkl", np.zeros((5, 3), np.float16))
     (tmp_path / "features/broken.pkl").write_bytes(b"cos\nsystem\n.")
     tokenizer = load_tokenizer(BASE)
-    add_video_tokens(tokenizer, start_end=True)
+    add_video_tokens(tokenizer, has_start_end=True)
 
     def make(*rows: dict, **settings) -> InstructionDataset:
         path = tmp_path / "train.json"
         path.write_text(json.dumps(rows))
-        settings = {"max_length": 2048, "start_end": True, "shape": SHAPE} | settings
+        settings = {"max_length": 2048, "has_start_end": True, "shape": SHAPE} | settings
         return InstructionDataset(
             read_instructions(path),
             source="train",
@@ -79,10 +79,10 @@ def test_the_number_of_tokens_is_that_of_the_features(dataset, tmp_path):
         (row("<video>"), "nothing of it can be learned: it does not end with an answer"),
     ],
 )
-@pytest.mark.parametrize("lazy", [True, False])
-def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, lazy):
-    """Defects 8 and 10: they gave an IndexError, another video, or a loss that is no number."""
-    item = dataset(bad, *[GOOD] * 20, lazy=lazy)[0]
+@pytest.mark.parametrize("is_lazy", [True, False])
+def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, is_lazy):
+    """D608 and D610: they gave an IndexError, another video, or a loss that is no number. D620: `is_lazy`."""
+    item = dataset(bad, *[GOOD] * 20, is_lazy=is_lazy)[0]
     assert len(item.bad) == 1 and item.bad[0].source == "train"
     assert torch.tensor([item.bad[0].video_path == (bad.get("video") or bad["id"])])
     with pytest.raises(AssertionError, match=reason):
@@ -91,16 +91,20 @@ def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, lazy):
 
 
 def test_a_cut_within_the_video_is_recorded(dataset):
-    """Defect 8."""
-    length = len(dataset(GOOD)[0].tokens.input_ids)
-    good = dataset(GOOD, max_length=length)[0]
-    assert not good.bad
-    with pytest.raises(RuntimeError, match="cut within the video at 60 tokens .--model_max_length.: "):
-        dataset(row("A dog?\n<video>", "Runs."), max_length=60, max_retries=2)[0]
+    """D608: wherever it falls, from behind the start to before the end."""
+    made = dataset(GOOD)
+    ids = made[0].tokens.input_ids.tolist()
+    start, end = (ids.index(made.tokenizer.convert_tokens_to_ids(f"<vid_{at}>")) for at in ("start", "end"))
+    assert end - start == SHAPE[0] + 1
+    for length in range(start + 1, end + 1):
+        place = f"cut within the video at {length} tokens .--model_max_length.: "
+        with pytest.raises(RuntimeError, match=place):
+            dataset(GOOD, max_length=length, max_retries=2)[0]
+    assert not dataset(GOOD, max_length=len(ids))[0].bad
 
 
 def test_text_and_videos_share_a_batch(dataset):
-    """Defect 9: text alone gave a KeyError, or the videos behind it were dropped."""
+    """D609: text alone gave a KeyError, or the videos behind it were dropped."""
     other = row("<video>\nWho?", "A dog.", video="b.pkl")
     for rows, values in (((GOOD, TEXT, other), [0, 1]), ((TEXT, other, GOOD), [1, 0])):
         made = dataset(*rows)

@@ -9,7 +9,7 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.video_chatgpt.arguments import parse_arguments
 from videomind.video_chatgpt.disk import add_videos, load_start
 from videomind.video_chatgpt.model import VideoChatGPT, make_projector
-from videomind.video_chatgpt.train import build_model
+from videomind.video_chatgpt.train import build_video_model
 
 pytestmark = pytest.mark.golden
 EXPECTED = GOLDEN.json("e_model/expected_forward.json")
@@ -32,7 +32,7 @@ def model_of(case: dict, folder, shape: tuple[int, int]) -> VideoChatGPT:
         *("--tune_mm_mlp_adapter", str(case["tune_mm_mlp_adapter"])),
         *("--mm_use_vid_start_end", str(case["mm_use_vid_start_end"])),
     ]
-    return build_model(parse_arguments(argv), shape).model.train()
+    return build_video_model(parse_arguments(argv), shape).model.train()
 
 
 def batch_of(case: dict) -> dict[str, torch.Tensor]:
@@ -61,7 +61,7 @@ def test_the_recorded_forward(name, monkeypatch):
         (arrays, "init_") if "init_embed_new" in arrays else (GOLDEN.npz("e_model/init_rows.npz"), "")
     )
     use_rows(monkeypatch, rows, lm_head=f"{prefix}lm_head_new", embed=f"{prefix}embed_new")
-    model = model_of(case, BASE, features["vidA"].shape)
+    model = model_of(case, BASE, next(iter(features.values())).shape)
     batch = batch_of(case)
     videos = [features[row["features"]] for row in case["rows"] if row["features"] in features]
     out = model(**batch, video_features=torch.from_numpy(np.concatenate(videos)))
@@ -107,12 +107,12 @@ def test_two_layers_and_more_tokens(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def small() -> VideoChatGPT:
     loaded = load_start(BASE, LoadSettings())
-    add_videos(loaded, start_end=True)
+    add_videos(loaded, has_start_end=True)
     return loaded.model
 
 
 def test_features_in_half_precision_need_no_autocast(small):
-    """Defect 7."""
+    """D607."""
     ids = torch.tensor([[1, small.config.vid_patch_id, small.config.vid_patch_id, 5]])
     features = torch.randn(2, small.config.mm_hidden_size).half()
     with torch.no_grad():
@@ -121,10 +121,10 @@ def test_features_in_half_precision_need_no_autocast(small):
 
 
 def test_sizes_come_from_config_and_features():
-    """Defects 2 and 16: 356 tokens and 1024 channels were in the code, or a CLIP was asked for its sizes."""
+    """D602: 356 tokens and 1024 channels were in the code, or a CLIP was asked for its sizes."""
     loaded = load_start(BASE, LoadSettings())
     loaded.model.config.mm_vision_tower = "none/such"
-    add_videos(loaded, start_end=True)
+    add_videos(loaded, has_start_end=True)
     model = loaded.model.train()
     model.add_projector("mlp2x_gelu", 7)
     model(input_ids=torch.tensor([[1, 5, 6]]), labels=torch.tensor([[1, 5, 6]])).loss.backward()

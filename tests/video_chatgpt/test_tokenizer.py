@@ -9,7 +9,7 @@ from helpers.videochat import BASE, GOLDEN
 from videomind.video_chatgpt.tokenizer import (
     VideoTokens,
     add_video_tokens,
-    decode,
+    decode_pieces,
     load_tokenizer,
     save_tokenizer,
 )
@@ -24,14 +24,14 @@ def test_tokens_of_a_video_come_last():
     with pytest.raises(ValueError, match="no <vid_patch>"):
         VideoTokens.of(tokenizer)
     expected = VideoTokens(patch=vocab, start=vocab + 1, end=vocab + 2)
-    assert add_video_tokens(tokenizer, start_end=True) == expected
-    assert add_video_tokens(tokenizer, start_end=True) == expected
-    assert add_video_tokens(load_tokenizer(BASE), start_end=False) == VideoTokens(patch=vocab)
+    assert add_video_tokens(tokenizer, has_start_end=True) == expected
+    assert add_video_tokens(tokenizer, has_start_end=True) == expected
+    assert add_video_tokens(load_tokenizer(BASE), has_start_end=False) == VideoTokens(patch=vocab)
 
 
 def test_saved_files_give_the_same_tokens(tmp_path):
     tokenizer = load_tokenizer(BASE)
-    add_video_tokens(tokenizer, start_end=True)
+    add_video_tokens(tokenizer, has_start_end=True)
     save_tokenizer(tokenizer, tmp_path / "model", source=BASE)
     assert (tmp_path / "model/tokenizer.model").read_bytes() == (BASE / "tokenizer.model").read_bytes()
     pieces = tmp_path / "json"
@@ -74,11 +74,11 @@ def test_files_that_are_none(tmp_path):
 def test_bytes_that_are_no_text_keep_their_neighbours(data, text):
     tokenizer = load_tokenizer(BASE)
     ids = [tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in data]
-    assert decode(tokenizer, ids) == text
+    assert decode_pieces(tokenizer, ids) == text
 
 
 def test_decoding_gives_the_text_back():
     tokenizer = load_tokenizer(BASE)
     for sample in SAMPLES:
         text = re.split("<vid_|</s>", sample["prompt"])[0]
-        assert decode(tokenizer, tokenizer(text)["input_ids"]) == text
+        assert decode_pieces(tokenizer, tokenizer(text)["input_ids"]) == text

@@ -28,7 +28,7 @@ def recorded(variant: str) -> dict[str, dict]:
 def tokenizer(sample: dict, variant: str = "modern_legacy") -> PreTrainedTokenizerFast:
     """Ours, or one that treats blanks at special tokens as another version of transformers did."""
     made = load_tokenizer(GOLDEN.root / "tokenizer")
-    add_video_tokens(made, start_end=sample["mm_use_vid_start_end"])
+    add_video_tokens(made, has_start_end=sample["mm_use_vid_start_end"])
     backend = made.backend_tokenizer
     if variant == "modern_nonlegacy":
         backend.normalizer = None
@@ -43,8 +43,10 @@ def tokenizer(sample: dict, variant: str = "modern_legacy") -> PreTrainedTokeniz
 
 
 def prompt_of(sample: dict) -> str:
-    block = VideoBlock(num_tokens=ROWS, start_end=sample["mm_use_vid_start_end"]) if sample["video"] else None
-    return training_prompt(sample["conversations"], block, video_first=sample["sep_video_conv_front"])
+    block = (
+        VideoBlock(num_tokens=ROWS, has_start_end=sample["mm_use_vid_start_end"]) if sample["video"] else None
+    )
+    return training_prompt(sample["conversations"], block, is_video_first=sample["sep_video_conv_front"])
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -61,7 +63,7 @@ def test_prompt_ids_and_labels(name):
 @pytest.mark.parametrize("variant", ["pinned", "modern_nonlegacy"])
 @pytest.mark.parametrize("name", SAMPLES)
 def test_labels_of_other_tokenizers(name, variant):
-    """Multi-turn samples learn every answer, where the original's counting lost its place."""
+    """D618: multi-turn samples learn every answer, where the original's counting lost its place."""
     sample, expected = SAMPLES[name], recorded(variant)[name]
     tok = tokenizer(sample, variant)
     found = label(prompt_of(sample), tok, max_length=sample["model_max_length"])
@@ -77,7 +79,7 @@ def test_labels_of_other_tokenizers(name, variant):
 
 @pytest.mark.parametrize("row", GOLDEN.json("d_samples/expected_prompts_modern.json"))
 def test_chat_prompts(row):
-    block = VideoBlock(num_tokens=ROWS, start_end=True)
+    block = VideoBlock(num_tokens=ROWS, has_start_end=True)
     prompt = chat_prompt(row["question"], block, mode=row["conv_mode"])
     assert prompt.replace(VIDEO_PATCH * ROWS, f"{VIDEO_PATCH}{{*{ROWS}}}") == row["prompt"]
     variant = "modern_nonlegacy" if "nonlegacy" in row["tokenizer"] else "modern_legacy"
@@ -86,8 +88,8 @@ def test_chat_prompts(row):
 
 
 def test_the_template_is_chosen_by_name_every_time():
-    """Defect 15: a copied conversation lost which template it was."""
-    block = VideoBlock(num_tokens=1, start_end=False)
+    """D615: a copied conversation lost which template it was."""
+    block = VideoBlock(num_tokens=1, has_start_end=False)
     assert chat_prompt("a", block) == chat_prompt("a", block, mode=CHAT_MODE)
     assert chat_prompt("a", block, mode="vicuna_v1_1") != chat_prompt("a", block)
     with pytest.raises(ValueError, match="Unknown conversation 'vicuna'.*vicuna_v1_1"):

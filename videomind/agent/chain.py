@@ -23,7 +23,7 @@ from videomind.agent.samples import (
 )
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import NUM_CANDIDATES
-from videomind.encoding.encoder import Encoder
+from videomind.encoding.encoder import BadSampleError, Encoder
 from videomind.prediction import Prediction
 
 TIE = 1e-6  # scores that differ by no more keep the grounder's order
@@ -117,7 +117,7 @@ class Result:
 
 
 def annotation_fields(anno: Annotation) -> dict[str, Any]:
-    """Pick what a prediction keeps of its annotation: all but a candidate to judge, which is no finding."""
+    """Pick what a prediction keeps of its annotation: all but a candidate to judge, its own `pred`."""
     return {name: value for name, value in anno.to_dict().items() if name != "pred"}
 
 
@@ -143,6 +143,8 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
     """
     result = Result(duration=anno.duration)
     asked = asked_text(anno, settings)
+    if not asked:
+        raise BadSampleError("nothing to ask: neither query nor question")
     plans = pipeline.has("planner") and (settings.planning or settings.rephrasing)
     grounds = pipeline.has("grounder")
     # One pass over the video serves planner and grounder.

@@ -26,9 +26,9 @@ from videomind.dataset.schema import Annotation
 from videomind.encoding.encoder import BadSampleError
 from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import read_json_lines, write_json_lines
-from videomind.logger import rank, report, run_reporting, setup_logging
+from videomind.logger import rank, run_command
 from videomind.prediction import PredictedSplit, Prediction
-from videomind.roles import budget_numbers
+from videomind.roles import BudgetOverride
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.excerpts import BadVideoError
@@ -36,6 +36,8 @@ from videomind.video.excerpts import BadVideoError
 log = logging.getLogger(__name__)
 
 ROLE_FLAGS = {"grounder": "gnd", "verifier": "ver", "planner": "pla", "answerer": "ans"}
+# What only some role does: an option to the role without which it would have no effect.
+NEEDED_ROLE = {"auto_planning": "planner", "auto_rephrasing": "planner", "verify_query": "verifier"}
 VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # Arguments that a rerun may have otherwise.
 _CHANGES_NO_RESULT = frozenset(
@@ -105,6 +107,30 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
     )
 
 
+def check_roles(args: argparse.Namespace) -> None:
+    """Refuse an option that needs a role which does not run.
+
+    Raises:
+        ValueError: names both.
+    """
+    for option, role in NEEDED_ROLE.items():
+        flag = f"model_{ROLE_FLAGS[role]}_path"
+        if getattr(args, option) and not getattr(args, flag):
+            raise ValueError(f"--{option} needs a {role}: give --{flag}, which may be another role's too")
+
+
+def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:
+    """Say for how many samples there is nothing that --use_subtitle could show."""
+    paths = {anno.subtitle_path for anno in annotations if anno.subtitle_path}
+    there = {path for path in paths if Path(path).is_file()}
+    missing = sum(anno.subtitle_path not in there for anno in annotations)
+    if missing:
+        effect = " and has no effect" if missing == len(annotations) else ""
+        log.warning(
+            "--use_subtitle finds no subtitle file for %d of %d samples%s", missing, len(annotations), effect
+        )
+
+
 def chain_settings(args: argparse.Namespace, source: Source | None = None) -> ChainSettings:
     """Decide how the chain runs on a source, or on a single video."""
     of_source = {"unit_s": VIDEO_UNIT_S}
@@ -118,7 +144,12 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
         rephrasing=args.auto_rephrasing,
         use_subtitle=args.use_subtitle,
         verify_query=args.verify_query,
-        budget=budget_numbers(args),
+        budget=BudgetOverride(
+            min_tokens=args.min_tokens_per_frame,
+            max_tokens=args.max_tokens_per_frame,
+            max_frames=args.max_frames,
+            fps=args.fps,
+        ),
         **of_source,
     )
 
@@ -131,17 +162,19 @@ def run_dataset(args: argparse.Namespace) -> None:
     """
     source = open_source(args.dataset, args.data_root)
     split = source.resolve_split(args.split or source.eval_split)
-    loaded = source.load(split)
+    loaded = source.to_predict(split)
     annotations = loaded.annotations
-    for reason, count in loaded.dropped.items():
-        log.warning("%s %s: %d annotations left out: %s", args.dataset, split, count, reason)
+    for finding in loaded.findings():
+        log.warning("%s %s: %s", args.dataset, split, finding)
     source.check_videos()
+    if args.use_subtitle and rank() == 0:
+        warn_of_missing_subtitles(annotations)
     predicted = PredictedSplit(
         dataset=args.dataset,
         split=split,
         scorer=spec_of(get_scorer(source.scorer)),
         samples=len(annotations),
-        dropped=loaded.dropped,
+        dropped=loaded.skipped,
     )
     settings = chain_settings(args, source)
     start_processes()
@@ -228,6 +261,8 @@ def run_video(args: argparse.Namespace) -> None:
     agent = load_agent(args)
     settings = replace(chain_settings(args), open_ended=True)
     anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
+    if args.use_subtitle:
+        warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)
     write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
     if result.candidates:
@@ -244,13 +279,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 2 for arguments or data that cannot be used, 3 if too many samples failed.
     """
-    args = build_parser().parse_args(argv)
-    setup_logging(Path(args.pred_path) / "infer.log")
-    try:
-        return run_reporting(log, lambda: run(args))
-    except TooManyFailedError as error:
-        report(log, error)
-        return EXIT_CODE
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        run,
+        log_file=lambda args: Path(args.pred_path) / "infer.log",
+        exit_codes={TooManyFailedError: EXIT_CODE},
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -264,6 +298,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--index {args.index} is not one of --chunk {args.chunk} (0 to {args.chunk - 1})")
     if bool(args.dataset) == bool(args.video):
         raise ValueError("Give either --dataset or --video")
+    check_roles(args)
     (run_dataset if args.dataset else run_video)(args)
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
-from videomind.backbones.processor import Processor
+from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
 from videomind.encoding.encoder import Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
-from videomind.model.role_model import AgentQwen2VL, clip_states, record_states
+from videomind.model.role_model import RoleModel, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.excerpts import Frames, read_excerpts, video_duration
@@ -31,7 +31,6 @@ from videomind.video.readers import is_gif
 log = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
-_END = "<|im_end|>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,7 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
     prepared: list[Prepared] = []
     for _, alike in groupby(samples, key=_decoded_alike):
         group, start = list(alike), time.perf_counter()
-        read = read_excerpts([sample.excerpt for sample in group])
+        read = read_excerpts([encoder.excerpt(sample) for sample in group])
         encoded = [encoder(sample, frames.frames) for sample, frames in zip(group, read, strict=True)]
         duration, seconds = _duration(group[0], read[0]), time.perf_counter() - start
         prepared += [
@@ -132,24 +131,15 @@ def _decoded_alike(sample: Sample) -> tuple:
     return excerpt.path, budget.min_tokens, budget.max_tokens, budget.fps
 
 
-def model_inputs(encoded: Sequence[Encoded], model: AgentQwen2VL | PeftModel) -> dict[str, Tensor]:
-    """Make a batch on the model's device, padded on the right.
-
-    Returns:
-        input_ids, attention_mask, mm_token_type_ids (B, L); pixel_values_videos (patches, 1176);
-        video_grid_thw (B, 3).
-    """
+def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> dict[str, Tensor]:
+    """Make a batch on the model's device, padded on the right, as the backbone's forward wants it."""
     inner = bare(model)
     ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
     mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
-    ids, mask = ids.to(inner.device), mask.to(inner.device)
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "mm_token_type_ids": (ids == inner.config.video_token_id).int() * 2,
-        "pixel_values_videos": torch.cat([e.pixel_values for e in encoded]).to(inner.device),
-        "video_grid_thw": torch.stack([e.grid for e in encoded]).to(inner.device),
-    }
+    patches = torch.cat([e.pixel_values for e in encoded])
+    grids = torch.stack([e.grid for e in encoded])
+    parts = (part.to(inner.device) for part in (ids, mask, patches, grids))
+    return inner.backbone.model_inputs(*parts, config=inner.config)
 
 
 class Pipeline:
@@ -167,7 +157,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: AgentQwen2VL | PeftModel,
+        model: RoleModel | PeftModel,
         processor: Processor,
         *,
         roles: Sequence[str] | None = None,
@@ -177,7 +167,8 @@ class Pipeline:
         self._adapters = tuple(model.peft_config) if isinstance(model, PeftModel) else ()
         self.roles = self._adapters if roles is None else tuple(roles)
         tokenizer = processor.tokenizer
-        ends = {processor.token_id(_END), tokenizer.pad_token_id}
+        end_mark = processor.backbone.end_mark
+        ends = {processor.token_id(end_mark), tokenizer.pad_token_id}
         # What is not set here is taken from the checkpoint, whose published values are those of a chat.
         self._generation = GenerationConfig(
             do_sample=False,
@@ -190,7 +181,7 @@ class Pipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
         self._judged_at_once = NUM_CANDIDATES
-        self._grounder_draft = self._tokens(GROUNDER_RESPONSE + _END)
+        self._grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
 
     def _tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
@@ -235,16 +226,11 @@ class Pipeline:
     def _verdicts(self, prepared: Sequence[Prepared]) -> list[float]:
         inputs = model_inputs([p.encoded for p in prepared], self.model)
         inner = bare(self.model)
-        positions, _ = inner.model.get_rope_index(
-            inputs["input_ids"],
-            video_grid_thw=inputs["video_grid_thw"],
-            attention_mask=inputs["attention_mask"],
-        )
-        inputs.pop("mm_token_type_ids")
         with self._as("verifier"):
-            hidden = inner.model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+            hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state
             last = inputs["attention_mask"].sum(dim=1) - 1  # (B,)
-            logits = inner.lm_head(hidden[torch.arange(len(last), device=last.device), last])
+            words = inner.get_output_embeddings()
+            logits = words(hidden[torch.arange(len(last), device=last.device), last])
         yes, no = logits.float().softmax(dim=-1)[:, list(self.processor.verdict_ids)].unbind(dim=1)
         return (yes - no).sigmoid().tolist()
 
@@ -270,8 +256,7 @@ class Pipeline:
             return GrounderOutput(response=out.text, success=False, boundaries=torch.empty(0, 3))
         length, place = len(encoded.input_ids), next(inner.head.parameters()).device
         query = out.states[length - 1 + out.ids.index(reg)]  # the state that predicts the token
-        is_video = encoded.input_ids.to(query.device) == inner.config.video_token_id
-        clips = clip_states(out.states[:length], is_video, encoded.grid.tolist())
+        clips = inner.clip_states(out.states, encoded.input_ids, encoded.grid.tolist())
         boundaries = decode(inner.head(clips.to(place), query[None].to(place)), clips.size(0))[0]
         return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 
@@ -284,28 +269,20 @@ class Pipeline:
                 the prompt; if greedy decoding gives exactly them, nothing has to be decoded step by step.
         """
         inputs = model_inputs([encoded], self.model)
-        if draft and (checked := self._check_draft(inputs, draft)):
+        if draft and (checked := self._check_draft(encoded, draft)):
             return checked
         with record_states(self.model) as states:
             sequence = self.model.generate(**inputs, generation_config=self._generation)
         ids = sequence[0, inputs["input_ids"].size(1) :].tolist()
         return self._generated(ids, torch.cat(states, dim=1)[0])
 
-    def _check_draft(self, inputs: dict[str, Tensor], draft: list[int]) -> Generated | None:
-        ids = inputs["input_ids"]
-        length = ids.size(1)
-        full = torch.cat((ids, ids.new_tensor([draft])), dim=1)
-        inner = bare(self.model)
+    def _check_draft(self, encoded: Encoded, draft: list[int]) -> Generated | None:
+        ids = encoded.input_ids
+        full = torch.cat((ids, ids.new_tensor(draft)))
+        inputs = model_inputs([replace(encoded, input_ids=full)], self.model)
+        said_at = torch.arange(len(ids) - 1, len(full) - 1, device=inputs["input_ids"].device)
         with record_states(self.model) as states:
-            logits = self.model(
-                input_ids=full,
-                attention_mask=torch.ones_like(full),
-                mm_token_type_ids=(full == inner.config.video_token_id).int() * 2,
-                pixel_values_videos=inputs["pixel_values_videos"],
-                video_grid_thw=inputs["video_grid_thw"],
-                logits_to_keep=torch.arange(length - 1, full.size(1) - 1, device=ids.device),
-                use_cache=False,
-            ).logits
+            logits = self.model(**inputs, logits_to_keep=said_at, use_cache=False).logits
         said = logits[0].argmax(-1).tolist()
         return self._generated(draft, states[0][0]) if said == draft else None
 

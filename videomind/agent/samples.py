@@ -3,14 +3,14 @@
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import clean_query, multiple_choice
 from videomind.dataset.schema import Annotation, Sample, Span
 from videomind.dataset.views import verifying_excerpt
-from videomind.roles import MCQ_PREFIX, VisualBudget, budget_override, get_role, nearest
+from videomind.roles import MCQ_PREFIX, UNCHANGED, BudgetOverride, VisualBudget, get_role, nearest
 from videomind.spans import fit
 from videomind.video.excerpts import video_duration
 from videomind.video.request import Excerpt
@@ -39,7 +39,7 @@ class ChainSettings:
         min_len_s: shortest excerpt that is answered from, s.
         min_ratio: the same as a share of the video, instead.
         answer_budget: how finely the answerer sees it, instead of the role's budget.
-        budget: numbers that replace those of every role's budget (see `budget_override`).
+        budget: numbers that replace those of every role's budget.
     """
 
     style: str = "mcq"
@@ -52,7 +52,7 @@ class ChainSettings:
     min_len_s: float = Source.min_len_s
     min_ratio: float | None = None
     answer_budget: VisualBudget | None = None
-    budget: dict[str, float | None] = field(default_factory=dict)
+    budget: BudgetOverride = UNCHANGED
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -65,7 +65,7 @@ class ChainSettings:
             ValueError: the settings' numbers fit no role.
         """
         own = self.answer_budget if role == "answerer" and self.answer_budget else get_role(role).budget
-        return budget_override(own, **self.budget) or own
+        return self.budget.applied(own)
 
 
 def answers(anno: Annotation, settings: ChainSettings) -> bool:

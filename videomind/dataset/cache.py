@@ -1,8 +1,8 @@
 """The cache of annotations: read and filtered once, then mapped into memory by every process.
 
-A slot holds one data set, split and set of filters in its newest state. The state's name is made of all that
-the annotations depend on: their files, the code that reads them, and the videos that are there where those
-decide.
+A slot holds one data set, split and set of filters. Each state has files of its own, which never change: its
+name is made of all that the annotations depend on: their files, the code that reads them, and the videos that
+are there where those decide. A state goes when another one is written and no process has it open.
 """
 
 import gc
@@ -20,10 +20,10 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
-from videomind.dataset.base import VIDEO_MISSING, Report, Source, oddities
-from videomind.dataset.filters import Filters
+from videomind.dataset.base import Source
+from videomind.dataset.filters import Filters, Report, oddities
 from videomind.dataset.schema import Annotation
-from videomind.dataset.table import AnnotationTable, write_table
+from videomind.dataset.table import AnnotationTable, remove_unused, write_table
 from videomind.files import read_json, write_json
 from videomind.imports import reached_files
 
@@ -31,9 +31,15 @@ CACHE_VARIABLE = "VIDEOMIND_CACHE"
 
 
 class Cache:
-    """The cached annotations of a split. Args: source; split, a declared one; filters.
+    """The cached annotations of a split.
 
-    Raises: ValueError when the cache's folder cannot be written.
+    Args:
+        source: the data set.
+        split: a declared one.
+        filters: which annotations train.
+
+    Raises:
+        ValueError: the cache's folder cannot be written.
     """
 
     def __init__(self, source: Source, split: str, filters: Filters):
@@ -51,39 +57,47 @@ class Cache:
         self.report = folder / f"{state}.json"  # written last: it says that the table is whole
 
     def is_fresh(self) -> bool:
-        """Whether the annotations are there in their present state."""
-        if not self.report.is_file():
-            return False
-        # The state of a video folder is part of the name; that of single files is not.
-        return self.source.only_present or not read_json(self.report)["dropped"].get(VIDEO_MISSING)
+        """Say whether the annotations are there in their present state."""
+        return self.report.is_file() and self.table.is_file()
 
     def size(self) -> int:
-        """Bytes of the annotation files."""
+        """Count the bytes of the annotation files."""
         return sum(path.stat().st_size for path in self.source.files(self.split) if path.is_file())
 
     def prepare(self, show: bool = False) -> None:
-        """Read and write what is not fresh; one process at a time. Args: show a progress bar."""
-        with FileLock(self.table.parent / "lock"):
-            if self.is_fresh():
-                return
-            for old in (*self.table.parent.glob("*.json"), *self.table.parent.glob("*.arrow")):
-                old.unlink()
-            report = Report()
-            with collection_paused():
-                write_table(self.table, self._kept(report, show))
-            write_json(self.report, vars(report))
+        """Read and write what is not fresh, one process at a time, with a progress bar if `show`."""
+        with self._locked():
+            self._write_unless_fresh(show)
+
+    def _locked(self) -> FileLock:
+        return FileLock(self.table.parent / "lock")
+
+    def _write_unless_fresh(self, show: bool) -> None:
+        if self.is_fresh():
+            return
+        report = Report()
+        with collection_paused():
+            write_table(self.table, self._kept(report, show))
+        write_json(self.report, vars(report))
+        self._remove_old_states()
+
+    def _remove_old_states(self) -> None:
+        """Remove the states that no process uses; a table that one has mapped must stay."""
+        for table in self.table.parent.glob("*.arrow"):
+            if table != self.table and remove_unused(table):
+                table.with_suffix(".json").unlink(missing_ok=True)
 
     def load(self) -> tuple[AnnotationTable, Report]:
-        """The annotations, and what reading and filtering left out."""
-        self.prepare(show=True)
-        report = read_json(self.report)
-        return AnnotationTable(self.table), Report(
-            num_rows=report["num_rows"], dropped=Counter(report["dropped"]), noted=Counter(report["noted"])
-        )
+        """Give the annotations, and what reading and filtering left out."""
+        with self._locked():  # until the table is open, and so in use
+            self._write_unless_fresh(show=True)
+            report = read_json(self.report)
+            counts = {name: Counter(report[name]) for name in ("skipped", "dropped", "noted")}
+            return AnnotationTable(self.table), Report(**{**report, **counts})
 
     def _kept(self, report: Report, show: bool) -> Iterator[tuple[Annotation, int]]:
         source, view = self.source, self.source.view
-        rows = source.read(self.split, report)
+        rows = source.read_usable(self.split, report)
         for anno in tqdm(rows, desc=source.name, unit=" annotations", delay=2, disable=not show):
             reason, num_words = self.filters.examine(anno, view)
             if reason is None and source.drop_outside and view.is_outside(anno):
@@ -98,7 +112,7 @@ class Cache:
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """No garbage collection: it would walk again and again over rows that hold no cycles."""
+    """Pause garbage collection: it would walk again and again over rows that hold no cycles."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -109,7 +123,7 @@ def collection_paused() -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where read annotations are kept: `$VIDEOMIND_CACHE`, else `~/.cache/videomind`."""
+    """Say where read annotations are kept: `$VIDEOMIND_CACHE`, else `~/.cache/videomind`."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "videomind") / "annotations"
 

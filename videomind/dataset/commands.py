@@ -15,12 +15,12 @@ from tqdm import tqdm
 from videomind.dataset.base import get_source, source_names
 from videomind.dataset.filters import Filters
 from videomind.dataset.making import GROUND_ONLY, planning_row, rephrase_prompt, verifying_rows
-from videomind.dataset.parts import load_parts, parse_entries
+from videomind.dataset.parts import Entry, Part, load_benchmark, load_parts, open_source, parse_entries
 from videomind.dataset.readers import read_rows
 from videomind.dataset.statistics import statistics
 from videomind.endpoint import Endpoint
 from videomind.files import json_text, read_json_lines, write_json_lines, write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 from videomind.prediction import read_predictions
 
 MANY = 4  # from this many files on, only the first is named
@@ -96,7 +96,7 @@ def _key(row: dict) -> tuple:
 
 
 def overview(data_root: str) -> str:
-    """A table of all data sets with their annotation files and video folders, missing ones marked."""
+    """Make a table of all data sets with their annotation files and video folders, missing ones marked."""
     rows = []
     for source in (get_source(name, data_root) for name in source_names()):
         videos = _paths(source.video_folders(), data_root)
@@ -108,7 +108,26 @@ def overview(data_root: str) -> str:
 
 def _paths(paths: Sequence[Path], data_root: str) -> str:
     names = [f"{'' if path.exists() else '- '}{path.relative_to(data_root)}" for path in paths]
-    return "\n".join(names if len(names) < MANY else [names[0], f"... {len(names)} files"])
+    if len(names) < MANY:
+        return "\n".join(names)
+    missing = [name for name in names if name.startswith("- ")]
+    some = f"- {len(missing)} of {len(names)} files are missing" if missing else f"... {len(names)} files"
+    return "\n".join([missing[0] if missing else names[0], some])
+
+
+def load_for_statistics(entries: Sequence[Entry], data_root: str, filters: Filters) -> list[Part]:
+    """Load what the trainer would and, of benchmarks, what an evaluation would.
+
+    Raises:
+        ValueError: as `load_parts` does.
+    """
+    benchmarks = {entry for entry in entries if open_source(entry.name, data_root).only_evaluates}
+    train = [entry for entry in entries if entry not in benchmarks]
+    trained = iter(load_parts(train, data_root=data_root, filters=filters))
+    return [
+        load_benchmark(entry, data_root=data_root) if entry in benchmarks else next(trained)
+        for entry in entries
+    ]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -120,16 +139,13 @@ def run(args: argparse.Namespace) -> None:
         {"make-verifying": make_verifying, "make-planning": make_planning}[args.command](args)
         return
     filters = Filters(**{f.name: getattr(args, f.name) for f in fields(Filters)})
-    entries = parse_entries(",".join(args.names))
-    parts = load_parts(entries, data_root=args.data_root, filters=filters)
-    sys.stdout.write(statistics(parts) + "\n")
+    parts = load_for_statistics(parse_entries(",".join(args.names)), args.data_root, filters)
+    sys.stdout.write(statistics(parts, look_for_videos=True) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command-line entry. Returns the exit code: 2 for data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.dataset.base import VIDEO_MISSING, DroppedRow, Source
+from videomind.dataset.layout import Layout
 from videomind.dataset.phrases import clean_query, clean_question, letter
 from videomind.dataset.schema import Annotation
 from videomind.dataset.sub_classes.verifying import are_positive
@@ -20,7 +21,7 @@ from videomind.dataset.views import (
     Verifying,
     View,
 )
-from videomind.files import read_json_lines
+from videomind.files import FileError, read_json_lines
 from videomind.roles import nearest
 from videomind.video.excerpts import video_duration
 from videomind.video.reader import BadVideoError
@@ -54,39 +55,50 @@ _FIELDS = {
 
 
 class OwnData(Source):
-    """A file of your own. Args: path, of a .jsonl file, or a .json file with a list.
+    """A file of your own.
 
     Training leaves rows out whose video is not there or cannot be read; evaluation predicts all of them, so
     that each has its record.
+
+    Args:
+        path: of a .jsonl file, or a .json file with a list.
+        data_root: not used; the file says where its videos are.
+        seed: not used, nothing is drawn.
     """
 
     splits = {"train": "the file itself", "test": "the same"}
 
     def __init__(self, path: str, data_root: str | Path = "data", *, seed: int = 42):
-        self.name, self.data_root, self.seed = path, Path(data_root), seed
-        self.path = Path(path)
+        Layout.__init__(self, path, data_root)
+        self.path, self.seed = Path(path), seed
         self.row_word = "line" if self.path.suffix == ".jsonl" else "item"
         first = next(iter(self.numbered_rows(self.path, "train")), None)
         if first is None:
-            raise ValueError(f"{path} holds no row")
+            raise FileError(f"{path} holds no row")
         number, row = first
         self.kind = _kind(row, f"{path}, {self.row_word} {number},")
         self.view = VIEWS[self.kind]()
 
     def files(self, split: str) -> list[Path]:
-        """See Source."""
         return [self.path]
 
     def numbered_rows(self, path: Path, split: str) -> Iterable[tuple[int, Any]]:
-        """See Source; lines are counted with the blank ones."""
+        # Lines are counted with the blank ones.
         if path.suffix != ".jsonl":
             return super().numbered_rows(path, split)
         if not path.is_file():
-            raise ValueError(f"No annotation file {path} (--datasets)")
+            raise FileError(f"No annotation file {path} (--datasets)")
         return read_json_lines(path)
 
+    def inputs(self, split: str) -> list[Path]:
+        # Which rows train depends on the videos: those that are there, and can be read.
+        videos: set[Path] = set()
+        for _, row in self.numbered_rows(self.path, split):
+            paths = list(map(Path, _paths(row, self.path.parent))) if isinstance(row, dict) else []
+            videos |= set(paths) if len(paths) == 1 else {path.parent for path in paths}
+        return [*super().inputs(split), *sorted(videos)]
+
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
-        """See Source."""
         if (kind := _kind(row, "this row")) != self.kind:
             raise ValueError(f"it is a row for {kind}, the first one is for {self.kind}: use one file each")
         _check_fields(row)
@@ -117,7 +129,11 @@ class OwnData(Source):
                 yield Annotation(**fields, pred=pred, positive=positive)
 
     def _probe(self, path: str | list[str], split: str) -> float | None:
-        """Length of a video, s, where the role trains with it. Raises: DroppedRow when it cannot be read."""
+        """Read the length of a video, s, where the role trains with it.
+
+        Raises:
+            DroppedRow: it cannot be read.
+        """
         if split == "test" or "duration" not in self.view.required:
             return None
         try:
@@ -126,15 +142,20 @@ class OwnData(Source):
             raise DroppedRow("video cannot be read") from error
 
     def _video(self, row: dict[str, Any], split: str) -> str | list[str]:
-        """The video's path: `video` is relative to the file, `video_path` to where the command runs."""
-        given = row.get("video", row.get("video_path"))
-        if not given:
+        """The video's path, or those of its images."""
+        paths = _paths(row, self.path.parent)
+        if not paths:
             raise ValueError("no field 'video'")
-        base = self.path.parent if "video" in row else Path()
-        paths = [str(base / name) for name in (given if isinstance(given, list) else [given])]
         if split == "train" and not all(Path(path).is_file() for path in paths):
             raise DroppedRow(VIDEO_MISSING)
-        return paths if isinstance(given, list) else paths[0]
+        return paths if isinstance(row.get("video", row.get("video_path")), list) else paths[0]
+
+
+def _paths(row: dict[str, Any], folder: Path) -> list[str]:
+    """The files of a row's video: `video` is relative to a folder, `video_path` to where the command runs."""
+    given, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
+    names = given if isinstance(given, list) else [given]
+    return [str(base / name) for name in names if isinstance(name, str) and name]
 
 
 def _kind(row: Any, place: str) -> str:
@@ -164,7 +185,7 @@ def _check_fields(row: dict[str, Any]) -> None:
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:
-    """Options, answer and its letter. Raises: ValueError when the answer is none of the options."""
+    """Options, answer and its letter."""
     options, answer = row.get("options"), row.get("answer")
     if options is None or answer is None:
         return {"options": options, "answer": answer}

@@ -4,6 +4,7 @@
 of your own.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,19 +15,26 @@ from random import Random
 from tqdm import tqdm
 
 from videomind.cores import usable_cores
-from videomind.dataset.base import Report, Source, get_source
+from videomind.dataset.base import Source, get_source
 from videomind.dataset.cache import Cache
-from videomind.dataset.filters import ALL, Filters
+from videomind.dataset.filters import ALL, Filters, Report
 from videomind.dataset.own_data import OwnData
 from videomind.dataset.schema import Annotation
 from videomind.dataset.views import View
 from videomind.logger import rank
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One item of `--datasets`. Attributes: name; split, None for the training split; weight, how often
-    the data set counts in an epoch."""
+    """One item of `--datasets`.
+
+    Attributes:
+        name: of a data set, or the path of a file.
+        split: None is the training split.
+        weight: how often the data set counts in an epoch.
+    """
 
     name: str
     split: str | None = None
@@ -37,7 +45,12 @@ class Entry:
 class Part:
     """The annotations of one entry that train.
 
-    Attributes: report, what reading and filtering left out and found odd.
+    Attributes:
+        entry: what was asked for.
+        split: the one that was read.
+        view: what the role does with them.
+        annotations: without what the filters left out.
+        report: what reading and filtering left out and found odd.
     """
 
     entry: Entry
@@ -47,19 +60,23 @@ class Part:
     report: Report
 
     def chosen(self, seed: int) -> list[Annotation]:
-        """What a weight below 1 takes of the annotations, at random; all of them otherwise."""
+        """Take what a weight below 1 leaves of the annotations, at random; all of them otherwise."""
         if self.entry.weight >= 1:
             return list(self.annotations)
         places = sorted(Random(seed).sample(range(len(self.annotations)), len(self)))
         return [self.annotations[i] for i in places]
 
     def __len__(self) -> int:
-        """Samples per epoch."""
+        """Count the samples per epoch."""
         return max(round(self.entry.weight * len(self.annotations)), 1) if len(self.annotations) else 0
 
 
 def parse_entries(datasets: str) -> list[Entry]:
-    """Read `NAME[@SPLIT][:WEIGHT],...`. Raises: ValueError that names the item."""
+    """Read `NAME[@SPLIT][:WEIGHT],...`.
+
+    Raises:
+        ValueError: an item is of another form; the message names it.
+    """
     entries = [_entry(item.strip()) for item in datasets.split(",") if item.strip()]
     if not entries:
         raise ValueError("No data set given (--datasets NAME[@SPLIT][:WEIGHT][,...])")
@@ -79,12 +96,16 @@ def _entry(item: str) -> Entry:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a data set's name is the path of a file."""
+    """Tell whether a data set's name is the path of a file."""
     return name.endswith((".jsonl", ".json"))
 
 
 def open_source(name: str, data_root: str | Path = "data", *, seed: int = 42) -> Source:
-    """A data set by its registered name or, for a file of your own, its path. Raises: ValueError."""
+    """Open a data set by its registered name or, for a file of your own, its path.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if is_file_name(name):
         return OwnData(name, data_root, seed=seed)
     return get_source(name, data_root, seed=seed)
@@ -95,23 +116,45 @@ def load_part(
 ) -> Part:
     """Load an entry's annotations, from the cache where nothing they depend on has changed.
 
-    Args: seed, of what sources draw at random.
-    Raises: ValueError.
+    Args:
+        entry: which data set and split.
+        data_root: folder of all data sets.
+        filters: which annotations train.
+        seed: of what sources draw at random.
+
+    Raises:
+        ValueError: a name, a file or a row is wrong; the message says where.
     """
     return _part(entry, _cache(entry, data_root, filters, seed))
 
 
+def load_benchmark(entry: Entry, *, data_root: str | Path = "data") -> Part:
+    """Load all that an evaluation predicts for.
+
+    Raises:
+        ValueError: as `load_part` does.
+    """
+    source = open_source(entry.name, data_root)
+    loaded = source.to_predict(source.resolve_split(entry.split))
+    return _warned(entry, loaded.split, source.view, loaded.annotations, loaded)
+
+
 def _part(entry: Entry, cache: Cache) -> Part:
     annotations, report = cache.load()
-    return Part(
-        entry=entry, split=cache.split, view=cache.source.view, annotations=annotations, report=report
-    )
+    return _warned(entry, cache.split, cache.source.view, annotations, report)
+
+
+def _warned(entry: Entry, split: str, view: View, annotations: Sequence[Annotation], report: Report) -> Part:
+    """A part, after a warning of files that it should have come from."""
+    for path in report.empty if rank() == 0 else ():
+        log.warning("%s holds no row", path)
+    return Part(entry=entry, split=split, view=view, annotations=annotations, report=report)
 
 
 def load_parts(
     entries: Sequence[Entry], *, data_root: str | Path = "data", filters: Filters = ALL, seed: int = 42
 ) -> list[Part]:
-    """Load several entries; those that are not in the cache are read side by side. Raises: ValueError."""
+    """Load several entries, as `load_part` does; those that are not in the cache are read side by side."""
     caches = [_cache(entry, data_root, filters, seed) for entry in entries]
     stale = [cache for cache in caches if not cache.is_fresh()]
     workers = min(len(stale), usable_cores())

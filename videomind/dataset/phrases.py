@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from videomind.dataset.schema import Span
+from videomind.dataset.schema import Span, as_text
 from videomind.roles import PROMPTS
 
 
@@ -22,12 +22,24 @@ def capitalize(text: str) -> str:
 
 
 def letter(index: int) -> str:
-    """The letter of an option by its position: 0 is A."""
+    """Name an option by its place: 0 is A."""
     return chr(ord("A") + index)
 
 
+def place_of(name: str, num_options: int) -> int:
+    """Find the place of an option by its letter: A is 0.
+
+    Raises:
+        ValueError: it is not the letter of one of so many options.
+    """
+    letters = [letter(i) for i in range(num_options)]
+    if name not in letters:
+        raise ValueError(f"the answer {name!r} is none of the letters {', '.join(letters)}")
+    return letters.index(name)
+
+
 def multiple_choice(question: str, options: Sequence[str]) -> str:
-    """The answerer's text for a question with options. Args: options without letters."""
+    """Compose the answerer's text for a question with options, which come without letters."""
     parts = PROMPTS["answerer_mcq"]
     listed = (parts["option"].format(letter=letter(i), Option=capitalize(o)) for i, o in enumerate(options))
     return parts["prefix"].format(question=question) + "".join(listed) + parts["suffix"]
@@ -36,15 +48,19 @@ def multiple_choice(question: str, options: Sequence[str]) -> str:
 def before_after(
     moments: Sequence[tuple[str, Span]], max_gap_s: float | None = None
 ) -> Iterator[tuple[str, Span]]:
-    """Queries that name a moment by its neighbour.
+    """Name moments by their neighbours.
 
-    Two follow from each pair of successive moments: the one before the second, and the one after the
+    Two queries follow from each pair of successive moments: the one before the second, and the one after the
     first.
 
-    Args: moments, (text, [start, end] in s) in order; max_gap_s, pairs whose pause is not shorter are
-    left out (overlapping ones never are); None keeps all.
+    Args:
+        moments: text and [start, end] in s, in order.
+        max_gap_s: pairs whose pause is not shorter are left out (overlapping ones never are); None keeps all.
+
+    Yields:
+        Query and moment.
     """
     for (first, first_span), (second, second_span) in zip(moments, moments[1:], strict=False):
         if max_gap_s is None or second_span[0] - first_span[1] < max_gap_s:
-            yield f"The moment before {second}", first_span
-            yield f"The moment after {first}", second_span
+            yield f"The moment before {as_text(second)}", first_span
+            yield f"The moment after {as_text(first)}", second_span

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from videomind.prediction import PUBLISHED_KEYS
 from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
@@ -13,11 +14,16 @@ VIDEO = "<video>"  # where a question of VideoInstruct has the video
 class Annotation:
     """One labelled question or query about one video, as every source yields it.
 
-    Attributes: source, the registered name; data_type, `grounding` or `multimodal` (a global
-    micro-batch holds one type); video_path, a file or a list of image files; duration, s; span, the true
-    moments, s; options without letters and ans, the right one's letter. The rest carries what single
-    sources report. None means that the source does not give it. `meta` holds what only the source's scorer
-    needs, by the keys that it has in predictions.
+    None means that the source does not give a field. What is not listed here is what single sources report.
+
+    Attributes:
+        source: the data set's registered name.
+        data_type: `grounding` or `multimodal`; a global micro-batch holds one type.
+        video_path: a file, or a list of image files.
+        duration: of the video, s.
+        options: without letters; `ans` is the right one's letter, `answer` its text.
+        span: the true moments, s.
+        meta: what only the source's scorer needs, by the keys that it has in predictions.
     """
 
     source: str = "unknown"
@@ -49,10 +55,79 @@ class Annotation:
         meta = named.pop("meta", {})
         return {**named, **meta}
 
+    def check_types(self) -> None:
+        """Compare the values with the types that are declared here; rows can hold anything.
+
+        Raises:
+            TypeError: a value is of another type.
+            ValueError: a moment is no pair, a text no Unicode, a number too large, a key of `meta` taken.
+        """
+        if self.meta and (taken := sorted(self.meta.keys() & _TAKEN)):
+            raise ValueError(f"meta has the key {taken[0]!r}, which a prediction holds already")
+        optional = (self.data_type, self.query, self.question, self.answer, self.ans, self.uid,
+                    self.subtitle_path, self.domain, self.time_reference)  # fmt: skip
+        texts = [self.source, *(value for value in optional if value is not None)]
+        for value in (self.video_path, self.task):
+            texts += value if isinstance(value, list) else [] if value is None else [value]
+        untyped = (self.level, self.question_category, *(self.meta or {}).values())
+        texts += [value for value in untyped if isinstance(value, str)]
+        texts += [] if self.options is None else as_list(self.options)
+        for value in texts:
+            as_text(value)
+        spans = [] if self.span is None else as_list(self.span)
+        numbers = [] if self.duration is None else [self.duration]
+        for span in spans if self.pred is None else [*spans, self.pred]:
+            if not isinstance(span, list | tuple) or len(span) != 2:
+                raise ValueError(f"the moment {span!r} is not a [start, end] pair")
+            numbers += span
+        for value in numbers:
+            if type(value) not in (float, int):
+                raise TypeError(f"{value!r} is not a number of seconds")
+            float(value)  # raises for an integer that no float holds
+        for value, kind in ((self.no_aug, bool), (self.positive, bool), (self.route, int)):
+            if value is not None and type(value) is not kind:
+                raise TypeError(f"{value!r} stands where {kind.__name__} is expected")
+
+
+_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
+
+
+def as_text(value: Any) -> str:
+    """A value of a row that has to be text.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: half a surrogate pair, which no file can hold.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} stands where text is expected")
+    if not value.isascii():
+        value.encode()
+    return value
+
+
+def as_list(value: Any) -> list | tuple:
+    """A value of a row that has to be a list: a text goes through a loop as well, letter by letter.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r} stands where a list is expected")
+    return value
+
+
+_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroundingTarget:
-    """The moments a `<|reg|>` token stands for: spans and duration, s."""
+    """The moments a `<|reg|>` token stands for.
+
+    Attributes:
+        spans: the true moments, s.
+        duration_s: of the video.
+    """
 
     spans: list[Span]
     duration_s: float
@@ -70,7 +145,8 @@ class Sample:
         response_prefix: text the assistant's turn starts with at inference.
         grounding: targets of the grounding head.
         segment: place of the verifier's candidate within the excerpt, as fractions (start, end).
-        source, data_type: of the annotation it came from.
+        source: name of the data set it came from.
+        data_type: of the annotation it came from.
     """
 
     role: str

@@ -4,13 +4,16 @@ Half a million annotations as Python objects would be copied into every loader w
 references writes to their pages. Here a worker builds only the one it is asked for.
 """
 
+import fcntl
 import json
+import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -52,10 +55,15 @@ _SCHEMA = pa.schema({**_COLUMNS, _REST: pa.string(), NUM_WORDS: pa.int32()})
 
 
 class AnnotationTable(Sequence[Annotation]):
-    """The annotations of an Arrow file. Args: path, written by `write_table`."""
+    """The annotations of an Arrow file.
+
+    Args:
+        path: written by `write_table`.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        weakref.finalize(self, _marked_in_use(self.path).close)
         options = pa.ipc.IpcReadOptions(use_threads=False)
         reader = pa.ipc.open_file(pa.memory_map(str(path)), options=options)
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
@@ -76,12 +84,51 @@ class AnnotationTable(Sequence[Annotation]):
         return Annotation(**({**row, **json.loads(rest)} if rest else row))
 
     def numbers(self, column: str) -> np.ndarray:
-        """All values of a numeric column that are set, flattened. Returns: (N,)."""
+        """Collect all values of a numeric column that are set, flattened.
+
+        Returns:
+            (N,).
+        """
         values = [batch.column(column) for batch in self._batches]
         while values and pa.types.is_list(values[0].type):
             values = [part.flatten() for part in values]
         arrays = [part.drop_null().to_numpy(zero_copy_only=False) for part in values]
         return np.concatenate(arrays) if arrays else np.zeros(0)
+
+    def videos(self) -> set[tuple[str, ...]]:
+        """Collect the different videos, each as its file, or its images."""
+        columns = (batch.column("video_path") for batch in self._batches)
+        found = {(path,) for column in columns for path in column.unique().to_pylist() if path is not None}
+        for batch in self._batches:
+            rest = batch.column(_REST).drop_null().to_pylist()
+            paths = (json.loads(values).get("video_path") for values in rest if '"video_path"' in values)
+            found |= {tuple(path) for path in paths if path is not None}
+        return found
+
+
+def _marked_in_use(path: Path) -> BinaryIO:
+    """Open a file under a lock that several readers can hold, until each has closed it or ended."""
+    file = open(path, "rb")  # noqa: SIM115  (open as long as the table is)
+    with suppress(OSError):  # a file system without locks, where nothing is removed either
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return file
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a table unless a process, of whatever run, has it open.
+
+    On a network file system a mapped file that is removed takes its readers with it.
+
+    Returns:
+        Whether it is gone.
+    """
+    with open(path, "r+b") as file:  # network file systems give this lock to writers only
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # it is in use, or there are no locks to tell by
+            return False
+        path.unlink(missing_ok=True)
+    return True
 
 
 def write_table(path: str | Path, rows: Iterable[tuple[Annotation, int]]) -> None:

@@ -1,6 +1,6 @@
 """Messages and frames to tensors: ids, labels, patches, segment tokens and grounding targets.
 
-Shapes: L tokens, N patches, T temporal steps of the video grid (T, H, W), Q `<|reg|>` tokens.
+Shapes: L tokens, N patches of V values, T temporal steps of the video grid (T, H, W), Q `<|reg|>` tokens.
 """
 
 import math
@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from videomind.backbones.processor import Processor
+from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import GroundingTarget, Sample
 from videomind.encoding.conversation import render
+from videomind.model.losses import HeadTargets
 from videomind.roles import SEG_END_TOKEN, SEG_START_TOKEN
 from videomind.spans import fit
+from videomind.video.request import Excerpt
 
 IGNORE_INDEX = -100
 
@@ -30,18 +32,16 @@ class Encoded:
 
     Attributes:
         input_ids, labels: (L,).
-        pixel_values: (N, 1176). grid: (3,) of (T, H, W) in patches.
-        timestamps: per `<|reg|>` the true moments (M, 2) as fractions of the video.
-        saliency: (Q, T). pos_clip: (Q,). None unless the sample grounds.
+        pixel_values: (N, V), the patches.
+        grid: (3,) of (T, H, W) in patches.
+        targets: of the grounding head; None unless the sample grounds.
     """
 
     input_ids: Tensor
     labels: Tensor
     pixel_values: Tensor
     grid: Tensor
-    timestamps: list[Tensor] | None = None
-    saliency: Tensor | None = None
-    pos_clip: Tensor | None = None
+    targets: HeadTargets | None = None
 
 
 class Encoder:
@@ -51,7 +51,7 @@ class Encoder:
         processor: tokenizer and pixel settings.
         max_length: tokens a sample may have; a longer one is a bad sample, because cutting it would lose
             video or reply. None: no limit.
-        check_moments: says whether (number of clips, moments in clips) can be learned from.
+        is_learnable: says whether (number of clips, moments in clips) can be learned from.
     """
 
     def __init__(
@@ -59,13 +59,12 @@ class Encoder:
         processor: Processor,
         *,
         max_length: int | None = None,
-        check_moments: Callable[[int, Tensor], bool] | None = None,
+        is_learnable: Callable[[int, Tensor], bool] | None = None,
     ):
-        self.processor = processor
+        self.processor, self.backbone = processor, processor.backbone
         self.max_length = max_length
-        self.check_moments = check_moments
-        self._video_pad = processor.token_id("<|video_pad|>")
-        self._vision_start = processor.token_id("<|vision_start|>")
+        self.is_learnable = is_learnable
+        self._video = processor.token_id(self.backbone.video_token)
         self._segment = (processor.token_id(SEG_START_TOKEN), processor.token_id(SEG_END_TOKEN))
 
     def __call__(self, sample: Sample, frames: Tensor, rng: random.Random | None = None) -> Encoded:
@@ -82,71 +81,72 @@ class Encoder:
             raise BadSampleError(f"{len(ids)} tokens, more than --model_max_length {self.max_length}")
         if sample.response is not None and not (labels != IGNORE_INDEX).any():
             raise BadSampleError("nothing is supervised: the response is empty")
-        targets = {} if sample.grounding is None else self._targets(sample.grounding, int(grid[0]), rng)
-        return Encoded(input_ids=ids, labels=labels, pixel_values=pixels, grid=grid, **targets)
+        targets = None if sample.grounding is None else self._targets(sample.grounding, int(grid[0]), rng)
+        return Encoded(input_ids=ids, labels=labels, pixel_values=pixels, grid=grid, targets=targets)
 
     def with_text(self, sample: Sample, encoded: Encoded) -> Encoded:
         """The frames of `encoded` under the text of `sample`, for inference."""
         ids, labels = self._tokens(sample, encoded.grid)
         return replace(encoded, input_ids=ids, labels=labels)
 
+    def excerpt(self, sample: Sample) -> Excerpt:
+        """What to decode for a sample: its excerpt, the budget in the backbone's units."""
+        return replace(sample.excerpt, budget=sample.excerpt.budget.on(self.backbone.units))
+
     def patches(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised patches. Args: frames (F, 3, h, w), uint8. Returns: (N, 1176), grid (3,)."""
-        out = self.processor.patcher(videos=[frames], return_tensors="pt")
-        return out["pixel_values_videos"], out["video_grid_thw"][0]
+        """Cut frames (F, 3, h, w), uint8, into normalised patches (N, V) and their grid (3,)."""
+        return self.backbone.patches(self.processor, frames)
 
     def _tokens(self, sample: Sample, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids and labels (L,), the video's placeholder expanded and segment tokens inserted."""
-        talk = render(sample)
+        """Make ids and labels (L,), the video's placeholder expanded and segment tokens inserted."""
+        talk = render(sample, self.backbone)
         encoding = self.processor.tokenizer(
             talk.context + talk.response, add_special_tokens=False, return_offsets_mapping=True
         )
         ids = torch.tensor(encoding["input_ids"])
         learned = torch.tensor([start >= len(talk.context) for start, _ in encoding["offset_mapping"]])
         labels = ids.masked_fill(~learned, IGNORE_INDEX)
-        t, h, w = grid.tolist()
-        merge = self.processor.patcher.merge_size
-        place = int((ids == self._video_pad).nonzero()[0])
+        # The first one is the video's: what a user writes comes behind it.
+        place = int((ids == self._video).nonzero()[0])
         repeats = torch.ones_like(ids)
-        repeats[place] = t * h * w // merge**2
+        repeats[place] = grid[0] * self.backbone.tokens_per_step(grid.tolist())
         ids, labels = ids.repeat_interleave(repeats), labels.repeat_interleave(repeats)
         if sample.segment is not None:
-            ids, labels = self._insert_segment(ids, labels, sample.segment, t, h * w // merge**2)
+            ids, labels = self._insert_segment(ids, labels, sample.segment, grid.tolist())
         return ids, labels
 
     def _insert_segment(
-        self, ids: Tensor, labels: Tensor, segment: tuple[float, float], steps: int, per_step: int
+        self, ids: Tensor, labels: Tensor, segment: tuple[float, float], grid: list[int]
     ) -> tuple[Tensor, Tensor]:
         """Put the segment tokens before the temporal steps where the candidate starts and ends.
 
-        Args: segment, the candidate's place as fractions; steps, T; per_step, tokens of one step.
+        Args:
+            ids, labels: (L,), with the video's tokens.
+            segment: the candidate's place within the excerpt, as fractions.
+            grid: (T, H, W).
         """
-        first = int((ids == self._vision_start).nonzero()[0]) + 1
-        start, end = (min(max(round(x * steps), 0), steps) for x in segment)
+        steps = self.backbone.step_places(ids == self._video, grid)  # (T, tokens of a step)
+        borders = [*steps[:, 0].tolist(), int(steps[-1, -1]) + 1]  # where each step begins, and the end
+        start, end = (borders[min(max(round(x * grid[0]), 0), grid[0])] for x in segment)
         # The end token goes in second, so its place counts the first one.
-        for token, place in zip(
-            self._segment, (first + start * per_step, first + 1 + end * per_step), strict=True
-        ):
+        for token, place in zip(self._segment, (start, end + 1), strict=True):
             ids = torch.cat((ids[:place], ids.new_tensor([token]), ids[place:]))
             labels = torch.cat((labels[:place], labels.new_tensor([IGNORE_INDEX]), labels[place:]))
         return ids, labels
 
-    def _targets(self, target: GroundingTarget, steps: int, rng: random.Random) -> dict:
-        """Targets of the grounding head. Args: steps, T."""
+    def _targets(self, target: GroundingTarget, steps: int, rng: random.Random) -> HeadTargets:
+        """Make the head's targets for a video of T steps."""
         rate = steps / target.duration_s  # clips per second
-        spans = [fit(span, target.duration_s, 1 / rate) for span in target.spans]
-        moments = torch.tensor(spans, dtype=torch.float64) / target.duration_s  # (M, 2)
-        if self.check_moments is not None and not self.check_moments(steps, moments.float() * steps):
+        spans_s = [fit(span, target.duration_s, 1 / rate) for span in target.spans]
+        spans = (torch.tensor(spans_s, dtype=torch.float64) / target.duration_s).float()  # (M, 2)
+        if self.is_learnable is not None and not self.is_learnable(steps, spans * steps):
             raise BadSampleError(f"no point of the temporal pyramid lies within the moments {target.spans} s")
         saliency = torch.zeros(1, steps)
-        for start, end in spans:
-            saliency[0, salient_clips(start, end, rate, steps)] = 1
+        for start_s, end_s in spans_s:
+            saliency[0, salient_clips(start_s, end_s, rate, steps)] = 1
         candidates = saliency[0].nonzero()[:, 0].tolist()
-        return {
-            "timestamps": [moments.float()],
-            "saliency": saliency,
-            "pos_clip": torch.tensor([rng.choice(candidates)]),
-        }
+        pos_clip = torch.tensor([rng.choice(candidates)])
+        return HeadTargets(spans=(spans,), saliency=saliency, pos_clip=pos_clip)
 
 
 def salient_clips(start_s: float, end_s: float, rate: float, steps: int) -> slice:

@@ -5,7 +5,6 @@ it. Each data set is scored by its own scorer. With `--judged` a path is the `.m
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,8 @@ from videomind.eval.report import OVERALL
 from videomind.eval.scorer import Scorer
 from videomind.eval.tables import Evaluation
 from videomind.files import labelled_paths, read_json, write_json
-from videomind.logger import setup_logging
+from videomind.logger import run_command
 from videomind.prediction import Prediction
-
-log = logging.getLogger(__name__)
 
 Figures = dict[str, float | None]
 Comparison = dict[str, dict[str, Figures]]  # data set, then run
@@ -136,18 +133,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind.add_argument("--questions", action="store_true", help="accuracy too, and per task")
     kind.add_argument("--judged", action="store_true", help="paths are metrics of `videomind judge`")
     parser.add_argument("--out", help="also write the figures to this JSON file")
-    args = parser.parse_args(argv)
+    return run_command(lambda: parser.parse_args(argv), run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare what the command line names."""
     compared = compare_questions if args.questions else compare_judged if args.judged else compare_moments
-    setup_logging()
-    try:
-        table = compared(labelled_paths(args.runs))
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
+    table = compared(labelled_paths(args.runs))
     sys.stdout.write(render_comparison(table) + "\n")
     if args.out:
         write_json(args.out, table)
-    return 0
 
 
 if __name__ == "__main__":

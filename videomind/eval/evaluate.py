@@ -20,6 +20,7 @@ from videomind.eval.records import Run, read_run
 from videomind.eval.scorer import Option, Outcome, Scorer, get_scorer, scorer_names
 from videomind.eval.scorers.default import DefaultScorer
 from videomind.files import json_text, write_json_lines, write_text
+from videomind.logger import run_command
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 
 logger = logging.getLogger(__name__)
@@ -148,18 +149,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name.
 
     Returns:
-        The exit code: 1 for what cannot be scored, 3 if too many samples failed.
+        The exit code: 2 for what cannot be scored, 3 if too many samples failed.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    try:
-        _run(build_parser().parse_args(argv))
-    except (ValueError, OSError) as error:
-        logger.error(error)
-        return 1
-    except TooManyFailedError as error:
-        logger.error(error)
-        return EXIT_CODE
-    return 0
+    return run_command(
+        lambda: build_parser().parse_args(argv), _run, exit_codes={TooManyFailedError: EXIT_CODE}
+    )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 
 from videomind.eval.records import labelled_runs
 from videomind.files import labelled_paths
-from videomind.logger import setup_logging
+from videomind.logger import run_command
 from videomind.prediction import Prediction
-from videomind.roles import VisualBudget
+from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
 
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 
 FRAME, FRAMES, LABEL, BAR = 76, 10, 76, 15  # pixels, but for the number of frames
 TRUE, FOUND, BACK = (70, 150, 80), (200, 90, 40), (235, 235, 235)
-# 28 x 28 units: about the size of a frame in the strip.
-_BUDGET = VisualBudget(min_tokens=4, max_tokens=16, max_frames=FRAMES, fps=1.0)
+# From the size of a frame in the strip to twice its area.
+_UNITS = VisualUnits(token_side=FRAME // 4, frames_per_step=1)
+_BUDGET = VisualBudget(min_tokens=16, max_tokens=32, max_frames=FRAMES, fps=1.0, units=_UNITS)
 
 
 def film_strip(path: str) -> Image.Image:
@@ -75,13 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", help="PNG to write")
     parser.add_argument("runs", nargs="+", metavar="LABEL=PATH")
     parser.add_argument("--samples", type=int, default=2, help="per data set")
-    args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        found = labelled_runs(labelled_paths(args.runs))
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
+    return run_command(lambda: parser.parse_args(argv), draw)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draw what the command line names."""
+    found = labelled_runs(labelled_paths(args.runs))
     strips = [
         draw_prediction({label: run.predictions[i] for label, run in runs.items()})
         for runs in found.values()
@@ -95,7 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     canvas.save(args.out)
     log.info("Wrote %s", args.out)
-    return 0
 
 
 if __name__ == "__main__":

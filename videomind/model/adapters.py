@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from videomind.model.disk_format import PEFT_PREFIX
-from videomind.model.role_model import AgentQwen2VL
+from videomind.model.role_model import RoleModel
 from videomind.roles import Role
 
 # lora_type -> (only attention projections, vision tower too)
@@ -24,9 +23,6 @@ LORA_TYPES = {
     "linear_all": (False, True),
     "all": (False, True),
 }
-TABLES = ("embed_tokens", "lm_head")
-_QKVO = ("q_proj", "k_proj", "v_proj", "o_proj", "attn.qkv", "attn.proj")
-_VISION, _LANGUAGE = "model.visual.", "model.language_model."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class LoraSettings:
     new_tokens_only: bool = False
 
 
-def lora_targets(model: nn.Module, lora_type: str) -> list[str]:
+def lora_targets(model: RoleModel, lora_type: str) -> list[str]:
     """Full names of the layers that get LoRA, in module order.
 
     Raises: ValueError for an unknown type.
@@ -51,19 +47,21 @@ def lora_targets(model: nn.Module, lora_type: str) -> list[str]:
             f"Unknown LoRA type {lora_type!r} (--lora_type). Allowed: {', '.join(sorted(LORA_TYPES))}."
         )
     attention_only, with_vision = LORA_TYPES[lora_type]
-    roots = (_LANGUAGE, _VISION) if with_vision else (_LANGUAGE,)
+    backbone = model.backbone
+    roots = (f"{backbone.language}.", f"{backbone.vision}.") if with_vision else (f"{backbone.language}.",)
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and name.startswith(roots)
-        and (not attention_only or name.endswith(_QKVO))
+        and (not attention_only or name.endswith(backbone.attention_layers))
     ]
 
 
-def add_adapter(model: AgentQwen2VL, role: Role, settings: LoraSettings) -> PeftModel:
+def add_adapter(model: RoleModel, role: Role, settings: LoraSettings) -> PeftModel:
     """Wrap the model with a fresh, trainable adapter for a role."""
     new_ids = [model.config.reg_token_id, model.config.seg_s_token_id, model.config.seg_e_token_id]
+    tables = model.backbone.tables
     full_tables = role.trains_tables and not settings.new_tokens_only
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -72,9 +70,9 @@ def add_adapter(model: AgentQwen2VL, role: Role, settings: LoraSettings) -> Peft
         lora_dropout=settings.dropout,
         bias=settings.bias,
         target_modules=lora_targets(model, settings.lora_type),
-        modules_to_save=list(TABLES) if full_tables else None,
+        modules_to_save=list(tables) if full_tables else None,
         trainable_token_indices=(
-            dict.fromkeys(TABLES, new_ids) if role.trains_tables and settings.new_tokens_only else None
+            dict.fromkeys(tables, new_ids) if role.trains_tables and settings.new_tokens_only else None
         ),
     )
     with warnings.catch_warnings():
@@ -83,7 +81,7 @@ def add_adapter(model: AgentQwen2VL, role: Role, settings: LoraSettings) -> Peft
         return get_peft_model(model, config, adapter_name=role.name)
 
 
-def bare(model: nn.Module) -> AgentQwen2VL:
+def bare(model: nn.Module) -> RoleModel:
     """The role model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
@@ -114,8 +112,3 @@ def adapter(model: nn.Module, role: str | None) -> Iterator[nn.Module]:
 def in_adapter(name: str) -> bool:
     """Whether a parameter belongs to an adapter."""
     return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter."))
-
-
-def full_name(name: str) -> str:
-    """A parameter's name without PEFT's prefix."""
-    return name.removeprefix(PEFT_PREFIX)

@@ -2,14 +2,13 @@
 
 import argparse
 import logging
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videomind.files import labelled_paths, read_json
-from videomind.logger import run_reporting, setup_logging
+from videomind.files import copy_file, labelled_paths, read_json
+from videomind.logger import run_command
 from videomind.model.checkpoint import (
     EXTRA_FILE,
     LoadedModel,
@@ -97,20 +96,21 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for file in home.iterdir():
         if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:
-            shutil.copy2(file, out / file.name)
+            copy_file(file, out / file.name)
     for role, folder in places.items():
-        shutil.copytree(folder / role, out / role)
+        for file in filter(Path.is_file, (folder / role).rglob("*")):
+            copy_file(file, out / file.relative_to(folder))
     log.info("Wrote %s with %s", out, ", ".join(places))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`videomind combine OUT grounder=DIR verifier=DIR ...`. Returns the exit code."""
-    setup_logging()
     parser = argparse.ArgumentParser(prog="videomind combine", description=combine.__doc__.splitlines()[0])
     parser.add_argument("out", help="folder to write")
     parser.add_argument("roles", nargs="+", metavar="ROLE=DIR", help="e.g. grounder=work_dirs/grounder")
-    args = parser.parse_args(argv)
-    return run_reporting(log, lambda: combine(labelled_paths(args.roles), args.out))
+    return run_command(
+        lambda: parser.parse_args(argv), lambda args: combine(labelled_paths(args.roles), args.out)
+    )
 
 
 if __name__ == "__main__":

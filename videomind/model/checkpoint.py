@@ -12,26 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
-from transformers import GenerationConfig, Qwen2VLConfig
 
-from videomind.backbones.processor import Processor, load_processor, save_processor
-from videomind.files import read_json, write_json
-from videomind.model.adapters import TABLES, bare, full_name, in_adapter
+from videomind.backbones.backbone import Backbone, Processor
+from videomind.backbones.registry import load_processor, recognise
+from videomind.files import read_json
+from videomind.model.adapters import bare
 from videomind.model.disk_format import (
-    ADAPTER_FIELDS,
-    BASE_KEY_MAPPING,
     LORA_FIELDS,
-    flat_config,
-    from_disk,
-    to_disk,
+    base_key_mapping,
+    peft_to_ours,
+    published_to_ours,
 )
-from videomind.model.role_model import AgentQwen2VL
+from videomind.model.role_model import RoleModel, role_class
 from videomind.model.sharding import gathered
-from videomind.model.tensors import changed, compare, read_tensors, refuse, save_tensors
+from videomind.model.tensors import changed, compare, read_tensors, refuse
 from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 
 log = logging.getLogger(__name__)
@@ -44,13 +42,17 @@ EXTRA_FILE = "pytorch_model.safetensors"
 class LoadSettings:
     """How weights are loaded.
 
-    Attributes: dtype; attn_implementation (sdpa, flash_attention_2, eager); base_path, used instead of
-    the `base_model_path` of a role checkpoint's config.
+    Attributes:
+        dtype: of the weights.
+        attn_implementation: sdpa, flash_attention_2 or eager.
+        base_path: used instead of the `base_model_path` of a role checkpoint's config.
+        base_model: name of the backbone that it must be; None takes what the folder says.
     """
 
     dtype: torch.dtype = torch.float32
     attn_implementation: str = "sdpa"
     base_path: str | None = None
+    base_model: str | None = None
 
 
 def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
@@ -73,7 +75,7 @@ def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
 
 def is_role_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a role checkpoint rather than a base model."""
-    return read_json(folder / "config.json").get("model_type") == "agent_qwen2_vl"
+    return read_json(folder / "config.json").get("model_type") == recognise(folder).role_type
 
 
 def saved_roles(folder: Path) -> list[str]:
@@ -81,20 +83,29 @@ def saved_roles(folder: Path) -> list[str]:
     return [name for name in ROLES if (folder / name / ADAPTER_FILES[0]).is_file()]
 
 
-def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> AgentQwen2VL:
-    """Load a Qwen2-VL base without a head; its tables are as long as its vocabulary.
+def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> RoleModel:
+    """Load a base model without a head; its tables are as long as its vocabulary.
 
-    Raises: ValueError that lists missing, unexpected and mismatched tensors.
+    Raises:
+        ValueError: Tensors are missing, unexpected or of another shape (lists them), or the folder is of
+            another backbone than the processor.
     """
-    config = Qwen2VLConfig.from_pretrained(folder)
-    config.model_type = "qwen2_vl"
+    backbone = processor.backbone
+    if (found := recognise(folder)) is not backbone:
+        raise ValueError(f"{folder} is a {found.name}, {processor.source} wants a {backbone.name}")
+    config = backbone.load_config(folder)
     names = ("reg_token_id", "seg_s_token_id", "seg_e_token_id")
     for name, token in zip(names, SPECIAL_TOKENS, strict=True):
         setattr(config, name, processor.token_id(token))
-    model, info = AgentQwen2VL.from_pretrained(
+    if config.video_token_id != (wanted := processor.token_id(backbone.video_token)):
+        raise ValueError(
+            f"{folder / 'config.json'}: video_token_id is {config.video_token_id}, but the tokenizer in "
+            f"{processor.source} has {backbone.video_token} at {wanted}"
+        )
+    model, info = role_class(backbone).from_pretrained(
         folder,
         config=config,
-        key_mapping=BASE_KEY_MAPPING,
+        key_mapping=base_key_mapping(backbone),
         output_loading_info=True,
         dtype=settings.dtype,
         attn_implementation=settings.attn_implementation,
@@ -106,7 +117,7 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Age
     return model
 
 
-def grow_tables(model: AgentQwen2VL, num_tokens: int) -> bool:
+def grow_tables(model: RoleModel, num_tokens: int) -> bool:
     """Make room for every token; in both tables the special ones start as the mean of all rows before them.
 
     They are the last tokens. A spare row of the base that one of them falls on is overwritten, as in
@@ -114,7 +125,7 @@ def grow_tables(model: AgentQwen2VL, num_tokens: int) -> bool:
 
     Args: num_tokens, the tokenizer's size. Returns: whether the tables were too short.
     """
-    old = model.config.text_config.vocab_size
+    old = model.config.get_text_config().vocab_size
     if num_tokens <= old:
         return False
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
@@ -134,7 +145,7 @@ class LoadedModel:
     tables_grew, whether the base's tables were too short for the special tokens.
     """
 
-    model: AgentQwen2VL | PeftModel
+    model: RoleModel | PeftModel
     processor: Processor
     base_folder: Path
     tables_grew: bool
@@ -153,6 +164,11 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
     folder = resolve_folder(path, "model", mend)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder.absolute()} has no config.json: it is not a model folder. {mend}")
+    backbone = recognise(folder)
+    if settings.base_model is not None and settings.base_model != backbone.name:
+        raise ValueError(
+            f"{folder} is of the backbone {backbone.name}, not {settings.base_model} (--base_model)"
+        )
     is_role = is_role_checkpoint(folder)
     base_folder = _find_base(folder, settings.base_path) if is_role else folder
     processor = load_processor(folder)
@@ -180,7 +196,7 @@ def _find_base(folder: Path, override: str | None) -> Path:
     return resolve_folder(override or recorded, f"base model of {folder}", mend)
 
 
-def load_adapter(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> PeftModel:
+def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftModel:
     """Attach one saved adapter, frozen and active.
 
     Args: folder, of the role checkpoint; role, whose sub-folder is read.
@@ -190,7 +206,7 @@ def load_adapter(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> Pe
         if not (folder / role / name).is_file():
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role} ({role}/{name}). It holds: {held}.")
-    config = _read_adapter_config(folder / role / ADAPTER_FILES[0])
+    config = _read_adapter_config(folder / role / ADAPTER_FILES[0], bare(model).backbone)
     with warnings.catch_warnings():
         # Published adapters hold both tables, trained apart, on tied bases too: this is meant.
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
@@ -206,32 +222,32 @@ def load_adapter(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> Pe
 
 def _fill_adapter(model: PeftModel, folder: Path, role: str) -> None:
     """Put saved values into an adapter that is there."""
-    state = {from_disk(k): v for k, v in read_tensors(folder / role / ADAPTER_FILES[1]).items()}
+    backbone = bare(model).backbone
+    saved = read_tensors(folder / role / ADAPTER_FILES[1])
+    state = {published_to_ours(k, backbone): v for k, v in saved.items()}
     tables = [p for name, p in model.named_parameters() if f".modules_to_save.{role}." in name]
     with gathered(tables, modify=True):
-        refuse(compare(_adapter_state(model, role), state), folder / role)
+        refuse(compare(adapter_state(model, role), state), folder / role)
         set_peft_model_state_dict(model, state, adapter_name=role)
 
 
-def restore_role(model: AgentQwen2VL | PeftModel, folder: Path, role: str) -> None:
+def restore_role(model: RoleModel | PeftModel, folder: Path, role: str) -> None:
     """Put a role checkpoint's values into a model that is set up for that role already."""
     if isinstance(model, PeftModel):
         _fill_adapter(model, folder, role)
     load_extra(model, folder, [role])
 
 
-def _read_adapter_config(path: Path) -> LoraConfig:
-    """PEFT's config with today's module names."""
+def _read_adapter_config(path: Path, backbone: Backbone) -> LoraConfig:
+    """PEFT's config with our module names."""
     stored = read_json(path)
     fields = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
     if isinstance(fields.get("target_modules"), list):
-        fields["target_modules"] = [from_disk(name) for name in fields["target_modules"]]
+        fields["target_modules"] = [published_to_ours(name, backbone) for name in fields["target_modules"]]
     return LoraConfig(**fields)
 
 
-def load_extra(
-    model: AgentQwen2VL | PeftModel, folder: Path, roles: list[str], *, keep: bool = False
-) -> None:
+def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, keep: bool = False) -> None:
     """Load the head and whatever else trained outside the adapters.
 
     Args: keep, refuse tensors that would change what another checkpoint brought or the base holds, as
@@ -244,11 +260,12 @@ def load_extra(
             raise ValueError(f"{folder} has no {EXTRA_FILE}, which holds the grounding head of {roles}")
         return
     inner = bare(model)
-    state = {full_name(from_disk(k)): v for k, v in read_tensors(path).items()}
+    saved = read_tensors(path)
+    state = {peft_to_ours(published_to_ours(k, inner.backbone)): v for k, v in saved.items()}
     new_head = inner.head is None and any(k.startswith("head.") for k in state)
     if new_head:
         inner.add_head()
-    own = {_plain(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
+    own = {peft_to_ours(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
     with torch.no_grad(), gathered(expected.values(), modify=True):
         refuse(compare(expected, state), path)
@@ -262,135 +279,17 @@ def load_extra(
             own[name].copy_(value)
 
 
-def _plain(name: str) -> str:
-    """A parameter's name in the model before PEFT wrapped it."""
-    return name.replace(".base_layer", "").replace(".original_module", "")
-
-
-def _adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+def adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """An adapter's tensors as PEFT saves them, under our module names."""
     found = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
-    return {from_disk(k): v for k, v in found.items()}
+    return {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
 
 
-def merge_adapter(model: PeftModel) -> AgentQwen2VL:
+def merge_adapter(model: PeftModel) -> RoleModel:
     """Fold the active adapter into the weights; tables that it trained apart are no longer tied."""
     role = model.active_adapter
     apart = bool(model.peft_config[role].modules_to_save)
     merged = model.merge_and_unload()
     if apart:
-        merged.config.tie_word_embeddings = merged.config.text_config.tie_word_embeddings = False
+        merged.config.tie_word_embeddings = merged.config.get_text_config().tie_word_embeddings = False
     return merged
-
-
-def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-    """Write `<folder>/<role>/` in the published layout.
-
-    Args: state, gathered parameters by name where the module's own are sharded.
-    """
-    out = folder / role
-    tensors = {to_disk(k): v for k, v in _adapter_state(model, role, state).items()}
-    save_tensors(tensors, out / ADAPTER_FILES[1])
-    config = model.peft_config[role].to_dict()
-    config["inference_mode"] = True
-    config["base_model_name_or_path"] = bare(model).config.name_or_path
-    for name in ("target_modules", "modules_to_save"):
-        if config.get(name):
-            config[name] = sorted(to_disk(module) for module in config[name])
-    fields = [
-        *ADAPTER_FIELDS,
-        *(["trainable_token_indices"] if config.get("trainable_token_indices") else []),
-    ]
-    write_json(out / ADAPTER_FILES[0], {name: config[name] for name in fields if name in config})
-
-
-def extra_names(model: AgentQwen2VL | PeftModel, *, tables: bool = False) -> list[str]:
-    """Parameters that a role checkpoint keeps outside the adapter: the head and what else trained.
-
-    Args: tables, also keep both embedding tables (they grew, and no adapter holds them).
-    """
-    names = []
-    for name, param in model.named_parameters():
-        inner = full_name(name)
-        is_table = inner.split(".")[-2] in TABLES
-        if (
-            inner.startswith("head.")
-            or (param.requires_grad and not in_adapter(name))
-            or (tables and is_table)
-        ):
-            names.append(name)
-    return names
-
-
-def save_role(
-    model: AgentQwen2VL | PeftModel,
-    folder: str | Path,
-    *,
-    role: str,
-    processor: Processor,
-    base_path: str,
-    model_path: str | None = None,
-    state: dict[str, Tensor] | None = None,
-    tables: bool = False,
-) -> None:
-    """Write a role checkpoint in the published layout.
-
-    Args:
-        role: whose adapter and config it is.
-        base_path: recorded as `base_model_path`; model_path: what training started from.
-        state: gathered parameters by name where the module's own are sharded.
-        tables: see `extra_names`.
-    """
-    folder = Path(folder)
-    inner = bare(model)
-    tensors = state if state is not None else dict(model.named_parameters())
-    if isinstance(model, PeftModel):
-        save_adapter(model, role, folder, state)
-    kept = [name for name in extra_names(model, tables=tables) if name in tensors]
-    if kept:
-        save_tensors({to_disk(_plain(name)): tensors[name] for name in kept}, folder / EXTRA_FILE)
-    write_json(
-        folder / "config.json",
-        flat_config(
-            inner.config,
-            role=role,
-            base_model="qwen2_vl",
-            conv_type="chatml",
-            base_model_path=base_path,
-            model_name_or_path=model_path or base_path,
-            reg_token_id=inner.config.reg_token_id,
-            seg_s_token_id=inner.config.seg_s_token_id,
-            seg_e_token_id=inner.config.seg_e_token_id,
-        ),
-    )
-    _save_generation_config(inner, processor, folder)
-    save_processor(processor, folder)
-
-
-def _save_generation_config(model: AgentQwen2VL, processor: Processor, folder: Path) -> None:
-    stored = processor.source / "generation_config.json"
-    config = (
-        read_json(stored) if stored.is_file() else GenerationConfig.from_model_config(model.config).to_dict()
-    )
-    write_json(folder / "generation_config.json", config)
-
-
-def save_full(model: AgentQwen2VL, folder: str | Path, processor: Processor, shard_size: str = "5GB") -> None:
-    """Write a whole model as a base: sharded safetensors under published names, flat config, tokenizer.
-
-    A grounding head goes into a file of its own beside it, and is found there when the folder is loaded.
-    """
-    folder = Path(folder)
-    head = {to_disk(k): v for k, v in model.state_dict().items() if k.startswith("head.")}
-    state = {to_disk(k): v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    if model.config.tie_word_embeddings:
-        state.pop("lm_head.weight")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(
-        state, folder, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_size
-    )
-    if head:
-        save_tensors(head, folder / EXTRA_FILE)
-    write_json(folder / "config.json", flat_config(model.config))
-    _save_generation_config(model, processor, folder)
-    save_processor(processor, folder)

@@ -1,11 +1,23 @@
-"""The published disk format: names of tensors and modules, and the flat config of 2024.
+"""How parameters and modules are called here, by PEFT and on disk, and the config.json of a role.
 
-transformers 5 nests the language model and the config; this module is the only place that knows both.
+    | what             | ours                   | PEFT's, in memory                     | published        |
+    |------------------|------------------------|---------------------------------------|------------------|
+    | a layer          | model.language_model.x | P.model.language_model.x.base_layer   | model.x          |
+    | its adapter      |                        | P.model.language_model.x.lora_A.ROLE  | P.model.x.lora_A |
+    | a table          | lm_head                | P.lm_head.original_module             | lm_head          |
+    | its trained copy |                        | P.lm_head.modules_to_save.ROLE        | P.lm_head        |
+    | grounding head   | head.coef              | P.head.coef                           | P.coef           |
+
+P is PEFT's prefix, base_model.model. What a backbone's modules are called on disk (model for our
+model.language_model) is the backbone's: the published files have the layout of 2024, transformers 5 nests it.
 """
 
 import re
+from typing import Any
 
-from transformers import Qwen2VLConfig
+from transformers import PreTrainedConfig
+
+from videomind.backbones.backbone import Backbone
 
 # Sub-modules of the grounding head lie at the top of a published model, here they are below `head`.
 HEAD_MODULES = (
@@ -21,45 +33,7 @@ HEAD_MODULES = (
     "coef",
 )
 PEFT_PREFIX = "base_model.model."
-
-# What `from_pretrained` needs to read a published base model into today's modules.
-BASE_KEY_MAPPING = {
-    r"^visual": "model.visual",
-    r"^model(?!\.(language_model|visual))": "model.language_model",
-}
-
-_TEXT_FIELDS = (
-    "attention_dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "hidden_act",
-    "hidden_size",
-    "initializer_range",
-    "intermediate_size",
-    "max_position_embeddings",
-    "max_window_layers",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "use_cache",
-    "use_sliding_window",
-    "vocab_size",
-)
-_TOP_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-_VISION_FIELDS = (
-    "depth",
-    "embed_dim",
-    "hidden_act",
-    "hidden_size",
-    "in_channels",
-    "mlp_ratio",
-    "num_heads",
-    "patch_size",
-    "spatial_merge_size",
-    "temporal_patch_size",
-)
-_ROLE_FIELDS = (
+ROLE_FIELDS = (
     "role",
     "base_model",
     "conv_type",
@@ -69,7 +43,6 @@ _ROLE_FIELDS = (
     "seg_s_token_id",
     "seg_e_token_id",
 )
-
 # The fields of adapter_config.json that the published adapters have; older PEFT refuses newer ones.
 ADAPTER_FIELDS = (
     "alpha_pattern",
@@ -117,21 +90,44 @@ LORA_FIELDS = (
 )
 
 
-def to_disk(name: str) -> str:
-    """The published name of a parameter or module of ours (with or without PEFT's prefix)."""
+def ours_to_published(name: str, backbone: Backbone) -> str:
+    """Rename a parameter or module for a file; PEFT's prefix stays where there is one."""
     prefix, name = _split_prefix(name)
-    name = re.sub(r"^model\.language_model(?=\.|$)", "model", name)
-    name = re.sub(r"^model\.visual(?=\.|$)", "visual", name)
+    for ours, published in backbone.published_names.items():
+        if _is_below(name, ours):
+            return prefix + published + name.removeprefix(ours)
     return prefix + name.removeprefix("head.")
 
 
-def from_disk(name: str) -> str:
-    """Our name of a published parameter or module; names that are ours already stay."""
+def published_to_ours(name: str, backbone: Backbone) -> str:
+    """Rename a parameter or module of a file; names that are ours already stay, and so does PEFT's prefix."""
     prefix, name = _split_prefix(name)
-    if name.split(".")[0] in HEAD_MODULES:
+    if name.partition(".")[0] in HEAD_MODULES:
         return f"{prefix}head.{name}"
-    name = re.sub(r"^visual(?=\.|$)", "model.visual", name)
-    return prefix + re.sub(r"^model(?!\.(language_model|visual)(\.|$))(?=\.|$)", "model.language_model", name)
+    if any(_is_below(name, ours) for ours in backbone.published_names):
+        return prefix + name
+    for ours, published in backbone.published_names.items():
+        if _is_below(name, published):
+            return prefix + ours + name.removeprefix(published)
+    return prefix + name
+
+
+def peft_to_ours(name: str) -> str:
+    """Rename a parameter of a model that PEFT has wrapped as it was called before."""
+    return name.removeprefix(PEFT_PREFIX).replace(".base_layer", "").replace(".original_module", "")
+
+
+def base_key_mapping(backbone: Backbone) -> dict[str, str]:
+    """What `from_pretrained` needs to read a published base model: patterns, and our names for them."""
+    ours = "|".join(map(re.escape, backbone.published_names))
+    return {
+        rf"^(?!(?:{ours})\.){re.escape(published)}(?=\.)": name
+        for name, published in backbone.published_names.items()
+    }
+
+
+def _is_below(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
 
 
 def _split_prefix(name: str) -> tuple[str, str]:
@@ -140,40 +136,25 @@ def _split_prefix(name: str) -> tuple[str, str]:
     return "", name
 
 
-def flat_config(config: Qwen2VLConfig, **role_fields: object) -> dict:
-    """config.json in the flat layout of 2024.
+def base_config(config: PreTrainedConfig, backbone: Backbone) -> dict[str, Any]:
+    """Make the config.json of a base model."""
+    return {**backbone.disk_config(config, is_role=False), "model_type": backbone.base_type}
 
-    Args: config, of a base or role model; role_fields (role, base_model_path, token ids, ...) make it an
-    `agent_qwen2_vl` config, without any it is a plain `qwen2_vl` base.
+
+def role_config(config: PreTrainedConfig, backbone: Backbone, **fields: object) -> dict[str, Any]:
+    """Make the config.json of a role checkpoint.
+
+    Args:
+        config: of the role model.
+        backbone: on which it stands.
+        fields: all of `ROLE_FIELDS`.
     """
-    text, vision = config.text_config, config.vision_config
-    if unknown := set(role_fields) - set(_ROLE_FIELDS):
-        raise ValueError(f"Unknown role fields for config.json: {sorted(unknown)}")
-    rope = dict(text.rope_parameters)
-    flat = {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "model_type": "agent_qwen2_vl" if role_fields else "qwen2_vl",
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": {
-            "mrope_section": list(rope["mrope_section"]),
-            "rope_type": "default",
-            "type": "default" if role_fields else "mrope",
-        },
-        "sliding_window": getattr(config, "sliding_window", None) or text.sliding_window or 32768,
-        "tie_word_embeddings": bool(config.tie_word_embeddings),
-        "torch_dtype": str(config.dtype or "float32").removeprefix("torch."),
-        "transformers_version": "4.45.2",  # the layout's version
-        "vision_token_id": getattr(config, "vision_token_id", config.vision_end_token_id + 1),
-        "vision_config": {
-            **{name: getattr(vision, name) for name in _VISION_FIELDS},
-            "in_chans": vision.in_channels,
-            "model_type": "qwen2_vl",
-            "spatial_patch_size": vision.patch_size,
-        },
-        **{name: getattr(text, name) for name in _TEXT_FIELDS},
-        **{name: getattr(config, name) for name in _TOP_FIELDS},
-        **role_fields,
+    if set(fields) != set(ROLE_FIELDS):
+        raise ValueError(f"A role's config.json has the fields {sorted(ROLE_FIELDS)}, not {sorted(fields)}")
+    base = backbone.disk_config(config, is_role=True)
+    return {
+        **base,
+        "model_type": backbone.role_type,
+        **fields,
+        "_name_or_path": fields["base_model_path"],
     }
-    if role_fields:
-        flat["_name_or_path"] = role_fields.get("base_model_path")
-    return flat

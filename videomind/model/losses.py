@@ -10,16 +10,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomind.model.grounding_head import HeadOutput
+from videomind.model.grounding_head import STRIDES, HeadOutput, make_points
 
 CENTER_RADIUS = 1.5  # in strides
 FOCAL_GAMMA = 2.0
-TIE = 1e-3  # moments whose lengths differ by less are equally short
 SALIENCY_SCALE = min(1 / 0.07, 100)
 
 
 class NoPositiveError(ValueError):
     """No point of the pyramid belongs to any moment of the sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadTargets:
+    """What the head learns of one sample.
+
+    Attributes:
+        spans: for each `<|reg|>` its true moments (M, 2), as fractions of the video.
+        saliency: (Q, T), 1 on clips that belong to a moment.
+        pos_clip: (Q,), the salient clip to contrast with the others.
+    """
+
+    spans: tuple[Tensor, ...]
+    saliency: Tensor
+    pos_clip: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "HeadTargets":
+        """Move them. The type stays: targets are float32 under half precision too."""
+        spans = tuple(span.to(device, non_blocking=non_blocking) for span in self.spans)
+        saliency, pos_clip = (x.to(device, non_blocking=non_blocking) for x in (self.saliency, self.pos_clip))
+        return HeadTargets(spans=spans, saliency=saliency, pos_clip=pos_clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,35 +64,45 @@ class GroundingLoss:
         object.__setattr__(self, "total", self.classification + self.regression + self.saliency)
 
 
-def assign(points: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Which points are positive, and what they regress.
+def assign(points: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
+    """Decide which points learn a moment, and what they regress.
 
-    A point is positive for a moment when it lies inside, within 1.5 strides of the centre, and its larger
-    distance to the two ends is within the level's range. The shortest of several moments wins.
+    ActionFormer's rule (`label_points_single_video` of its code) but for one thing: a point *on* a boundary
+    counts as inside, as the published weights were trained. ActionFormer wants it strictly inside.
 
-    Args: points (P, 4); moments (M, 2), in clips.
-    Returns: class targets (P,), 0 or 1; regression targets (P, 2), distances to start and end in strides.
+    Args:
+        points: (P, 4), see `make_points`.
+        spans: (M, 2), the moments in clips.
+
+    Returns:
+        Class targets (P,), 0 or 1, and regression targets (P, 2), the distances to start and end in strides.
     """
-    position, lower, upper, stride = (column[:, None] for column in points.unbind(1))  # (P, 1)
-    start, end = moments[:, 0], moments[:, 1]  # (M,)
+    position, low, high, stride = (column[:, None] for column in points.unbind(1))  # (P, 1)
+    start, end = spans.unbind(1)  # (M,)
+    # 1. The point lies in the moment, and within 1.5 strides of its centre.
+    centre, radius = (start + end) / 2, CENTER_RADIUS * stride
+    left, right = torch.maximum(start, centre - radius), torch.minimum(end, centre + radius)  # (P, M)
+    is_inside = (left <= position) & (position <= right)
+    # 2. Its level answers for moments of this size: the further end is within the level's range.
     distances = torch.stack((position - start, end - position), dim=-1)  # (P, M, 2)
-    center = (start + end) / 2
-    reach = stride * CENTER_RADIUS
-    inside = torch.min(
-        position - torch.max(center - reach, start), torch.min(center + reach, end) - position
-    ).gt(0)
-    furthest = distances.max(dim=-1).values
-    positive = inside & (furthest >= lower) & (furthest <= upper)
-    length = (end - start).expand_as(positive).masked_fill(~positive, float("inf"))
-    shortest, index = length.min(dim=1)  # (P,)
-    classes = (positive & (length <= shortest[:, None] + TIE)).any(dim=1).float()
-    offsets = distances[torch.arange(len(points), device=points.device), index] / stride
-    return classes, offsets
+    reach = distances.amax(dim=-1)
+    is_positive = is_inside & (low <= reach) & (reach <= high)
+    # 3. Of several moments it learns the shortest, which is the easiest to regress; of equal ones the first.
+    length = (end - start).expand_as(is_positive).masked_fill(~is_positive, torch.inf)
+    rows = torch.arange(len(points), device=points.device)
+    return is_positive.any(dim=1).float(), distances[rows, length.min(dim=1).indices] / stride
 
 
-def has_positive(points: Tensor, moments: Tensor) -> bool:
-    """Whether a sample can be learned from. Args: points (P, 4); moments (M, 2), in clips."""
-    return bool(assign(points, moments)[0].any())
+def has_positive(num_clips: int, spans: Tensor) -> bool:
+    """Tell whether a sample can be learned from: whether a point that counts in training is positive.
+
+    Args:
+        num_clips: of the video.
+        spans: (M, 2), the moments in clips.
+    """
+    points = make_points(max(num_clips, max(STRIDES)))
+    is_real = points[:, 0] < num_clips  # the mask of a short video's padding
+    return bool(assign(points[is_real], spans)[0].any())
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -123,29 +153,24 @@ def saliency_loss(output: HeadOutput, saliency: Tensor, pos_clip: Tensor) -> Ten
 
 
 def grounding_loss(
-    output: HeadOutput,
-    *,
-    moments: list[Tensor],
-    num_clips: int,
-    saliency: Tensor,
-    pos_clip: Tensor,
-    weights: LossWeights,
+    output: HeadOutput, targets: HeadTargets, *, num_clips: int, weights: LossWeights
 ) -> GroundingLoss:
-    """All grounding losses of one sample.
+    """Compute all grounding losses of one sample.
 
     Args:
         output: of the head, Q queries.
-        moments: Q tensors (M, 2), fractions of the video.
+        targets: of the same queries.
         num_clips: T, real clips (without padding).
-        saliency: (Q, T), 1 on clips that belong to a moment.
-        pos_clip: (Q,), the salient clip to contrast.
-    Raises: NoPositiveError.
+        weights: of the three losses.
+
+    Raises:
+        NoPositiveError: There is nothing to regress.
     """
-    targets = [assign(output.points, spans.to(output.points) * num_clips) for spans in moments]
-    classes = torch.stack([t[0] for t in targets])  # (Q, P)
-    offsets = torch.stack([t[1] for t in targets])  # (Q, P, 2)
+    assigned = [assign(output.points, spans.to(output.points) * num_clips) for spans in targets.spans]
+    classes = torch.stack([classes for classes, _ in assigned])  # (Q, P)
+    offsets = torch.stack([offsets for _, offsets in assigned])  # (Q, P, 2)
     return GroundingLoss(
         classification=weights.classification * classification_loss(output, classes),
         regression=weights.regression * regression_loss(output, classes, offsets),
-        saliency=weights.saliency * saliency_loss(output, saliency, pos_clip),
+        saliency=weights.saliency * saliency_loss(output, targets.saliency, targets.pos_clip),
     )

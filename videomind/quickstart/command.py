@@ -20,7 +20,7 @@ from videomind.logger import setup_logging
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
 from videomind.quickstart.settings import Place, place_for
-from videomind.quickstart.steps import Job, StepFailed
+from videomind.quickstart.steps import StepFailed, Workflow
 from videomind.runs.launch import missing_for_deepspeed
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def job_folder(args: argparse.Namespace) -> Path:
+def workflow_folder(args: argparse.Namespace) -> Path:
     """Say where a quickstart's files go."""
     names = {AGENT: "quickstart_grounder" if args.grounder_only else "quickstart", CHAT: f"quickstart_{CHAT}"}
     return Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
@@ -107,9 +107,9 @@ def run_agent(place: Place, args: argparse.Namespace) -> None:
         has_chain=not args.grounder_only,
         deepspeed="none" if problem else "zero2",
     )
-    job = Job(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    workflow = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
     compiled = compile_communication(place.folder) if on_cpu and not problem else None
-    job.run(before={"untrained": compiled.wait} if compiled else None)
+    workflow.run(before={"untrained": compiled.wait} if compiled else None)
     show(place, "results.txt")
     video = max((place.folder / "data/charades_sta").rglob("*.mp4"))
     place.say(AFTER_GROUNDER.format(**words(place), video=video))
@@ -118,18 +118,18 @@ def run_agent(place: Place, args: argparse.Namespace) -> None:
         place.say(
             AFTER_CHAIN.format(**words(place), video=min((place.folder / "data/nextqa/videos").iterdir()))
         )
-    job.announce("Done")
+    workflow.announce("Done")
 
 
 def run_chat(place: Place, args: argparse.Namespace) -> None:
     """Run Video-ChatGPT's quickstart."""
     quickstart = ChatQuickstart(place=place, length=args.steps or LENGTH)
-    job = Job(folder=place.folder, steps=quickstart.steps(), say=place.say)
-    job.run()
+    workflow = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    workflow.run()
     show(place, "results.txt")
     video = max((place.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
     place.say(AFTER_CHAT.format(**words(place), video=video, ask=" ".join(quickstart.ask())))
-    job.announce("Done")
+    workflow.announce("Done")
 
 
 def words(place: Place) -> dict[str, str]:
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     setup_logging()
     args = build_parser().parse_args(argv)
-    folder = job_folder(args)
+    folder = workflow_folder(args)
     run: Callable[[Place, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:
         if args.family == CHAT and args.grounder_only:

@@ -1,4 +1,4 @@
-"""Jobs of several steps that go on where they ended: what each needs, makes and runs.
+"""Workflows of several steps that go on where they ended: what each needs, makes and runs.
 
 One rule says whether a step is done: its mark holds the fingerprint that it has now, and what it makes is
 there. The fingerprint is made of its commands and of the fingerprints of the steps it needs; so a step runs
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from videomind.files import read_json, write_json
 
-MARKS = "steps"  # folder of the marks, below the job's own
+MARKS = "steps"  # folder of the marks, below the workflow's own
 TAIL = 20  # lines of a log that are shown when its command fails
 
 
@@ -60,7 +60,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of a job.
+    """One step of a workflow.
 
     Attributes:
         name: its mark's name.
@@ -80,14 +80,14 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class Job:
+class Workflow:
     """Steps in their order.
 
     Attributes:
         folder: everything goes there; it may be moved as a whole.
         steps: each needs only steps before it.
         say: prints a line.
-        start: when the job started, in seconds of the monotonic clock.
+        start: when it started, in seconds of the monotonic clock.
     """
 
     folder: Path
@@ -138,7 +138,7 @@ class Job:
                 _remove(path)
         write_json(mark, {"fingerprint": state, "is_done": False})
         for command in step.commands:
-            if code := run_command(command):
+            if code := run_process(command):
                 raise StepFailed(step.title, code)
         if missing := [str(path) for path in step.makes if not path.exists()]:
             raise ValueError(f"{step.title}: {', '.join(missing)} is not there")
@@ -153,7 +153,7 @@ def fingerprint(step: Step, folder: Path, needed: Sequence[str]) -> str:
 
     Args:
         step: the step.
-        folder: of the job; paths below it count by their place in it.
+        folder: of the workflow; paths below it count by their place in it.
         needed: fingerprints of the steps that it needs.
     """
     commands = [command.argv for command in step.commands]
@@ -161,7 +161,7 @@ def fingerprint(step: Step, folder: Path, needed: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_command(command: Command) -> int:
+def run_process(command: Command) -> int:
     """Run a command to its end.
 
     Returns:

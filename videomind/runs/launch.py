@@ -1,8 +1,8 @@
 """Starts a command on all visible devices of one node or many; all training and evaluation scripts end here.
 
-`videomind launch train|infer|train-chat ARGUMENTS...`. Environment variables say where (all optional):
+`videomind launch train|infer|train-chat ARGUMENTS...`. Besides the driver's own list of visible devices,
+environment variables say where (all optional):
 
-    CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES   which devices; all of them otherwise
     NPROC_PER_NODE    processes per node (default: one per visible device, 1 on a CPU)
     NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT       several nodes (default: this one alone)
     GLOBAL_BATCH      training: samples per optimizer step over all devices (default 32)
@@ -27,6 +27,7 @@ from pathlib import Path
 
 from videomind.cores import usable_cores
 from videomind.device import Device, detect
+from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs import torchrun
 from videomind.runs.recipes import launch_section
@@ -149,7 +150,7 @@ def training_arguments(
 
 
 def default_stage() -> str:
-    """The published recipes' stage; DeepSpeed spares the memory of accelerators that only Linux has."""
+    """Choose the published recipes' stage; DeepSpeed spares the memory of accelerators, and needs Linux."""
     return "zero2" if sys.platform == "linux" else "none"
 
 
@@ -222,16 +223,16 @@ def launch(command: str, argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `videomind launch`. Returns: the command's exit code; 2 for an environment that cannot be used."""
+    """Run `videomind launch`.
+
+    Returns:
+        The command's exit code; 2 for an environment that cannot be used.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(f"{__doc__}")
         return 0 if argv else 2
-    try:
-        return launch(argv[0], argv[1:])
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    return run_command(lambda: argv, lambda argv: launch(argv[0], argv[1:]))
 
 
 if __name__ == "__main__":

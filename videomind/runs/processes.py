@@ -16,7 +16,8 @@ LAUNCHER = "VIDEOMIND_LAUNCHER"  # environment variable: the process id of torch
 def die_with_parent(parent: int | None = None) -> None:
     """Let this process end when the one that started it is killed (on Linux).
 
-    Args: parent, its process id; by default whichever it is now.
+    Args:
+        parent: its process id; by default whichever it is now.
     """
     if sys.platform != "linux":
         return

@@ -15,7 +15,11 @@ from videomind.runs.processes import LAUNCHER
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run torchrun. Returns: 0, or the exit code of the first process that failed."""
+    """Run torchrun.
+
+    Returns:
+        0, or the exit code of the first process that failed.
+    """
     # Its own report of a failure is a screen long and says less than the process did.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+from videomind.logger import run_command
 from videomind.synthetic.annotations import make_data, make_instructions
 
 _WARMUP_OPTIONS = (
@@ -73,7 +74,7 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "base":
         from videomind.synthetic.tiny_model import make_tiny_base
 
-        make_tiny_base(args.path, tied=not args.untied, seed=args.seed)
+        make_tiny_base(args.path, is_tied=not args.untied, seed=args.seed)
     elif args.command == "chat_base":
         from videomind.synthetic.tiny_chat import make_tiny_chat
 
@@ -81,20 +82,18 @@ def _run(args: argparse.Namespace) -> None:
     else:
         from videomind.synthetic.warmup import WarmupSettings, warm_up
 
-        given = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
-        given = {name: value for name, value in given.items() if value is not None}
-        warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **given))
+        changed = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
+        changed = {name: value for name, value in changed.items() if value is not None}
+        warm_up(args.base, args.data_root, args.output, settings=replace(WarmupSettings(), **changed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for what cannot be done."""
-    args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for what cannot be done.
+    """
+    return run_command(lambda: _parser().parse_args(argv), _run)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ _NUM_ANNOTATORS = 3
 Splits = dict[str, list[Scene]]
 
 
-def _plan(make: Callable[[random.Random, int], Scene], counts: dict[str, int], seed: str) -> Splits:
-    """Plan the scenes of all splits; a video belongs to one split only."""
+def _draw_splits(make: Callable[[random.Random, int], Scene], counts: dict[str, int], seed: str) -> Splits:
+    """Draw the scenes of all splits; a video belongs to one split only."""
     seen: set[str] = set()
     splits: Splits = {}
     for split, count in counts.items():
@@ -67,7 +67,7 @@ def _write_charades(folder: Path, splits: Splits, seed: str) -> None:
     for split, scenes in splits.items():
         rng = random.Random(f"{seed}/{split}/sentences")
         lines = [
-            f"{scene.vid} {event.windows[0][0]} {event.windows[0][1]}##{_ask(rng, split, event)}.\n"
+            f"{scene.vid} {event.spans[0][0]} {event.spans[0][1]}##{_ask(rng, split, event)}.\n"
             for scene in scenes
             for event in scene.events
         ]
@@ -77,16 +77,16 @@ def _write_charades(folder: Path, splits: Splits, seed: str) -> None:
 
 
 def _qvhighlights_row(rng: random.Random, split: str, scene: Scene, event: Event, qid: int) -> dict[str, Any]:
-    """A row of the release: windows (s), the 2-s clips they cover, and three annotators' scores (0-4)."""
-    windows = sorted(event.windows)
-    clips = [clip for start, end in windows for clip in range(start // QVH_GRID_S, end // QVH_GRID_S)]
+    """Write a row of the release: windows (s), the 2-s clips they cover, three annotators' scores (0-4)."""
+    spans = sorted(event.spans)
+    clips = [clip for start, end in spans for clip in range(start // QVH_GRID_S, end // QVH_GRID_S)]
     query = _ask(rng, split, event)
     return {
         "qid": qid,
         "query": query[0].upper() + query[1:],
         "duration": round(scene.duration_s),
         "vid": scene.vid,
-        "relevant_windows": [list(window) for window in windows],
+        "relevant_windows": [list(span) for span in spans],
         "relevant_clip_ids": clips,
         "saliency_scores": [[rng.randint(2, 4) for _ in range(_NUM_ANNOTATORS)] for _ in clips],
     }
@@ -119,18 +119,24 @@ def _make(
 ) -> None:
     """Render and annotate one data set beside its place, then rename it.
 
-    Args: video_folders, split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that
-    is not there has its videos elsewhere.
+    Args:
+        folder: of the data set.
+        settings: what it is made with.
+        splits: the scenes of each.
+        write: writes the annotations, of the folder, the splits and a seed.
+        workers: rendering processes.
+        video_folders: split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that is not
+            there has its videos elsewhere.
     """
     if is_made(folder, settings, "data"):
         return
-    places: dict[str, list[Scene]] = {}
+    scenes_in: dict[str, list[Scene]] = {}
     for split, scenes in splits.items():
         if video_folders is None or split in video_folders:
             name = VIDEO_FOLDER if video_folders is None else video_folders[split]
-            places.setdefault(name, []).extend(scenes)
+            scenes_in.setdefault(name, []).extend(scenes)
     with making(folder, settings) as partial:
-        for name, scenes in places.items():
+        for name, scenes in scenes_in.items():
             (partial / name).mkdir()
             render_all(scenes, partial / name, workers=workers, name=folder.name)
         write(partial, splits, f"{folder.name}/{settings['seed']}")
@@ -150,11 +156,15 @@ def make_data(
 
     Args:
         root: the data root, as in `videomind`'s other data.
-        num_train, num_valid, num_test: videos per data set (Charades-STA has no valid split).
+        num_train: videos per data set.
+        num_valid: the same; Charades-STA has no such split.
+        num_test: the same.
         num_questioned: videos with questions, for training (NExT-QA) and test (NExT-GQA); 0, 0: none.
         seed: of everything drawn.
         workers: rendering processes; None: one per core, at most 8.
-    Raises: ValueError if a folder to write holds other data.
+
+    Raises:
+        ValueError: a folder to write holds other data.
     """
     settings = {"version": _VERSION, "train": num_train, "valid": num_valid, "test": num_test, "seed": seed}
     counts = {"train": num_train, "valid": num_valid, "test": num_test}
@@ -164,16 +174,16 @@ def make_data(
         ("charades_sta", charades_scene, two, _write_charades),
         ("qvhighlights", qvhighlights_scene, counts, _write_qvhighlights),
     ):
-        _make(root / name, settings, _plan(make, numbers, f"{name}/{seed}"), write, workers)
+        _make(root / name, settings, _draw_splits(make, numbers, f"{name}/{seed}"), write, workers)
     if any(num_questioned):
         _make_questions(root, num_questioned, seed, workers)
 
 
 def _make_questions(root: Path, counts: tuple[int, int], seed: int, workers: int | None) -> None:
-    """Both data sets with questions; the videos of NExT-GQA lie in NExT-QA's folder."""
+    """Make both data sets with questions; the videos of NExT-GQA lie in NExT-QA's folder."""
     train, test = counts
     settings = {"version": _VERSION, "train": train, "test": test, "seed": seed}
-    splits = _plan(question_scene, {"train": train, "test": test}, f"nextqa/{seed}")
+    splits = _draw_splits(question_scene, {"train": train, "test": test}, f"nextqa/{seed}")
     folders = {"train": "NExTVideo", "test": "videos"}
     _make(root / "nextqa", settings, splits, write_nextqa, workers, folders)
     _make(root / "nextgqa", settings, splits, write_nextgqa, workers, {})
@@ -184,10 +194,17 @@ def make_instructions(
 ) -> None:
     """Make the instructions in `<root>/video_chatgpt`; finished ones stay. The same seed gives the same data.
 
-    Args: num_train, num_test, videos; seed and workers as for `make_data`.
-    Raises: ValueError if the folder holds other data.
+    Args:
+        root: the data root.
+        num_train: videos.
+        num_test: videos.
+        seed: of everything drawn.
+        workers: rendering processes; None: one per core, at most 8.
+
+    Raises:
+        ValueError: the folder holds other data.
     """
     counts = {"train": num_train, "test": num_test}
-    splits = _plan(instruction_scene, counts, f"video_chatgpt/{seed}")
+    splits = _draw_splits(instruction_scene, counts, f"video_chatgpt/{seed}")
     settings = {"version": _VERSION, **counts, "seed": seed}
     _make(Path(root) / "video_chatgpt", settings, splits, write_instructions, workers, VIDEO_FOLDERS)

@@ -12,16 +12,22 @@ MARKER = "synthetic.json"  # holds the settings a folder was made with; also tel
 
 
 def is_made(folder: Path, settings: dict[str, Any], what: str) -> bool:
-    """Whether a folder was made with these settings already; `what` it holds, for the message.
+    """Tell whether a folder was made with these settings already.
 
-    Raises: ValueError if it is there and holds something else.
+    Args:
+        folder: that `making` makes.
+        settings: that it is to be made with.
+        what: it holds, for the message.
+
+    Raises:
+        ValueError: it is there and holds something else.
     """
     if not folder.exists():
         return False
     marker = folder / MARKER
-    found = read_json(marker) if marker.is_file() else None
-    if found != settings:
-        held = "what is not synthetic" if found is None else f"what was made with {found}"
+    made_with = read_json(marker) if marker.is_file() else None
+    if made_with != settings:
+        held = "what is not synthetic" if made_with is None else f"what was made with {made_with}"
         raise ValueError(
             f"{folder} does not hold {what} made with {settings}, but {held}. "
             "Move it away or choose another place."
@@ -31,7 +37,7 @@ def is_made(folder: Path, settings: dict[str, Any], what: str) -> bool:
 
 @contextmanager
 def making(folder: Path, settings: dict[str, Any]) -> Iterator[Path]:
-    """An empty folder beside `folder` that becomes it when the block ends without an error."""
+    """Give an empty folder beside `folder` that becomes it when the block ends without an error."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

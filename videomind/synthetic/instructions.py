@@ -22,7 +22,7 @@ PER_VIDEO = {"train": 2, "test": 1}  # questions of each kind
 
 
 def pairs_of(scene: Scene, split: str, rng: random.Random) -> list[tuple[str, str]]:
-    """Questions about a video, each with its answer."""
+    """Ask about a video: questions, each with its answer."""
     (event,) = scene.events
     about = {"colour": event.colour, "shape": event.shape, "action": event.action}
     answers = {"colour": event.colour, "floor": event.floor}
@@ -62,7 +62,7 @@ def write_instructions(folder: Path, splits: dict[str, list[Scene]], seed: str) 
 
 
 def instruction_texts() -> list[str]:
-    """What the training questions and answers can be, in a fixed order: what a tokenizer is trained on."""
+    """List what training questions and answers can be, in a fixed order: what a tokenizer is trained on."""
     questions = [_asked(text) for templates in INSTRUCTIONS.values() for text in corpus("train", templates)]
     answers = [_told("colour", name) for name in COLOURS] + [_told("floor", name) for name in FLOORS]
     return questions + answers * 20

@@ -114,20 +114,29 @@ INSTRUCTIONS = {"colour": COLOUR, "floor": FLOOR}  # about a video that shows on
 
 
 def sentence(rng: random.Random, *, split: str, colour: str, shape: str, action: str) -> str:
-    """One sentence of a split about an event, lower case and without a full stop."""
+    """Draw a sentence of a split about an event, lower case and without a full stop."""
     third_person, gerund = ACTIONS[action]
     return rng.choice(TEMPLATES[split]).format(c=colour, s=shape, v=third_person, g=gerund)
 
 
 def question(rng: random.Random, *, kind: str, split: str, colour: str, shape: str, action: str) -> str:
-    """One question of a split, lower case and without its mark. Args: kind, of QUESTIONS or INSTRUCTIONS."""
+    """Draw a question of a split, lower case and without its mark.
+
+    Args:
+        rng: draws.
+        kind: a key of QUESTIONS or INSTRUCTIONS.
+        split: whose phrasings are used.
+        colour: asked about.
+        shape: asked about.
+        action: asked about.
+    """
     third_person, gerund = ACTIONS[action]
     template = rng.choice((QUESTIONS | INSTRUCTIONS)[kind][split])
     return template.format(c=colour, s=shape, v=third_person, g=gerund)
 
 
 def corpus(split: str, templates: dict[str, tuple[str, ...]] = TEMPLATES) -> list[str]:
-    """Every sentence of a split, in a fixed order: what a tokenizer is trained on."""
+    """List every sentence of a split, in a fixed order: what a tokenizer is trained on."""
     return [
         template.format(c=colour, s=shape, v=third_person, g=gerund)
         for template in templates[split]

@@ -5,7 +5,7 @@
     <root>/nextqa/truth/train.json                      # what is seen where, for the warm-up
     <root>/nextgqa/test.csv, gsub_test.json, map_vid_vidorID.json
 
-Half of the questions ask for the floor under one event, which the clip of its moment shows at a glance;
+Half of the questions ask for the floor under one event, which an excerpt of its moment shows at a glance;
 the others whether something is seen at all, which is a question about the whole video.
 """
 
@@ -23,19 +23,19 @@ TRUTH = "truth/train.json"
 
 
 def rows_of(scene: Scene, split: str, rng: random.Random) -> list[tuple[dict[str, str], Event | None]]:
-    """Questions about a video, each with the event it is about: one per event and as many about the whole."""
-    found: list[tuple[dict[str, str], Event | None]] = []
+    """Ask about a video: a question per event, each with that event, and as many about the whole."""
+    rows: list[tuple[dict[str, str], Event | None]] = []
     seen = [event.colour for event in scene.events]
     for event in scene.events:
         about = {"colour": event.colour, "shape": event.shape, "action": event.action}
         text = question(rng, kind="floor", split=split, **about)
-        found.append((_row(len(found), text, tuple(FLOORS), event.floor, FLOOR_TYPE), event))
-        shown = rng.random() < 0.5
-        colour = rng.choice(seen if shown else [c for c in COLOURS if c not in seen])
+        rows.append((_row(len(rows), text, tuple(FLOORS), event.floor, FLOOR_TYPE), event))
+        is_shown = rng.random() < 0.5
+        colour = rng.choice(seen if is_shown else [c for c in COLOURS if c not in seen])
         about = {"colour": colour, "shape": rng.choice(SHAPES), "action": rng.choice(list(ACTIONS))}
         text = question(rng, kind="whole", split=split, **about)
-        found.append((_row(len(found), text, EVER, EVER[0] if shown else EVER[1], WHOLE_TYPE), None))
-    return found
+        rows.append((_row(len(rows), text, EVER, EVER[0] if is_shown else EVER[1], WHOLE_TYPE), None))
+    return rows
 
 
 def _row(qid: int, text: str, options: tuple[str, ...], answer: str, kind: str) -> dict[str, str]:
@@ -61,7 +61,7 @@ def write_nextqa(folder: Path, splits: dict[str, list[Scene]], seed: str) -> Non
     _write_csv(folder / "train.csv", "video", rows)
     _write_map(folder, splits["train"])
     truth = {
-        scene.vid: [{"window": e.windows[0], "colour": e.colour, "floor": e.floor} for e in scene.events]
+        scene.vid: [{"window": e.spans[0], "colour": e.colour, "floor": e.floor} for e in scene.events]
         for scene in splits["train"]
     }
     (folder / TRUTH).parent.mkdir()
@@ -76,7 +76,7 @@ def write_nextgqa(folder: Path, splits: dict[str, list[Scene]], seed: str) -> No
         location = {}
         for row, event in rows_of(scene, "test", rng):
             rows.append({"video_id": scene.vid, **row})
-            location[row["qid"]] = [list(event.windows[0] if event else (0, scene.duration_s))]
+            location[row["qid"]] = [list(event.spans[0] if event else (0, scene.duration_s))]
         moments[scene.vid] = {"duration": scene.duration_s, "location": location, "fps": float(scene.rate)}
     _write_csv(folder / "test.csv", "video_id", rows)
     (folder / "gsub_test.json").write_text(json.dumps(moments), encoding="utf-8")

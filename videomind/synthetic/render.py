@@ -19,7 +19,11 @@ _FLOOR_FROM = 0.6  # of the height
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A smooth, nearly grey tile that wraps around. Returns: (height, width, 3), float32 in 70..185."""
+    """Draw a smooth, nearly grey tile that wraps around.
+
+    Returns:
+        (height, width, 3) float32, in 70..185.
+    """
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     tile = np.zeros((height, width), np.float32)
     for _ in range(6):
@@ -30,7 +34,13 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Mask of a shape of radius 1 about the origin. Args: x (H, W), y (H, W), in radii."""
+    """Mask a shape of radius 1 about the origin.
+
+    Args:
+        shape: its name.
+        x: (H, W), in radii.
+        y: (H, W), in radii.
+    """
     if shape == "ball":
         return x * x + y * y < 1
     if shape == "box":
@@ -46,7 +56,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _pose(action: str, time_s: float, phase: float) -> tuple[float, float, float, float]:
-    """Place of a moving object: x and y in -1..1 of its room, scale, angle in rad."""
+    """Place a moving object: x and y in -1..1 of its room, scale, angle in rad."""
     swing = math.sin(1.3 * time_s + phase)
     x, y, scale, angle = 0.7 * math.cos(phase), 0.7 * math.sin(phase), 1.0, 0.0
     if action == "slide":
@@ -88,7 +98,15 @@ class _Painter:
     def _draw(
         self, frame: np.ndarray, shape: str, pose: tuple[float, float, float, float], *, radius: float, rgb
     ) -> None:
-        """Paint one object into a frame (H, W, 3). Args: radius, px; rgb, 3 values 0-255."""
+        """Paint one object into a frame.
+
+        Args:
+            frame: (H, W, 3), changed in place.
+            shape: its name.
+            pose: of `_pose`.
+            radius: px.
+            rgb: three values 0-255.
+        """
         x, y, scale, angle = pose
         height, width = frame.shape[:2]
         center_x = width / 2 + x * (width / 2 - radius)
@@ -98,14 +116,18 @@ class _Painter:
         frame[_inside(shape, cos * dx + sin * dy, cos * dy - sin * dx)] = rgb
 
     def _event_at(self, time_s: float) -> tuple[int, Event] | None:
-        """The event visible at a time, with its number."""
+        """Find the event visible at a time, with its number."""
         for i, event in enumerate(self.scene.events):
-            if any(start <= time_s < end for start, end in event.windows):
+            if any(start <= time_s < end for start, end in event.spans):
                 return i, event
         return None
 
     def frame(self, index: int) -> np.ndarray:
-        """Draw a frame. Returns: (height, width, 3), uint8, RGB."""
+        """Draw a frame.
+
+        Returns:
+            (height, width, 3) uint8, RGB.
+        """
         time_s = float(index / self.scene.rate)
         shift = np.round(self.pan * time_s).astype(int)
         frame = np.roll(self.texture, tuple(shift), axis=(0, 1)).astype(np.uint8)
@@ -121,7 +143,7 @@ class _Painter:
         return frame
 
 
-def render(scene: Scene, path: Path) -> None:
+def render_scene(scene: Scene, path: Path) -> None:
     """Render one scene to an mp4 file. The same scene gives the same frames."""
     painter = _Painter(scene)
     with av.open(str(path), "w") as container:
@@ -136,7 +158,7 @@ def render(scene: Scene, path: Path) -> None:
 
 
 def _render_job(job: tuple[Scene, Path]) -> None:
-    render(*job)
+    render_scene(*job)
 
 
 def render_all(
@@ -144,7 +166,11 @@ def render_all(
 ) -> None:
     """Render scenes to `folder/{vid}.mp4`.
 
-    Args: workers, processes; None: one per core, at most 8; 1: within this process. name, for progress.
+    Args:
+        scenes: one per file.
+        folder: that is there already.
+        workers: processes; None: one per core, at most 8; 1: within this process.
+        name: of what is rendered, for progress.
     """
     jobs = [(scene, folder / f"{scene.vid}.mp4") for scene in scenes]
     workers = min(8, usable_cores()) if workers is None else workers

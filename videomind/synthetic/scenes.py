@@ -1,4 +1,4 @@
-"""What happens in a synthetic video: a plan, drawn from a seed, that `render` turns into pixels.
+"""What happens in a synthetic video: drawn from a seed; `render_scene` turns it into pixels.
 
 Events never overlap. In a Charades-like scene each event is a moment of its own colour; in a
 QVHighlights-like scene an event may come back, on the 2-s grid of that data set.
@@ -23,11 +23,15 @@ QVH_GRID_S = 2
 class Event:
     """One thing that can be asked for.
 
-    Attributes: windows, the [start, end] pairs in s when it is visible; colour, shape, action, its names;
-    floor, the name of the one that is there meanwhile, if any.
+    Attributes:
+        spans: [start, end] in s, when it is visible.
+        colour: a key of COLOURS.
+        shape: one of SHAPES.
+        action: a key of ACTIONS.
+        floor: a key of FLOORS, which is there meanwhile, if any.
     """
 
-    windows: tuple[tuple[float, float], ...]
+    spans: tuple[tuple[float, float], ...]
     colour: str
     shape: str
     action: str
@@ -38,8 +42,14 @@ class Event:
 class Scene:
     """One video to render.
 
-    Attributes: vid; rate, frames per second; num_frames; width, height, px; seed of all that decorates;
-    events, by first appearance not ordered.
+    Attributes:
+        vid: its name.
+        rate: frames per second.
+        num_frames: of the video.
+        width: px.
+        height: px.
+        seed: of all that decorates.
+        events: not ordered by time.
     """
 
     vid: str
@@ -57,7 +67,11 @@ class Scene:
 
 
 def _place(rng: random.Random, lengths: list[int], total: int, gap: int) -> list[int]:
-    """Starts of intervals in random free places, in the order given and at least `gap` apart (any unit)."""
+    """Put intervals in random free places, in the order given and at least `gap` apart (any unit).
+
+    Returns:
+        Their starts.
+    """
     slack = total - sum(lengths) - gap * (len(lengths) - 1)
     if slack < 0:
         raise ValueError(f"Intervals of {lengths} with gaps of {gap} do not fit into {total}")
@@ -66,14 +80,16 @@ def _place(rng: random.Random, lengths: list[int], total: int, gap: int) -> list
 
 
 def _name(rng: random.Random, colour: str) -> dict[str, str]:
-    """The names of an event of a colour."""
+    """Draw the names of an event of a colour."""
     return {"colour": colour, "shape": rng.choice(SHAPES), "action": rng.choice(list(ACTIONS))}
 
 
 def charades_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a Charades-like video of 20-50 s: 2-4 events of distinct colours, each seen once.
+    """Draw a Charades-like video of 20-50 s: 2-4 events of distinct colours, each seen once.
 
-    Args: rng; index within its split, which decides the frame rate.
+    Args:
+        rng: draws.
+        index: within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
     num_frames = round(rng.uniform(20, 50 if rate == 3 else 30) * rate)
@@ -83,7 +99,7 @@ def charades_scene(rng: random.Random, index: int) -> Scene:
     lengths = [rng.randint(min(50, longest), longest) for _ in range(count)]
     starts = _place(rng, lengths, tenths, 15)
     events = tuple(
-        Event(windows=((start / 10, (start + length) / 10),), **_name(rng, colour))
+        Event(spans=((start / 10, (start + length) / 10),), **_name(rng, colour))
         for start, length, colour in zip(starts, lengths, rng.sample(list(COLOURS), count), strict=True)
     )
     width, height = rng.choice(_SIZES)
@@ -100,9 +116,11 @@ def charades_scene(rng: random.Random, index: int) -> Scene:
 
 
 def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a QVHighlights-like video of 40-80 s, a few of 150 s: 2-3 events, some seen twice.
+    """Draw a QVHighlights-like video of 40-80 s, a few of 150 s: 2-3 events, some seen twice.
 
-    Args: rng; index within its split, which decides the frame rate.
+    Args:
+        rng: draws.
+        index: within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
     steps = rng.randint(20, 40) if rate == 3 else rng.randint(20, 25)  # of 2 s
@@ -114,10 +132,10 @@ def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
     longest = min(14, steps * 7 // 10 // len(order))
     lengths = [rng.randint(min(4, longest), longest) for _ in order]
     starts = _place(rng, lengths, steps, 1)
-    windows: dict[str, list[tuple[float, float]]] = {colour: [] for colour in colours}
+    spans: dict[str, list[tuple[float, float]]] = {colour: [] for colour in colours}
     for colour, start, length in zip(order, starts, lengths, strict=True):
-        windows[colour].append((start * QVH_GRID_S, (start + length) * QVH_GRID_S))
-    events = tuple(Event(windows=tuple(windows[colour]), **_name(rng, colour)) for colour in colours)
+        spans[colour].append((start * QVH_GRID_S, (start + length) * QVH_GRID_S))
+    events = tuple(Event(spans=tuple(spans[colour]), **_name(rng, colour)) for colour in colours)
     width, height = rng.choice(_SIZES)
     duration_s = steps * QVH_GRID_S
     youtube_id = "".join(rng.choices(string.ascii_letters + string.digits, k=11))
@@ -133,18 +151,20 @@ def qvhighlights_scene(rng: random.Random, index: int) -> Scene:
 
 
 def question_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a video of 100-125 s for questions: 3 events of distinct colours on distinct floors.
+    """Draw a video of 100-125 s for questions: 3 events of distinct colours on distinct floors.
 
-    The pauses between them are so long that a clip of 32 s around one shows no other.
+    The pauses between them are so long that an excerpt of 32 s around one shows no other.
 
-    Args: rng; index within its split, which is not used.
+    Args:
+        rng: draws.
+        index: within its split, which is not used.
     """
     lengths = [rng.randint(9, 14) for _ in range(3)]  # s
     total, margin = rng.randint(100, 125), 10
     starts = [margin + start for start in _place(rng, lengths, total - 2 * margin, 14)]
     names = zip(rng.sample(list(COLOURS), 3), rng.sample(list(FLOORS), 3), strict=True)
     events = tuple(
-        Event(windows=((start, start + length),), floor=floor, **_name(rng, colour))
+        Event(spans=((start, start + length),), floor=floor, **_name(rng, colour))
         for start, length, (colour, floor) in zip(starts, lengths, names, strict=True)
     )
     width, height = rng.choice(_SIZES)
@@ -160,9 +180,11 @@ def question_scene(rng: random.Random, index: int) -> Scene:
 
 
 def instruction_scene(rng: random.Random, index: int) -> Scene:
-    """Plan a video of 4-8 s that shows one thing on one floor from beginning to end.
+    """Draw a video of 4-8 s that shows one thing on one floor from beginning to end.
 
-    Args: rng; index within its split, which decides the frame rate.
+    Args:
+        rng: draws.
+        index: within its split, which decides the frame rate.
     """
     rate = _RATES[index % len(_RATES)]
     num_frames = round(rng.uniform(4, 8) * rate)
@@ -175,5 +197,5 @@ def instruction_scene(rng: random.Random, index: int) -> Scene:
         width=width,
         height=height,
         seed=rng.getrandbits(32),
-        events=(Event(windows=((0, float(num_frames / rate)),), **names),),
+        events=(Event(spans=((0, float(num_frames / rate)),), **names),),
     )

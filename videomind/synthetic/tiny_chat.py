@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from videomind.files import atomic_files
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import instruction_texts
 from videomind.video_chatgpt.tokenizer import BLANK, load_tokenizer, save_tokenizer
@@ -39,17 +40,18 @@ _LANGUAGE: dict[str, Any] = {
 
 
 def _write_tower(folder: Path) -> None:
-    CLIPVisionModel(CLIPVisionConfig(**_TOWER)).save_pretrained(folder)
     side = _TOWER["image_size"]
-    CLIPImageProcessor(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    ).save_pretrained(folder)
+    processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    with atomic_files(folder) as temporary:
+        CLIPVisionModel(CLIPVisionConfig(**_TOWER)).save_pretrained(temporary)
+        processor.save_pretrained(temporary)
 
 
 def _write_tokenizer(folder: Path) -> int:
     """Train and write a tokenizer of Llama's kind: pieces that begin at blanks, bytes as a last resort.
 
-    Returns: how many tokens it has.
+    Returns:
+        How many tokens it has.
     """
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token=_SPECIAL[0]))
     tokenizer.normalizer = normalizers.Sequence(
@@ -74,7 +76,8 @@ def _write_tokenizer(folder: Path) -> int:
 def make_tiny_chat(path: str | Path, *, seed: int = 0) -> None:
     """Make both; finished ones stay as they are. The same seed gives the same files.
 
-    Raises: ValueError if the folder holds something else.
+    Raises:
+        ValueError: the folder holds something else.
     """
     path = Path(path)
     settings = {"seed": seed, CLIP: _TOWER, LLAMA: _LANGUAGE}
@@ -85,4 +88,5 @@ def make_tiny_chat(path: str | Path, *, seed: int = 0) -> None:
         (partial / LLAMA).mkdir()
         _write_tower(partial / CLIP)
         config = LlamaConfig(vocab_size=_write_tokenizer(partial / LLAMA), **_LANGUAGE)
-        LlamaForCausalLM(config).save_pretrained(partial / LLAMA)
+        with atomic_files(partial / LLAMA) as temporary:
+            LlamaForCausalLM(config).save_pretrained(temporary)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from videomind.model.tensors import save_tensors
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.tiny_tokenizer import special_ids, train_tokenizer, write_tokenizer
 
@@ -44,8 +44,8 @@ class TinySizes:
         return [half - 2 * side, side, side]
 
 
-def _config(sizes: TinySizes, vocab_rows: int, ids: dict[str, int], *, tied: bool) -> dict[str, Any]:
-    """The flat `config.json` of 2024."""
+def _config(sizes: TinySizes, vocab_rows: int, ids: dict[str, int], *, is_tied: bool) -> dict[str, Any]:
+    """Write the flat `config.json` of 2024."""
     return {
         "architectures": ["Qwen2VLForConditionalGeneration"],
         "attention_dropout": 0.0,
@@ -69,7 +69,7 @@ def _config(sizes: TinySizes, vocab_rows: int, ids: dict[str, int], *, tied: boo
         "rms_norm_eps": 1e-6,
         "rope_theta": 1000000.0,
         "sliding_window": 32768,
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": is_tied,
         "torch_dtype": "float32",
         "transformers_version": "4.41.2",
         "use_cache": True,
@@ -117,7 +117,7 @@ class _Weights:
 
 
 def _vision_weights(sizes: TinySizes, seed: int) -> dict[str, Tensor]:
-    """The vision tower under its 2024 names."""
+    """Draw the vision tower under its 2024 names."""
     weights, width = _Weights(seed), sizes.vision_width
     weights.matrix("visual.patch_embed.proj.weight", width, 3, 2, 14, 14)
     for i in range(sizes.vision_layers):
@@ -135,7 +135,7 @@ def _vision_weights(sizes: TinySizes, seed: int) -> dict[str, Tensor]:
 
 
 def _language_weights(sizes: TinySizes, seed: int) -> dict[str, Tensor]:
-    """The language model's layers under their 2024 names."""
+    """Draw the language model's layers under their 2024 names."""
     weights, hidden = _Weights(seed), sizes.hidden
     kv_width = hidden // sizes.heads * sizes.kv_heads
     for i in range(sizes.layers):
@@ -160,7 +160,7 @@ def _write_json(path: Path, value: Any) -> None:
 def write_shards(folder: Path, shards: list[dict[str, Tensor]]) -> None:
     """Write weights as the published files: two shards and the index that says which holds what."""
     for name, tensors in zip(_SHARDS, shards, strict=True):
-        save_file({k: t.contiguous() for k, t in tensors.items()}, folder / name, metadata={"format": "pt"})
+        save_tensors(tensors, folder / name)
     size = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
     where = {key: name for name, shard in zip(_SHARDS, shards, strict=True) for key in shard}
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
@@ -168,32 +168,38 @@ def write_shards(folder: Path, shards: list[dict[str, Tensor]]) -> None:
 
 
 def make_tiny_base(
-    path: str | Path, *, tied: bool = True, seed: int = 0, sizes: TinySizes | None = None
+    path: str | Path, *, is_tied: bool = True, seed: int = 0, sizes: TinySizes | None = None
 ) -> None:
     """Make a tiny base model; a finished one stays as it is. The same seed gives the same files.
 
-    Args: path, its folder; tied, whether input and output embedding are one table (2B) or two (7B).
-    Raises: ValueError if the folder holds something else.
+    Args:
+        path: its folder.
+        is_tied: whether input and output embedding are one table (2B) or two (7B).
+        seed: of the weights.
+        sizes: None are the defaults.
+
+    Raises:
+        ValueError: the folder holds something else.
     """
     path, sizes = Path(path), sizes or TinySizes()
-    settings = {"tied": tied, "seed": seed, **asdict(sizes)}
+    settings = {"tied": is_tied, "seed": seed, **asdict(sizes)}
     if is_made(path, settings, "the tiny model"):
         return
     with making(path, settings) as partial:
-        _write_base(partial, sizes, seed, tied=tied)
+        _write_base(partial, sizes, seed, is_tied=is_tied)
 
 
-def _write_base(folder: Path, sizes: TinySizes, seed: int, *, tied: bool) -> None:
+def _write_base(folder: Path, sizes: TinySizes, seed: int, *, is_tied: bool) -> None:
     tokenizer = train_tokenizer()
     write_tokenizer(tokenizer, folder)
     ids = special_ids(tokenizer)
     vocab_rows = -(-(tokenizer.get_vocab_size() + _SPARE_ROWS) // 16) * 16
-    _write_json(folder / "config.json", _config(sizes, vocab_rows, ids, tied=tied))
+    _write_json(folder / "config.json", _config(sizes, vocab_rows, ids, is_tied=is_tied))
     _write_json(folder / "generation_config.json", _generation_config(ids))
     _write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
     tables = _Weights(seed)
     tables.matrix("model.embed_tokens.weight", vocab_rows, sizes.hidden)
-    if not tied:
+    if not is_tied:
         tables.matrix("lm_head.weight", vocab_rows, sizes.hidden)
     head = {k: t for k, t in tables.tensors.items() if k == "lm_head.weight"}
     embedding = {k: t for k, t in tables.tensors.items() if k not in head}
@@ -202,7 +208,7 @@ def _write_base(folder: Path, sizes: TinySizes, seed: int, *, tied: bool) -> Non
 
 
 def _generation_config(ids: dict[str, int]) -> dict[str, Any]:
-    """Greedy in effect, as published."""
+    """Set generation as published: greedy in effect."""
     return {
         "bos_token_id": ids["<|endoftext|>"],
         "pad_token_id": ids["<|endoftext|>"],

@@ -57,7 +57,7 @@ CHAT_TEMPLATE = (
 
 
 def _texts() -> list[str]:
-    """What the tokenizer learns from: prompts, replies, training queries."""
+    """List what the tokenizer learns from: prompts, replies, training queries."""
     prompts = [role.prompt("") for role in ROLES.values()]
     replies = [PROMPTS["grounder_response"], *PROMPTS["verifier_responses"], PROMPTS["chat_template_system"]]
     names = ["system\n", "user\n", "assistant\n", "Yes", "No", "Best Option: ("]
@@ -87,7 +87,7 @@ def train_tokenizer() -> Tokenizer:
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids of the special tokens by their text."""
+    """Look up the ids of the special tokens by their text."""
     return {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
 
 

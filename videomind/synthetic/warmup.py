@@ -1,12 +1,11 @@
 """A short full-parameter warm-up of the tiny base model with the language loss.
 
-Nothing that LoRA could use is in a random frozen base. So it first learns to name colours in clips of one
+Nothing that LoRA could use is in a random frozen base. So it first learns to name colours in excerpts of one
 or two steps and in phrases, and to say whether they agree; then, with the vision tower frozen, to read
 what the grounder's long prompt asks for. The result is a base model in the published layout again.
 """
 
 import random
-import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,13 +15,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from videomind.backbones.processor import load_processor
+from videomind.backbones.registry import load_processor
 from videomind.device import HOST_BACKEND
 from videomind.encoding.encoder import Encoder
-from videomind.files import read_json, write_json
+from videomind.files import copy_file, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, load_base
-from videomind.model.disk_format import to_disk
-from videomind.model.role_model import AgentQwen2VL
+from videomind.model.disk_format import ours_to_published
+from videomind.model.role_model import RoleModel
 from videomind.runs.processes import die_with_parent
 from videomind.synthetic.folders import MARKER, is_made, making
 from videomind.synthetic.tiny_model import write_shards
@@ -32,13 +31,14 @@ from videomind.synthetic.warmup_loop import WarmupSettings, train
 LOSSES = "warmup_losses.json"
 
 
-def _save(model: AgentQwen2VL, base: Path, folder: Path) -> None:
+def _save(model: RoleModel, base: Path, folder: Path) -> None:
     """Write the base's folder again with the new weights; the keys stay on their shards."""
-    shutil.copytree(base, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    for file in base.iterdir():
+        copy_file(file, folder / file.name)
     index = read_json(base / "model.safetensors.index.json")["weight_map"]
     shards: dict[str, dict[str, Tensor]] = {name: {} for name in sorted(set(index.values()))}
     for name, tensor in model.state_dict().items():
-        if (key := to_disk(name)) in index:  # a tied lm_head is not
+        if (key := ours_to_published(name, model.backbone)) in index:  # a tied lm_head is not
             shards[index[key]][key] = tensor
     write_shards(folder, list(shards.values()))
 
@@ -59,14 +59,20 @@ def _run(rank: int, base: Path, data_root: Path, partial: Path, settings: Warmup
     share = (rank, settings.processes)
     questioned = load_question_videos(data_root, Encoder(processor), budget=settings.budget, share=share)
     tasks = Tasks(videos, random.Random(f"{settings.seed}/{rank}"), questioned)
-    losses = train(model, tasks, processor, settings, quiet=rank > 0)
+    losses = train(model, tasks, processor, settings, is_quiet=rank > 0)
     if rank == 0:
         _save(model, base, partial)
         write_json(partial / LOSSES, losses)
 
 
 def _worker(rank: int, rendezvous: str, *args) -> None:
-    """Entry of a process. Args: rank; rendezvous, a file that does not exist yet; args of `_run`."""
+    """Be one of the processes.
+
+    Args:
+        rank: of this one.
+        rendezvous: a file that does not exist yet.
+        *args: further ones of `_run`.
+    """
     die_with_parent()
     settings: WarmupSettings = args[-1]
     torch.set_num_threads(1)
@@ -89,9 +95,17 @@ def warm_up(
 ) -> list[float]:
     """Warm a tiny base up on the training data; a finished result stays as it is.
 
-    Args: base, a folder of `make_tiny_base`; data_root of `make_data`; output, the new base's folder.
-    Returns: the first process's loss of every step.
-    Raises: ValueError if the output folder holds something else.
+    Args:
+        base: a folder of `make_tiny_base`.
+        data_root: of `make_data`.
+        output: the new base's folder.
+        settings: None are the defaults.
+
+    Returns:
+        The first process's loss of every step.
+
+    Raises:
+        ValueError: the output folder holds something else.
     """
     base, data_root, output = Path(base), Path(data_root), Path(output).absolute()
     settings = settings or WarmupSettings()
@@ -104,6 +118,6 @@ def warm_up(
                 _run(0, base, data_root, partial, settings)
             else:
                 with tempfile.TemporaryDirectory(prefix="videomind_") as rendezvous:
-                    place = str(Path(rendezvous) / "store")
-                    mp.spawn(_worker, (place, base, data_root, partial, settings), nprocs=settings.processes)
+                    store = str(Path(rendezvous) / "store")
+                    mp.spawn(_worker, (store, base, data_root, partial, settings), nprocs=settings.processes)
     return read_json(output / LOSSES)

@@ -33,9 +33,12 @@ _LONG_STEPS = (2, 8, 20, 40)  # temporal steps of 2 s
 class WarmupVideo:
     """A training video in memory.
 
-    Attributes: patches (T, H*W, 1176), of the grid (H, W); colours, per temporal step the colour seen all
-    through it, NOTHING between events, or None where an event starts or ends; floors, the one under each
-    colour of a video with questions.
+    Attributes:
+        patches: (T, H*W, V).
+        grid: (H, W).
+        colours: per temporal step the colour seen all through it, NOTHING between events, or None where an
+            event starts or ends.
+        floors: the one under each colour of a video with questions.
     """
 
     patches: Tensor
@@ -48,8 +51,12 @@ class WarmupVideo:
 class Task:
     """One turn to learn.
 
-    Attributes: patches (T, H*W, 1176) of the grid (H, W), or None; prompt, the user's text; reply; start of
-    the reply that is given, not learned.
+    Attributes:
+        patches: (T, H*W, V), or None for text alone.
+        grid: (H, W) of the patches.
+        prompt: the user's text.
+        reply: what is learned.
+        start: of the reply, not learned.
     """
 
     patches: Tensor | None
@@ -60,12 +67,17 @@ class Task:
 
 
 def _colour(text: str) -> str:
-    """The colour a query names."""
+    """Find the colour that a query names."""
     return next(word for word in text.lower().split() if word in COLOURS)
 
 
 def _step_colours(annotations: list[Annotation], num_steps: int) -> list[str | None]:
-    """The colour of each temporal step of a video. Args: its annotations; num_steps, T."""
+    """Find the colour of each temporal step of a video.
+
+    Args:
+        annotations: of the video.
+        num_steps: T.
+    """
     step_s = annotations[0].duration / num_steps
     colours: list[str | None] = []
     for i in range(num_steps):
@@ -92,8 +104,11 @@ def load_videos(
     """Read training videos as the grounder will see them.
 
     Args:
-        root: the data root. encoder: makes patches. budget: of the frames.
-        limit: videos at most. seed: decides which.
+        root: the data root.
+        encoder: makes patches.
+        budget: of the frames.
+        limit: videos at most.
+        seed: decides which.
         share: (rank, processes): every process reads its own part of them.
     """
     grouped: dict[str, list[Annotation]] = {}
@@ -105,7 +120,9 @@ def load_videos(
     rank, processes = share
     videos = []
     for path in tqdm(paths[:limit][rank::processes], desc="warm-up videos", unit="video", disable=rank > 0):
-        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(
+            read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
+        )
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory
         colours = _step_colours(grouped[path], steps)
@@ -125,7 +142,9 @@ def load_question_videos(
     videos = []
     for vid in tqdm(sorted(truth)[rank::processes], desc="question videos", unit="video", disable=rank > 0):
         path = str(folder / f"NExTVideo/{vid}.mp4")
-        patches, grid = encoder.patches(read_excerpt(Excerpt(path=path, budget=budget)).frames)
+        patches, grid = encoder.patches(
+            read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
+        )
         steps, height, width = grid.tolist()
         patches = patches.unflatten(0, (steps, height * width)).half()
         seen = [
@@ -139,7 +158,13 @@ def load_question_videos(
 
 
 class Tasks:
-    """Draws tasks. Args: videos; rng; questioned, videos with questions."""
+    """Draws tasks.
+
+    Args:
+        videos: with moments.
+        rng: draws.
+        questioned: videos with questions.
+    """
 
     def __init__(self, videos: list[WarmupVideo], rng: random.Random, questioned: Sequence[WarmupVideo] = ()):
         self.videos, self.rng, self.questioned = [*videos, *questioned], rng, questioned
@@ -150,14 +175,14 @@ class Tasks:
                     self.steps.setdefault(colour, []).append((video, i))
 
     def short(self) -> Task:
-        """A task on a step or two of one colour, or on a phrase alone."""
+        """Draw a task on a step or two of one colour, or on a phrase alone."""
         shown = self.rng.choice(sorted(self.steps))
         asked = self._agreeing(shown != NOTHING, [shown])
         make: Callable[[str, str], Task] = self.rng.choice((self._caption, self._name_colour, self._yes_no))
         return make(shown, asked)
 
     def long(self) -> Task:
-        """The grounder's prompt over a longer excerpt: name the colour that is asked for, say if it occurs.
+        """Draw the grounder's prompt over a longer excerpt: name the colour asked for, say if it occurs.
 
         `<|reg|>` follows a token of its own for the space before it. So does the colour here (hence two
         spaces): the state that will predict `<|reg|>` learns to hold what was asked for.
@@ -176,11 +201,11 @@ class Tasks:
         )
 
     def questions(self, count: int) -> list[Task]:
-        """Questions with options as the answerer gets them; none without videos for them."""
+        """Draw questions with options as the answerer gets them; none without videos for them."""
         return [self.question() for _ in range(count)] if self.questioned else []
 
     def lists(self, count: int) -> list[Task]:
-        """Steps to write as JSON, which a pretrained model could do; none without videos for questions."""
+        """Draw steps to write as JSON, which a pretrained model could do; none without videos for them."""
         return [self._list() for _ in range(count)] if self.questioned else []
 
     def _list(self) -> Task:
@@ -192,18 +217,18 @@ class Tasks:
         return Task(patches=None, grid=(0, 0), prompt=f"As JSON: {named}", reply=json.dumps(steps))
 
     def question(self) -> Task:
-        """A question about an excerpt or a whole video."""
+        """Ask about an excerpt or a whole video."""
         video = self.rng.choice(self.questioned)
         return self._floor(video) if self.rng.random() < 0.4 else self._whole(video)
 
     def _floor(self, video: WarmupVideo) -> Task:
-        """What is under it? Seen in an excerpt about one event, of a step or up to 16."""
+        """Ask what is under it, seen in an excerpt about one event, of a step or up to 16."""
         colour = self.rng.choice(sorted(video.floors))
         inside = [i for i, seen in enumerate(video.colours) if seen == colour]
         others = {i for i, seen in enumerate(video.colours) if seen not in (colour, None, NOTHING)}
         start = end = self.rng.choice(inside)
-        wanted = self.rng.choice((1, 2, 6, 16))
-        while end - start + 1 < wanted:
+        length = self.rng.choice((1, 2, 6, 16))
+        while end - start + 1 < length:
             grown = [i for i in (start - 1, end + 1) if 0 <= i < len(video.colours) and i not in others]
             if not grown:
                 break
@@ -212,11 +237,11 @@ class Tasks:
         return self._asked(video, slice(start, end + 1), "floor", colour, tuple(FLOORS), video.floors[colour])
 
     def _whole(self, video: WarmupVideo) -> Task:
-        """Is it ever seen? Over the whole video, as sparsely as the answerer sees it."""
-        shown = self.rng.random() < 0.5
-        colour = self.rng.choice([c for c in COLOURS if (c in video.floors) == shown])
+        """Ask whether it is ever seen, over the whole video, as sparsely as the answerer sees it."""
+        is_shown = self.rng.random() < 0.5
+        colour = self.rng.choice([c for c in COLOURS if (c in video.floors) == is_shown])
         sparse = slice(self.rng.randrange(4), None, max(len(video.colours) // 16, 1))
-        return self._asked(video, sparse, "whole", colour, EVER, EVER[0] if shown else EVER[1])
+        return self._asked(video, sparse, "whole", colour, EVER, EVER[0] if is_shown else EVER[1])
 
     def _asked(
         self, video: WarmupVideo, steps: slice, kind: str, colour: str, options: tuple[str, ...], answer: str
@@ -228,18 +253,18 @@ class Tasks:
         patches = video.patches[steps]
         return Task(patches=patches, grid=video.grid, prompt=prompt, reply=reply, start=MCQ_PREFIX)
 
-    def _agreeing(self, possible: bool, seen: list[str]) -> str:
-        """One of the colours seen, half of the time if that is possible, else any."""
-        agree = possible and self.rng.random() < 0.5
-        return self.rng.choice(seen if agree else list(COLOURS))
+    def _agreeing(self, is_possible: bool, seen: list[str]) -> str:
+        """Draw one of the colours seen, half of the time if that is possible, else any."""
+        should_agree = is_possible and self.rng.random() < 0.5
+        return self.rng.choice(seen if should_agree else list(COLOURS))
 
     def _phrase(self, colour: str) -> str:
         shape, action = self.rng.choice(SHAPES), self.rng.choice(list(ACTIONS))
         text = sentence(self.rng, split="train", colour=colour, shape=shape, action=action)
         return text[0].upper() + text[1:] if self.rng.random() < 0.5 else text
 
-    def _on_clip(self, colour: str, prompt: str, reply: str) -> Task:
-        """A task on an excerpt of one or two steps of a colour."""
+    def _on_excerpt(self, colour: str, prompt: str, reply: str) -> Task:
+        """Make a task on an excerpt of one or two steps of a colour."""
         video, start = self.rng.choice(self.steps[colour])
         end = start + self.rng.randint(1, _SHORT_STEPS)
         if set(video.colours[start:end]) != {colour}:
@@ -247,7 +272,7 @@ class Tasks:
         return Task(patches=video.patches[start:end], grid=video.grid, prompt=prompt, reply=reply)
 
     def _caption(self, shown: str, _: str) -> Task:
-        return self._on_clip(shown, "What is shown?", f"{shown}.")
+        return self._on_excerpt(shown, "What is shown?", f"{shown}.")
 
     def _name_colour(self, _: str, asked: str) -> Task:
         prompt = f"Which colour: '{self._phrase(asked)}'"
@@ -255,4 +280,4 @@ class Tasks:
 
     def _yes_no(self, shown: str, asked: str) -> Task:
         prompt = f"Is this shown: '{self._phrase(asked)}'"
-        return self._on_clip(shown, prompt, "Yes." if asked == shown else "No.")
+        return self._on_excerpt(shown, prompt, "Yes." if asked == shown else "No.")

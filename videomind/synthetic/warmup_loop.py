@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from videomind.backbones.processor import Processor
-from videomind.encoding.conversation import VIDEO_PLACEHOLDER, chatml
+from videomind.backbones.backbone import Processor
 from videomind.encoding.encoder import IGNORE_INDEX
-from videomind.model.role_model import AgentQwen2VL
+from videomind.model.role_model import RoleModel
 from videomind.roles import VisualBudget
 from videomind.synthetic.warmup_data import Task, Tasks
 
@@ -24,10 +23,18 @@ SMALL_BUDGET = VisualBudget(min_tokens=4, max_tokens=6, max_frames=150, fps=1.0)
 class WarmupSettings:
     """How the warm-up trains.
 
-    Attributes: short_steps, long_steps, optimizer steps of the two stages; short_batch, long_batch, tasks
-    per step over all processes; question_batch, list_batch, questions and JSON lists beside them, where there
-    are videos for questions; lr, the peak learning rate; num_videos, training videos used; seed; processes,
-    of one thread each, which share batches and videos; budget of the frames.
+    Attributes:
+        short_steps: optimizer steps of the first stage.
+        long_steps: of the second.
+        short_batch: tasks per step of the first stage, over all processes.
+        long_batch: of the second.
+        question_batch: questions beside them, where there are videos for questions.
+        list_batch: JSON lists, the same.
+        lr: the peak learning rate.
+        num_videos: training videos used.
+        seed: of everything drawn.
+        processes: of one thread each, which share batches and videos.
+        budget: of the frames.
     """
 
     short_steps: int = 200
@@ -49,22 +56,23 @@ _LAST_LR = 0.05  # of the peak
 
 
 def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
-    """Ids and labels (L,) of a task."""
-    placeholder = "" if task.patches is None else VIDEO_PLACEHOLDER
-    context = chatml([("user", placeholder + task.prompt), ("assistant", None)]) + task.start
+    """Encode a task: ids and labels (L,)."""
+    backbone = processor.backbone
+    placeholder = "" if task.patches is None else backbone.video_text
+    context = backbone.chat([("user", placeholder + task.prompt), ("assistant", None)]) + task.start
     encode = processor.tokenizer.encode
     prompt = torch.tensor(encode(context, add_special_tokens=False))
-    reply = torch.tensor(encode(f"{task.reply}<|im_end|>", add_special_tokens=False))
+    reply = torch.tensor(encode(task.reply + backbone.end_mark, add_special_tokens=False))
     if task.patches is not None:
-        num_tokens = task.patches.shape[:2].numel() // processor.patcher.merge_size**2
         repeats = torch.ones_like(prompt)
-        repeats[prompt == processor.token_id("<|video_pad|>")] = num_tokens
+        num_tokens = len(task.patches) * backbone.tokens_per_step((len(task.patches), *task.grid))
+        repeats[prompt == processor.token_id(backbone.video_token)] = num_tokens
         prompt = prompt.repeat_interleave(repeats)
     return torch.cat((prompt, reply)), torch.cat((torch.full_like(prompt, IGNORE_INDEX), reply))
 
 
-def _loss(model: AgentQwen2VL, tasks: list[Task], processor: Processor) -> Tensor:
-    """Mean cross-entropy over the supervised tokens of all tasks."""
+def _loss(model: RoleModel, tasks: list[Task], processor: Processor) -> Tensor:
+    """Average the cross-entropy over the supervised tokens of all tasks."""
     rows = [_tokens(task, processor) for task in tasks]
     ids = pad_sequence([r[0] for r in rows], batch_first=True, padding_value=processor.tokenizer.pad_token_id)
     labels = pad_sequence([r[1] for r in rows], batch_first=True, padding_value=IGNORE_INDEX)
@@ -89,7 +97,12 @@ def _loss(model: AgentQwen2VL, tasks: list[Task], processor: Processor) -> Tenso
 
 
 def _lr_factor(step: int, total: int) -> float:
-    """Linear rise, then cosine. Args: step of total, from 0."""
+    """Rise linearly, then fall as a cosine.
+
+    Args:
+        step: from 0.
+        total: steps.
+    """
     cosine = 0.5 * (1 + math.cos(math.pi * step / total))
     return min(1.0, (step + 1) / _LR_WARMUP_STEPS) * (_LAST_LR + (1 - _LAST_LR) * cosine)
 
@@ -106,11 +119,11 @@ def _average_gradients(params: list[nn.Parameter]) -> None:
         param.grad = grad.view_as(param)
 
 
-def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[list[Task]]:
-    """This process's share of a batch, in groups of about the same length."""
+def _draw(tasks: Tasks, settings: WarmupSettings, *, is_first_stage: bool) -> list[list[Task]]:
+    """Draw this process's share of a batch, in groups of about the same length."""
     questions = tasks.questions(settings.question_batch // settings.processes)
     lists = tasks.lists(settings.list_batch // settings.processes)
-    if first_stage:
+    if is_first_stage:
         short = [tasks.short() for _ in range(settings.short_batch // settings.processes)]
         return [group for group in (short, questions, lists) if group]
     others = range(settings.long_batch // settings.processes - 1)
@@ -120,24 +133,36 @@ def _draw(tasks: Tasks, settings: WarmupSettings, *, first_stage: bool) -> list[
 
 
 def train(
-    model: AgentQwen2VL, tasks: Tasks, processor: Processor, settings: WarmupSettings, *, quiet: bool = False
+    model: RoleModel,
+    tasks: Tasks,
+    processor: Processor,
+    settings: WarmupSettings,
+    *,
+    is_quiet: bool = False,
 ) -> list[float]:
     """Run both stages; the vision tower learns in the first.
 
-    Args: model, changed in place; tasks of this process; quiet, without progress.
-    Returns: this process's loss of every step.
+    Args:
+        model: changed in place.
+        tasks: of this process.
+        processor: encodes them.
+        settings: of the warm-up.
+        is_quiet: without progress.
+
+    Returns:
+        This process's loss of every step.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0)
     total = settings.short_steps + settings.long_steps
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, total))
     model.train()
     losses = []
-    for step in (progress := tqdm(range(total), desc="warm-up", unit="step", disable=quiet)):
+    for step in (progress := tqdm(range(total), desc="warm-up", unit="step", disable=is_quiet)):
         optimizer.zero_grad()
-        first_stage = step < settings.short_steps
-        model.model.visual.requires_grad_(first_stage)
+        is_first_stage = step < settings.short_steps
+        model.model.visual.requires_grad_(is_first_stage)
         parts = []
-        for group in (groups := _draw(tasks, settings, first_stage=first_stage)):
+        for group in (groups := _draw(tasks, settings, is_first_stage=is_first_stage)):
             part = _loss(model, group, processor) / len(groups)
             part.backward()
             parts.append(part.item())

@@ -8,15 +8,17 @@ import torch
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as HfTrainingArguments
 
+from videomind.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from videomind.dataset.filters import Filters
 from videomind.dataset.parts import open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.losses import LossWeights
-from videomind.roles import BUDGET_FLAGS, budget_numbers, budget_override, get_role, nearest
+from videomind.roles import BudgetOverride, get_role, nearest
 from videomind.runs.recipes import expand, recipe_text
 
 TUNING_MODULES = ("projector",)
+BUDGET_ARGUMENTS = ("min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps")
 
 
 @dataclass(kw_only=True)
@@ -25,8 +27,12 @@ class ModelArguments:
 
     model_name_or_path: str = field(metadata={"help": "base model, role checkpoint or hub id"})
     role: str = field(metadata={"help": "planner, grounder, verifier, answerer or all_in_one"})
-    base_model: str = field(default="qwen2_vl", metadata={"help": "backbone family: qwen2_vl"})
-    conv_type: str = field(default="chatml", metadata={"help": "conversation format: chatml"})
+    base_model: str = field(
+        default=DEFAULT_BACKBONE, metadata={"help": "backbone family; must be that of the model"}
+    )
+    conv_type: str | None = field(
+        default=None, metadata={"help": "conversation format; only the backbone's own"}
+    )
     base_model_path: str | None = field(
         default=None, metadata={"help": "base model of a role checkpoint, instead of the recorded one"}
     )
@@ -60,6 +66,15 @@ class DataArguments:
     def filters(self) -> Filters:
         """The annotation filters."""
         return Filters(**{f.name: getattr(self, f.name) for f in fields(Filters)})
+
+    def budget(self) -> BudgetOverride:
+        """What replaces numbers of every role's visual budget."""
+        return BudgetOverride(
+            min_tokens=self.min_tokens_per_frame,
+            max_tokens=self.max_tokens_per_frame,
+            max_frames=self.max_frames,
+            fps=self.fps,
+        )
 
 
 @dataclass(kw_only=True)
@@ -160,7 +175,7 @@ def section_of(sections: Mapping[str, type]) -> dict[str, str]:
         Argument to section; what a video's frames may cost has a section of its own.
     """
     found = {entry.name: section for section, kind in sections.items() for entry in fields(kind)}
-    return {name: "budget" if name in BUDGET_FLAGS else section for name, section in found.items()}
+    return {name: "budget" if name in BUDGET_ARGUMENTS else section for name, section in found.items()}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
@@ -182,10 +197,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
 
 def _check(args: Arguments) -> None:
     """Refuse what can be refused before anything is loaded."""
-    budget_override(get_role(args.model.role).budget, **budget_numbers(args.data))
+    backbone = get_backbone(args.model.base_model)
+    args.data.budget().applied(get_role(args.model.role).budget).on(backbone.units)
     for name, value, allowed in (
-        ("base_model", args.model.base_model, ("qwen2_vl",)),
-        ("conv_type", args.model.conv_type, ("chatml",)),
+        ("conv_type", args.model.conv_type, (None, backbone.conv_type)),
         ("lora_type", args.custom.lora_type, LORA_TYPES),
         ("lora_bias", args.custom.lora_bias, ("none", "all", "lora_only")),
         ("tuning_modules", args.custom.tuning_modules, (None, *TUNING_MODULES)),

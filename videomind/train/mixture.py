@@ -1,10 +1,10 @@
 """The training set: several data sets as one, records of bad samples, collation.
 
-Shapes: B batch, L tokens, N patches.
+Shapes: B batch, L tokens, N patches of V values.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict, TypeVar
@@ -21,7 +21,8 @@ from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.views import View
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError, Encoded, Encoder
-from videomind.roles import budget_override
+from videomind.model.losses import HeadTargets
+from videomind.roles import UNCHANGED, BudgetOverride
 from videomind.video.excerpts import BadVideoError, read_excerpt
 
 T = TypeVar("T")
@@ -58,11 +59,9 @@ class Batch(TypedDict, total=False):
     input_ids: Tensor
     labels: Tensor
     attention_mask: Tensor
-    pixel_values_videos: Tensor
-    video_grid_thw: Tensor
-    timestamps: list[list[Tensor]]
-    saliency: list[Tensor]
-    pos_clip: list[Tensor]
+    pixel_values: Tensor
+    grids: Tensor
+    targets: list[HeadTargets]
     bad_samples: list[BadSample]
 
 
@@ -94,7 +93,7 @@ class Mixture(Dataset):
         filters: which annotations train.
         seed: of all random choices (crops, positive clips, stand-ins, parts of data sets).
         max_retries: how many stand-ins a bad sample gets before it is an error.
-        budget: numbers that replace those of every role's budget, see `budget_override`.
+        budget: numbers that replace those of every role's budget.
     """
 
     def __init__(
@@ -106,9 +105,9 @@ class Mixture(Dataset):
         filters: Filters = ALL,
         seed: int = 42,
         max_retries: int = 10,
-        budget: Mapping[str, float | None] | None = None,
+        budget: BudgetOverride = UNCHANGED,
     ):
-        self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget or {}
+        self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget
         self.parts = load_parts(parse_entries(datasets), data_root=data_root, filters=filters, seed=seed)
         for part in self.parts:
             open_source(part.entry.name, data_root).check_videos()
@@ -181,9 +180,9 @@ class Mixture(Dataset):
 
     def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
         sample = view.sample(anno, rng)
-        changed = budget_override(sample.excerpt.budget, **self.budget)
-        excerpt = sample.excerpt if changed is None else replace(sample.excerpt, budget=changed)
-        return self.encoder(sample, read_excerpt(excerpt).frames, rng)
+        budget = self.budget.applied(sample.excerpt.budget)
+        sample = replace(sample, excerpt=replace(sample.excerpt, budget=budget))
+        return self.encoder(sample, read_excerpt(self.encoder.excerpt(sample)).frames, rng)
 
     def statistics(self) -> str:
         """Tables of what was loaded, what was dropped and why, and how long videos and moments are."""
@@ -197,10 +196,10 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, items: list[Item]) -> Batch:
-        """Pad ids and labels to the longest sample, concatenate patches, list the targets.
+        """Pad ids and labels to the longest sample, concatenate patches, list the targets if there are any.
 
-        Returns: input_ids, labels, attention_mask (B, L); pixel_values_videos (N, 1176);
-        video_grid_thw (B, 3); timestamps, saliency, pos_clip as lists of B if the samples ground.
+        Returns:
+            input_ids, labels, attention_mask (B, L); pixel_values (N, V); grids (B, 3); targets, B of them.
         """
         encoded = [item.encoded for item in items]
         ids = [e.input_ids for e in encoded]
@@ -208,17 +207,15 @@ class Collator:
             input_ids=pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             labels=pad_sequence([e.labels for e in encoded], batch_first=True, padding_value=IGNORE_INDEX),
             attention_mask=pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            pixel_values_videos=torch.cat([e.pixel_values for e in encoded]),
-            video_grid_thw=torch.stack([e.grid for e in encoded]),
+            pixel_values=torch.cat([e.pixel_values for e in encoded]),
+            grids=torch.stack([e.grid for e in encoded]),
             bad_samples=[bad for item in items for bad in item.bad],
         )
-        grounds = [e.timestamps is not None for e in encoded]
-        if any(grounds):
-            if not all(grounds):
+        targets = [e.targets for e in encoded if e.targets is not None]
+        if targets:
+            if len(targets) < len(encoded):
                 raise ValueError(
                     "A micro-batch mixes samples with and without moments (use --group_by_data_type)"
                 )
-            batch["timestamps"] = [e.timestamps for e in encoded]
-            batch["saliency"] = [e.saliency for e in encoded]
-            batch["pos_clip"] = [e.pos_clip for e in encoded]
+            batch["targets"] = targets
         return batch

@@ -1,11 +1,12 @@
 """What trains, in which optimizer group, and the table that shows it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from tabulate import tabulate
 from torch import nn
 
-from videomind.model.adapters import full_name
+from videomind.model.disk_format import peft_to_ours
 
 # Order of the groups: these three, each with and without weight decay.
 KINDS = ("base", "lora", "head")
@@ -13,7 +14,7 @@ KINDS = ("base", "lora", "head")
 
 def parameter_kind(name: str) -> str:
     """`head`, `lora` or `base`, by a parameter's name."""
-    inner = full_name(name)
+    inner = peft_to_ours(name)
     if inner.startswith("head."):
         return "head"
     return "lora" if "lora_" in inner else "base"
@@ -62,23 +63,31 @@ def parameter_groups(
     return list(groups.values())
 
 
-def trainable_table(model: nn.Module) -> str:
-    """One line per part of the model: parameters, how many train, and an example shape."""
+def trainable_table(model: nn.Module, towers: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Tell of each part of the model how many parameters it has, how many train, and an example shape.
+
+    Args:
+        model: bare or wrapped by PEFT.
+        towers: modules whose sub-modules are told apart, and how each is called in the table.
+    """
     parts: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, param in model.named_parameters():
-        parts.setdefault(_part(name), []).append((name, param))
+        parts.setdefault(_part(name, towers), []).append((name, param))
     rows = [[part, *_counts(p for _, p in params), _shape(params[0][1])] for part, params in parts.items()]
     total, trains = _counts(model.parameters())
     rows.append(["total", total, trains, f"{trains / max(total, 1):.2%} trains"])
     return tabulate(rows, headers=["module", "parameters", "trainable", "first shape"], intfmt=",")
 
 
-def _part(name: str) -> str:
-    inner = full_name(name)
+def _part(name: str, towers: Mapping[str, str]) -> str:
+    inner = peft_to_ours(name)
+    for module, tower in towers.items():
+        if inner.startswith(f"{module}."):
+            inner = tower + inner.removeprefix(module)
+    pieces = inner.split(".")
     if "lora_" in inner:
-        return "LoRA (vision)" if ".visual." in inner else "LoRA (language)"
-    pieces = inner.replace("model.visual", "visual").replace("model.language_model", "language").split(".")
-    depth = 2 if pieces[0] in ("visual", "language", "head") else 1
+        return f"LoRA ({pieces[0]})"
+    depth = 2 if pieces[0] in (*towers.values(), "head") else 1
     copy = " (trained copy)" if "modules_to_save" in pieces else ""
     return ".".join(pieces[:depth]) + copy
 

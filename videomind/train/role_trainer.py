@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from videomind.model.adapters import in_adapter
-from videomind.model.checkpoint import LoadedModel, extra_names, restore_role, save_role
+from videomind.model.checkpoint import LoadedModel, restore_role
+from videomind.model.saving import extra_names, save_role
 from videomind.model.sharding import gathered
 from videomind.train.arguments import Arguments, weight_dtype
 from videomind.train.mixture import Collator, Mixture

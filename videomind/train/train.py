@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from transformers import set_seed
 
-from videomind.backbones.processor import Processor
+from videomind.backbones.backbone import Processor
 from videomind.device import attention, detect
 from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import add_adapter, bare
@@ -24,11 +23,10 @@ from videomind.model.checkpoint import (
     is_role_checkpoint,
     load_model,
     merge_adapter,
-    save_full,
 )
-from videomind.model.grounding_head import make_points
 from videomind.model.losses import has_positive
-from videomind.roles import budget_numbers, get_role
+from videomind.model.saving import save_full
+from videomind.roles import get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
@@ -45,6 +43,7 @@ def build_model(args: Arguments) -> LoadedModel:
         dtype=dtype,
         attn_implementation=attention(args.model.attn_implementation, detect().kind, dtype),
         base_path=args.model.base_model_path,
+        base_model=args.model.base_model,
     )
     loaded = load_model(args.model.model_name_or_path, settings, roles=_start_roles(args))
     model = loaded.model
@@ -64,7 +63,7 @@ def build_model(args: Arguments) -> LoadedModel:
     if role.has_head:
         bare(model).head.requires_grad_(True)
     if args.custom.tuning_modules == "projector":
-        bare(model).model.visual.merger.requires_grad_(True)
+        bare(model).get_submodule(bare(model).backbone.merger).requires_grad_(True)
     if args.training.deepspeed is None:
         for param in model.parameters():
             if param.requires_grad:  # master weights; the forward casts under autocast
@@ -80,22 +79,17 @@ def _start_roles(args: Arguments) -> list[str] | None:
     return None
 
 
-def learnable(num_clips: int, moments: torch.Tensor) -> bool:
-    """Whether the temporal pyramid has a point for a moment. Args: moments (M, 2), in clips."""
-    return has_positive(make_points(max(num_clips, 8)), moments)
-
-
 def build_mixture(args: Arguments, processor: Processor) -> Mixture:
     """The training set; its statistics go to the log."""
     data = args.data
     mixture = Mixture(
         data.datasets,
-        encoder=Encoder(processor, max_length=data.model_max_length, check_moments=learnable),
+        encoder=Encoder(processor, max_length=data.model_max_length, is_learnable=has_positive),
         data_root=data.data_root,
         filters=data.filters(),
         seed=args.training.seed,
         max_retries=data.max_retries,
-        budget=budget_numbers(data),
+        budget=data.budget(),
     )
     log.info("Training set:\n%s", mixture.statistics())
     return mixture
@@ -107,7 +101,9 @@ def train(args: Arguments) -> None:
     init_communication(args.training)
     set_seed(args.training.seed)
     loaded = build_model(args)
-    log.info("What trains:\n%s", trainable_table(loaded.model))
+    backbone = loaded.processor.backbone
+    towers = {backbone.vision: "vision", backbone.language: "language"}
+    log.info("What trains:\n%s", trainable_table(loaded.model, towers))
     trainer = RoleTrainer(args, loaded, build_mixture(args, loaded.processor))
     trainer.run_to_end(after=lambda: _save_full(args, loaded) if args.custom.save_full_model else None)
 

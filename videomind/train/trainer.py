@@ -21,7 +21,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, run_command
+from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
 from videomind.train.arguments import TrainingArguments
 from videomind.train.mixture import BadSample
@@ -97,7 +98,7 @@ class ResumingTrainer(Trainer):
             return {k: self._prepare_input(v) for k, v in data.items()}
         if isinstance(data, list):
             return [self._prepare_input(v) for v in data]
-        return data.to(self.args.device) if isinstance(data, Tensor) else data
+        return data.to(self.args.device) if isinstance(data, Tensor | HeadTargets) else data
 
     def compute_loss(
         self,
@@ -222,16 +223,13 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # plain torchrun would leave this process behind when it is killed
-    setup_logging()
 
-    def run() -> None:
-        args = parse()
-        setup_logging(Path(args.training.output_dir) / "train.log")
+    def run(args: Any) -> None:
         if rank() == 0:
             write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
         train(args)
 
-    return run_reporting(log, run)
+    return run_command(parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log")
 
 
 def init_communication(training: TrainingArguments) -> None:

@@ -1,1 +1,1 @@
-"""From a video file to resized frames with their times: what is asked, the frame plan, the decoders."""
+"""From a video file to resized frames with their times: what is asked, the choice of frames, the decoders."""

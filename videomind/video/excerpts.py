@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomind.roles import PIXELS_PER_TOKEN
 from videomind.video.reader import BadVideoError, replace_missing
 from videomind.video.readers import IMAGE_ERRORS, open_reader
 from videomind.video.request import Excerpt
@@ -23,7 +22,7 @@ from videomind.video.request import Excerpt
 __all__ = [
     "BadVideoError",
     "Frames",
-    "plan_frames",
+    "choose_frames",
     "read_excerpt",
     "resize_frames",
     "smart_num_frames",
@@ -33,15 +32,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-TEMPORAL_PATCH = 2  # Qwen2-VL merges two frames into one step, so every count is even
 DEFAULT_FPS = 2.0
 MIN_FRAMES = 4
 MAX_FRAMES = 768
-SIZE_FACTOR = 28  # pixels: patch 14, merged 2 x 2
 MAX_ASPECT_RATIO = 200
-# Qwen2-VL's own bounds for where no visual budget is given.
-DEFAULT_MIN_PIXELS = 4 * PIXELS_PER_TOKEN
-DEFAULT_MAX_PIXELS = 16384 * PIXELS_PER_TOKEN
 IMAGE_LIST_FPS = 1.0  # a list of images counts one second per image
 GIF_DURATION_FPS = 1.0
 EMPTY_LIST = "an empty list of images, not a video"
@@ -70,18 +64,20 @@ def smart_num_frames(
     *,
     considered: int,
     video_fps: float,
+    frames_per_step: int,
     fps: float | None = None,
     num_frames: int | None = None,
     min_frames: int = MIN_FRAMES,
     max_frames: int | None = None,
 ) -> int:
-    """How many frames to take: an even number, never above the frames there are.
+    """How many frames to take: full steps of the backbone, never more frames than there are.
 
     Args:
         considered: frames of the excerpt; video_fps: their rate, frames per second.
+        frames_per_step: of the backbone; the count is a multiple.
         fps: wanted frames per second (2 unless given), or num_frames: the wanted count itself.
         min_frames, max_frames: bounds of what `fps` gives (max_frames: 768 unless given).
-    Raises: ValueError when both wishes are given or fewer than two frames come out.
+    Raises: ValueError when both wishes are given or not even one step comes out.
     """
     if fps is not None and num_frames is not None:
         raise ValueError(f"Either fps ({fps}) or num_frames ({num_frames}) can be given, not both")
@@ -89,28 +85,30 @@ def smart_num_frames(
     if num_frames is not None:
         wanted = num_frames
     else:
-        lowest = math.ceil(min_frames / TEMPORAL_PATCH) * TEMPORAL_PATCH
+        lowest = math.ceil(min_frames / frames_per_step) * frames_per_step
         highest = min(MAX_FRAMES, considered) if max_frames is None else max_frames
-        highest = highest // TEMPORAL_PATCH * TEMPORAL_PATCH
+        highest = highest // frames_per_step * frames_per_step
         wanted = considered / video_fps * (DEFAULT_FPS if fps is None else fps)
         wanted = min(max(wanted, lowest), highest)
-    count = round(wanted / TEMPORAL_PATCH) * TEMPORAL_PATCH
-    count = min(count, considered // TEMPORAL_PATCH * TEMPORAL_PATCH)
-    if count < TEMPORAL_PATCH:
+    count = round(wanted / frames_per_step) * frames_per_step
+    count = min(count, considered // frames_per_step * frames_per_step)
+    if count < frames_per_step:
         wish = f"{fps or DEFAULT_FPS} frames per second" if num_frames is None else f"{num_frames} frames"
-        raise ValueError(f"fewer than two frames remain of an excerpt of {considered} ({wish} wanted)")
+        raise ValueError(
+            f"fewer than {frames_per_step} frames remain of an excerpt of {considered} ({wish} wanted)"
+        )
     return count
 
 
-def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
+def choose_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
     """Which frames of a video to take for an excerpt.
 
     An excerpt that hangs over the video's end keeps its length, so its last frames repeat: as the
     published checkpoints were trained.
 
     Args: total_frames, fps: of the video; excerpt.
-    Returns: frame numbers, not decreasing, an even count.
-    Raises: BadVideoError when fewer than two frames remain.
+    Returns: frame numbers, not decreasing, in full steps of the backbone.
+    Raises: BadVideoError when not even one step remains.
     """
     start_s = 0 if excerpt.start_s is None else excerpt.start_s
     end_s = total_frames / fps if excerpt.end_s is None else excerpt.end_s
@@ -120,11 +118,12 @@ def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]
     if first > last:
         logger.warning("%s: the excerpt's ends are reversed (%s s to %s s)", excerpt.path, start_s, end_s)
         first, last = last, first
-    budget = excerpt.budget
+    budget, units = excerpt.budget, excerpt.budget.known_units()
     try:
         count = smart_num_frames(
             considered=min(max(MIN_FRAMES, round((end_s - start_s) * fps)), total_frames),
             video_fps=fps,
+            frames_per_step=units.frames_per_step,
             fps=budget.fps if excerpt.num_frames is None else None,
             num_frames=excerpt.num_frames,
             min_frames=budget.min_frames,
@@ -136,33 +135,34 @@ def plan_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]
 
 
 def smart_resize(
-    height: int, width: int, *, min_pixels: int = DEFAULT_MIN_PIXELS, max_pixels: int = DEFAULT_MAX_PIXELS
+    height: int, width: int, *, min_pixels: int, max_pixels: int, token_side: int
 ) -> tuple[int, int]:
-    """The size to bring frames to: multiples of 28 within the bounds, the ratio kept as far as possible.
+    """The size to bring frames to: whole tokens within the bounds, the ratio kept as far as possible.
 
-    A very long and narrow frame can come out with a side of 0 pixels, as in Qwen2-VL's own rule.
+    A very long and narrow frame can come out with a side of 0 pixels, as in the rule of published training.
 
-    Args: height, width, pixels; min_pixels, max_pixels, bounds of the area.
+    Args: height, width, pixels; min_pixels, max_pixels, bounds of the area; token_side, pixels.
     Returns: (height, width), pixels.
     Raises: ValueError for an aspect ratio above 200.
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"frames of {width} x {height} pixels: an aspect ratio above {MAX_ASPECT_RATIO}")
-    size = [max(SIZE_FACTOR, round(side / SIZE_FACTOR) * SIZE_FACTOR) for side in (height, width)]
+    size = [max(token_side, round(side / token_side) * token_side) for side in (height, width)]
     if size[0] * size[1] < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
-        size = [math.ceil(side * scale / SIZE_FACTOR) * SIZE_FACTOR for side in (height, width)]
+        size = [math.ceil(side * scale / token_side) * token_side for side in (height, width)]
     if size[0] * size[1] > max_pixels:  # also where rounding up has overshot
         scale = math.sqrt(height * width / max_pixels)
-        size = [math.floor(side / scale / SIZE_FACTOR) * SIZE_FACTOR for side in (height, width)]
+        size = [math.floor(side / scale / token_side) * token_side for side in (height, width)]
     return size[0], size[1]
 
 
 def _frame_size(height: int, width: int, excerpt: Excerpt) -> tuple[int, int]:
     """`smart_resize` by the excerpt's budget. Raises BadVideoError where no such size exists."""
-    budget = excerpt.budget
+    budget, side = excerpt.budget, excerpt.budget.known_units().token_side
+    bounds = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
     try:
-        size = smart_resize(height, width, min_pixels=budget.min_pixels, max_pixels=budget.max_pixels)
+        size = smart_resize(height, width, **bounds, token_side=side)
     except ValueError as error:
         raise BadVideoError(f"{excerpt.path}: {error}") from error
     if 0 in size:
@@ -191,8 +191,8 @@ def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
 def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
     """Decode and resize the frames of an excerpt.
 
-    A list of image files is taken whole: one frame each, the last repeated to make the count even; its
-    frame rate, maximum count, start and end do not apply.
+    A list of image files is taken whole: one frame each, the last repeated to fill its step; its frame rate,
+    maximum count, start and end do not apply.
 
     Args: excerpt; reader, `pyav`, `decord` or `torchcodec` (None: `VIDEOMIND_VIDEO_READER`, else pyav).
     Raises: BadVideoError when the video is unusable, ValueError when the reader is.
@@ -215,7 +215,7 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
 
     with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
         plans = [
-            plan_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
+            choose_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
             for excerpt in excerpts
         ]
         of_video = {"fps": video.fps, "total_frames": video.total_frames}
@@ -245,7 +245,7 @@ def _read_images(excerpt: Excerpt) -> Frames:
     if len(sizes) > 1:
         raise BadVideoError(f"{len(paths)} images from {paths[0]}: of different sizes {sorted(sizes)}")
     indices = list(range(len(paths)))
-    indices += indices[-1:] * (len(indices) % TEMPORAL_PATCH)
+    indices += indices[-1:] * (-len(indices) % excerpt.budget.known_units().frames_per_step)
     frames = torch.stack([pool[i] for i in indices]).permute(0, 3, 1, 2).contiguous()
     return Frames(
         frames=frames, indices=indices, fps=IMAGE_LIST_FPS, total_frames=len(paths), problems=problems

@@ -105,31 +105,39 @@ class VideoArguments:
 
 
 def todays(argv: Sequence[str]) -> list[str]:
-    """The same command line under today's names; what changed is logged."""
+    """Write a command line under today's names; what changed is logged.
+
+    Args:
+        argv: as it was documented for transformers of 2023.
+    """
     known = {entry.name for entry in fields(VideoTrainingArguments)}
-    given = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
+    flags = {part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")}
     out: list[str] = []
-    dropping = False
+    is_dropped = False
     for part in argv:
         if not part.startswith("--"):
-            out += [] if dropping else [part]
+            out += [] if is_dropped else [part]
             continue
         name, sign, value = part.removeprefix("--").partition("=")
         new = name if name in known else _RENAMED.get(name, name)
-        gone = name not in known and name in _GONE
-        dropping = gone or (new != name and new in given)
-        if gone:
+        is_gone = name not in known and name in _GONE
+        is_dropped = is_gone or (new != name and new in flags)
+        if is_gone:
             log.info("--%s has no effect in this version of transformers", name)
-        elif dropping:
+        elif is_dropped:
             log.info("--%s is left out: --%s is given", name, new)
         elif new != name:
             log.info("--%s is --%s today", name, new)
-        out += [] if dropping else [f"--{new}", *([value] if sign else [])]
+        out += [] if is_dropped else [f"--{new}", *([value] if sign else [])]
     return out
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
-    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+    """Parse the command line.
+
+    Raises:
+        ValueError: a value that is not allowed; names it and what is.
+    """
     given = todays(expand(sys.argv[1:] if argv is None else argv))
     parser = HfArgumentParser((VideoModelArguments, VideoDataArguments, VideoTrainingArguments))
     model, data, training = parser.parse_args_into_dataclasses(device_arguments(given))

@@ -22,7 +22,7 @@ from videomind.video_chatgpt.disk import LoadedVideoModel
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.frames import read_frames
 from videomind.video_chatgpt.features.store import find_features, read_features
-from videomind.video_chatgpt.tokenizer import decode
+from videomind.video_chatgpt.tokenizer import decode_pieces
 from videomind.video_chatgpt.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,15 @@ KEPT_VIDEOS = 16  # features in memory, as questions about one video follow one 
 
 
 def find_video(folder: Path, name: str) -> Path:
-    """A video by its name, with or without extension. Raises: BadVideoError when it is not there."""
+    """Find a video by its name.
+
+    Args:
+        folder: where it lies.
+        name: with or without extension; those of VIDEO_EXTENSIONS are tried in their order.
+
+    Raises:
+        BadVideoError: it is not there.
+    """
     for extension in ("", *VIDEO_EXTENSIONS):
         path = folder / f"{name}{extension}"
         if path.suffix and path.is_file():
@@ -41,13 +49,13 @@ def find_video(folder: Path, name: str) -> Path:
 
 
 class FeatureSource(Protocol):
-    """Where features come from. Both steps raise ValueError for a video that has none."""
+    """Where features come from. Both steps raise a ValueError for a video that has none."""
 
     def read(self, name: str) -> Any:
-        """What is read of a video, by its name or path; threads do it ahead."""
+        """Read a video, by its name or path; threads do it ahead."""
 
-    def features(self, found: Any) -> np.ndarray:
-        """The features (N, C) of what was read."""
+    def features(self, content: Any) -> np.ndarray:
+        """Make the features (N, C) of what was read."""
 
 
 class TowerFeatures:
@@ -64,9 +72,9 @@ class TowerFeatures:
             log.warning("%s: %s", path, problem)
         return frames
 
-    def features(self, found: Tensor) -> np.ndarray:
-        """The tower's features (N, C) of frames."""
-        return self.tower.features(found).astype(np.float16)
+    def features(self, content: Tensor) -> np.ndarray:
+        """Make the tower's features (N, C) of frames."""
+        return self.tower.features(content).astype(np.float16)
 
 
 class StoredFeatures:
@@ -80,9 +88,9 @@ class StoredFeatures:
         stem = name.removesuffix(Path(name).suffix) if name.endswith(VIDEO_EXTENSIONS) else name
         return read_features(find_features(self.folder, stem))
 
-    def features(self, found: np.ndarray) -> np.ndarray:
-        """As they were read."""
-        return found
+    def features(self, content: np.ndarray) -> np.ndarray:
+        """Give them as they were read."""
+        return content
 
 
 class _Video:
@@ -90,34 +98,38 @@ class _Video:
 
     def __init__(self, source: FeatureSource, name: str):
         self.source, self.name, self.lock = source, name, Lock()
-        self.found: Any = None
+        self.content: Any = None
         self.made: np.ndarray | None = None
 
     def read(self) -> None:
         """Read it, unless what was read or made of it is there."""
         with self.lock:
-            if self.made is None and self.found is None:
-                self.found = self.source.read(self.name)
+            if self.made is None and self.content is None:
+                self.content = self.source.read(self.name)
 
     def features(self) -> np.ndarray:
-        """Its features (N, C)."""
+        """Make its features (N, C), unless they are there."""
         self.read()
         with self.lock:
             if self.made is None:
-                self.made, self.found = self.source.features(self.found), None
+                self.made, self.content = self.source.features(self.content), None
             return self.made
 
 
 def clean(text: str) -> str:
-    """An answer without blanks around it and without the end mark; its last letters stay."""
+    """Cut blanks and the end mark off an answer; its last letters stay."""
     return text.strip().removesuffix(END).strip()
 
 
 class VideoChat:
     """Asks a model about videos.
 
-    Args: loaded; source of the features; mode, the conversation's template; max_new_tokens of an
-    answer; temperature of sampling, 0 is greedy.
+    Args:
+        loaded: model and tokenizer.
+        source: of the features.
+        mode: the conversation's template, a key of SYSTEMS.
+        max_new_tokens: of an answer.
+        temperature: of sampling; 0 is greedy.
     """
 
     def __init__(
@@ -147,37 +159,55 @@ class VideoChat:
                 self._videos(video).read()
 
     def features(self, video: str) -> Tensor:
-        """A video's features (N, C).
+        """Get a video's features.
 
-        Raises: ValueError for a video that is not there or cannot be read, or features that the model
-        was not trained on.
+        Returns:
+            (N, C), as the source gives them.
+
+        Raises:
+            ValueError: the video is not there or cannot be read, or its features are not of the form that the
+                model was trained on.
         """
-        found, config = self._videos(video).features(), self.model.config
-        if found.shape[1] != config.mm_hidden_size:
+        rows, config = self._videos(video).features(), self.model.config
+        if rows.shape[1] != config.mm_hidden_size:
             raise ValueError(
-                f"{video}: its features are {found.shape[1]} wide, the projector takes "
-                f"{config.mm_hidden_size}"
+                f"{video}: its features are {rows.shape[1]} wide, the projector takes {config.mm_hidden_size}"
             )
-        if config.num_video_tokens not in (None, len(found)):
+        if config.num_video_tokens not in (None, len(rows)):
             raise ValueError(
-                f"{video}: it has {len(found)} rows of features, the model was trained on "
+                f"{video}: it has {len(rows)} rows of features, the model was trained on "
                 f"{config.num_video_tokens}. Use the same tower (--vision_tower)."
             )
-        return torch.from_numpy(found)
+        return torch.from_numpy(rows)
 
     def answer(self, asked: Sequence[tuple[Tensor, str]]) -> list[str]:
-        """Answers of one batch. Args: features (N, C) and question, B of them."""
+        """Answer one batch of questions.
+
+        Args:
+            asked: features (N, C) and question, B of them.
+
+        Returns:
+            B texts.
+        """
         ids = []
         for features, question in asked:
-            block = VideoBlock(num_tokens=len(features), start_end=self.model.config.mm_use_vid_start_end)
+            block = VideoBlock(num_tokens=len(features), has_start_end=self.model.config.mm_use_vid_start_end)
             prompt = chat_prompt(question, block, mode=self.mode)
             ids.append(torch.tensor(self.tokenizer(prompt)["input_ids"]))
         new = self.generate(ids, [features for features, _ in asked])
-        return [clean(decode(self.tokenizer, row)) for row in new.tolist()]
+        return [clean(decode_pieces(self.tokenizer, row)) for row in new.tolist()]
 
     @torch.inference_mode()
     def generate(self, ids: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
-        """New tokens of one batch. Args: ids, B of (L,); features, B of (N, C). Returns: (B, new tokens)."""
+        """Generate the new tokens of one batch.
+
+        Args:
+            ids: B prompts of (L,).
+            features: B videos of (N, C).
+
+        Returns:
+            (B, new tokens); what comes after an end is padding.
+        """
         masks = [torch.ones_like(row) for row in ids]
         pad = self.tokenizer.pad_token_id
         padded = pad_sequence(list(ids), batch_first=True, padding_value=pad, padding_side="left")

@@ -18,13 +18,13 @@ from typing import Any
 
 from videomind.dataset.schema import VIDEO
 from videomind.files import read_json, write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instruction:
+class QuestionAnswer:
     """A question about a video, and its answer."""
 
     q: str
@@ -32,8 +32,16 @@ class Instruction:
     video_id: str
 
 
-def parse_row(row: Any, *, origin: str) -> Instruction:
-    """Check a row; further keys are left out. Args: origin, for messages. Raises: ValueError."""
+def parse_row(row: Any, *, origin: str) -> QuestionAnswer:
+    """Check a row; further keys are left out.
+
+    Args:
+        row: as it was read.
+        origin: where it is from, for messages.
+
+    Raises:
+        ValueError: it is no mapping with texts as q, a and video_id.
+    """
     if not isinstance(row, dict):
         raise ValueError(f"{origin}, is a {type(row).__name__}, expected a mapping with q, a and video_id")
     for key in ("q", "a", "video_id"):
@@ -41,23 +49,29 @@ def parse_row(row: Any, *, origin: str) -> Instruction:
             raise ValueError(f"{origin}, has no {key!r}; it has {sorted(row)}")
         if not isinstance(row[key], str):
             raise ValueError(f"{origin}: {key!r} is {row[key]!r}, expected text")
-    return Instruction(q=row["q"], a=row["a"], video_id=row["video_id"])
+    return QuestionAnswer(q=row["q"], a=row["a"], video_id=row["video_id"])
 
 
-def read_instructions(path: str | Path) -> list[Instruction]:
-    """All rows of a file. Raises: ValueError that names the file and the row, counted from 0."""
+def read_question_answers(path: str | Path) -> list[QuestionAnswer]:
+    """Read all rows of a file.
+
+    Raises:
+        ValueError: names the file and the row, counted from 0.
+    """
     rows = read_json(path)
     if not isinstance(rows, list):
         raise ValueError(f"{path} holds a {type(rows).__name__}, expected a list of rows")
     return [parse_row(row, origin=f"{path}, row {i}") for i, row in enumerate(rows)]
 
 
-def convert(rows: Sequence[Instruction], *, present: set[str] | None = None) -> list[dict]:
-    """Conversations of the rows.
+def convert(rows: Sequence[QuestionAnswer], *, present: set[str] | None = None) -> list[dict]:
+    """Make conversations of the rows.
 
     In every second one the video comes before the question; which, is decided before rows are left out.
 
-    Args: present, ids of the videos whose rows are kept (None: all).
+    Args:
+        rows: of a VideoInstruct file.
+        present: ids of the videos whose rows are kept; None keeps all.
     """
     return [
         {
@@ -74,7 +88,11 @@ def convert(rows: Sequence[Instruction], *, present: set[str] | None = None) -> 
 
 
 def present_ids(folder: str | Path) -> set[str]:
-    """Ids in a folder of features: names up to their first dot, whatever follows. Raises: ValueError."""
+    """List the ids in a folder of features: names up to their first dot, whatever follows.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"No folder of features {folder} (--clip_feature_path)")
@@ -82,7 +100,7 @@ def present_ids(folder: str | Path) -> set[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         prog="videomind convert", description="VideoInstruct rows to the JSON that Video-ChatGPT trains on."
     )
@@ -93,8 +111,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert a file. Raises: ValueError for a row or a path that cannot be used."""
-    rows = read_instructions(args.input_json_file)
+    """Convert the file that the command line names.
+
+    Raises:
+        ValueError: a row or a path that cannot be used.
+    """
+    rows = read_question_answers(args.input_json_file)
     present = None if args.clip_feature_path is None else present_ids(args.clip_feature_path)
     kept = convert(rows, present=present)
     if present is not None and (left := sorted({row.video_id for row in rows} - present)):
@@ -114,10 +136,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

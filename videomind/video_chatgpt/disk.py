@@ -1,7 +1,7 @@
-"""Video-ChatGPT on disk: what training starts from, adapters, whole models; every tensor is accounted for.
+"""Video-ChatGPT on disk: what training starts from, and whole models; every tensor is accounted for.
 
 A start is a LLaVA checkpoint (its original layout or that of transformers), a plain Llama or a whole model
-saved here. An adapter is one `.bin`: both embedding tables and the projector, under published names.
+saved here. Adapters are in `adapter.py`.
 """
 
 import logging
@@ -18,13 +18,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from videomind.files import atomic_path, read_json, write_json
+from videomind.files import atomic_files, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, resolve_folder
 from videomind.model.sharding import gathered
 from videomind.model.tensors import compare, refuse
-from videomind.video_chatgpt.model import LINEAR, MLP, VideoChatGPT, VideoChatGPTConfig
+from videomind.video_chatgpt.model import MLP, VideoChatGPT, VideoChatGPTConfig
 from videomind.video_chatgpt.tokenizer import (
-    VIDEO_PATCH,
     VideoTokens,
     add_video_tokens,
     load_tokenizer,
@@ -75,12 +74,15 @@ _FIELDS = (
     "use_mm_proj",
     "vocab_size",
 )
-_SIDE_FIELDS = ("mm_projector_type", "mm_use_vid_start_end", "mm_vision_tower", "num_video_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedVideoModel:
-    """A model and its tokenizer. Attributes: folder, what both were read from."""
+    """A model and its tokenizer.
+
+    Attributes:
+        folder: what both were read from.
+    """
 
     model: VideoChatGPT
     tokenizer: PreTrainedTokenizerFast
@@ -93,31 +95,37 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
     An image projector becomes the video projector, as in the original, whose name it shares. The embedding
     tables have as many rows as the tokenizer has tokens.
 
-    Args: path, folder or hub id.
-    Raises: ValueError that says what is missing, unexpected or unknown, and where.
+    Args:
+        path: folder or hub id.
+        settings: type of the weights, attention.
+
+    Raises:
+        ValueError: says what is missing, unexpected or unknown, and where.
     """
     folder = resolve_folder(path, "model", "Give another path with --model_name_or_path.")
     raw = read_json(folder / "config.json")
-    nested = "text_config" in raw
-    config = _nested_config(raw, folder) if nested else _flat_config(raw, folder)
-    tokenizer = load_tokenizer(folder, without=_HF_TOKENS if nested else ())
-    if nested:
+    is_nested = "text_config" in raw
+    config = _nested_config(raw, folder) if is_nested else _flat_config(raw, folder)
+    tokenizer = load_tokenizer(folder, without=_HF_TOKENS if is_nested else ())
+    if is_nested:
         config.pad_token_id = tokenizer.pad_token_id
     try:
         model, info = VideoChatGPT.from_pretrained(
             folder,
             config=config,
-            key_mapping=_HF_KEYS if nested else None,
+            key_mapping=_HF_KEYS if is_nested else None,
             output_loading_info=True,
             dtype=settings.dtype,
             attn_implementation=settings.attn_implementation,
         )
     except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    found = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
-    unused = [name for name in found["unexpected"] if _UNUSED.search(name)]
-    found["unexpected"] = [name for name in found["unexpected"] if name not in unused]
-    refuse(found, folder)
+    problems = {
+        kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
+    }
+    unused = [name for name in problems["unexpected"] if _UNUSED.search(name)]
+    problems["unexpected"] = [name for name in problems["unexpected"] if name not in unused]
+    refuse(problems, folder)
     if unused:
         log.info("%s: %d tensors of its image model are not used (first: %s)", folder, len(unused), unused[0])
     if (rows := config.vocab_size) > len(tokenizer):
@@ -127,7 +135,7 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
 
 
 def _flat_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
-    """The config of an original LLaVA, a Llama, or a model saved here."""
+    """Read the config of an original LLaVA, a Llama, or a model saved here."""
     if raw.get("model_type") not in _MODEL_TYPES:
         raise ValueError(
             f"{folder} holds a model of type {raw.get('model_type')!r}. Allowed: {', '.join(_MODEL_TYPES)}."
@@ -139,7 +147,7 @@ def _flat_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
 
 
 def _nested_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
-    """The config of a LLaVA in the layout of transformers."""
+    """Read the config of a LLaVA in the layout of transformers."""
     text, vision = raw["text_config"], raw.get("vision_config", {})
     if (act := raw.get("projector_hidden_act", "gelu")) != "gelu":
         raise ValueError(f"{folder}: its projector has {act!r} (projector_hidden_act). Allowed: gelu.")
@@ -150,66 +158,63 @@ def _nested_config(raw: Mapping[str, Any], folder: Path) -> VideoChatGPTConfig:
     return config
 
 
-def add_videos(loaded: LoadedVideoModel, *, start_end: bool) -> VideoTokens:
-    """Give tokenizer and tables the tokens of a video that they lack. Returns: their ids."""
+def add_videos(loaded: LoadedVideoModel, *, has_start_end: bool) -> VideoTokens:
+    """Give tokenizer and tables the tokens of a video that they lack.
+
+    Args:
+        loaded: changed in place.
+        has_start_end: whether two more tokens enclose a video.
+
+    Returns:
+        The tokens' ids.
+    """
     model, tokenizer = loaded.model, loaded.tokenizer
     old = len(tokenizer)
-    tokens = add_video_tokens(tokenizer, start_end=start_end)
+    tokens = add_video_tokens(tokenizer, has_start_end=has_start_end)
     if len(tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for table in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
             with torch.no_grad(), gathered([table], modify=True):
-                fill_new_rows(table, first=old, start_end=start_end, std=model.config.initializer_range)
+                fill_new_rows(
+                    table, first=old, has_start_end=has_start_end, std=model.config.initializer_range
+                )
         log.info("Grew the embedding tables to %d rows for the tokens of a video", len(tokenizer))
     model.config.set_tokens(tokens)
     return tokens
 
 
-def fill_new_rows(table: Tensor, *, first: int, start_end: bool, std: float) -> None:
+def fill_new_rows(table: Tensor, *, first: int, has_start_end: bool, std: float) -> None:
     """Set the rows of new tokens: random for the patch, the mean of all rows before them for start and end.
 
-    Args: table (V, H); first, the first new row.
+    Args:
+        table: (V, H), of which the last rows are new.
+        first: the first new row.
+        has_start_end: whether the last two are those of start and end.
+        std: of the random rows.
     """
     table[first:].normal_(std=std)
-    if start_end:
+    if has_start_end:
         table[-2:] = table[:-2].float().mean(dim=0).to(table.dtype)
 
 
-# ---- adapters ----
-
-
-def adapter_state(model: VideoChatGPT, *, keep: bool = True) -> dict[str, Tensor]:
-    """What an adapter file holds, whole and on the CPU.
-
-    The output table comes first: the original reduces names to their last part when it trains on, so the
-    projector's has to be the last `weight`.
-
-    Args: keep, off where the state is not written (every process takes part in collecting it).
-    """
-    params = dict(model.named_parameters())
-    names = [*TABLES, *(name for name in params if name.startswith(PROJECTOR))]
-    return _collect({name: params[name] for name in names}, None, keep)
-
-
-def _collect(params: Mapping[str, Tensor], dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:
-    """Copies on the CPU, one parameter at a time, so that a sharded model never has to fit on one device."""
+def copy_to_cpu(
+    params: Mapping[str, Tensor], dtype: torch.dtype | None, should_keep: bool
+) -> dict[str, Tensor]:
+    """Copy to the CPU, one parameter at a time, so that a sharded model never has to fit on one device."""
     state = {}
     for name, param in params.items():
         with gathered([param]):
-            if keep:
+            if should_keep:
                 state[name] = param.detach().to(device="cpu", dtype=dtype, copy=True)
     return state
 
 
-def save_adapter(state: Mapping[str, Tensor], config: VideoChatGPTConfig, path: Path) -> None:
-    """Write an adapter file, and beside it what it was trained with (`.json`)."""
-    with atomic_path(path) as temporary:
-        torch.save(dict(state), temporary)
-    write_json(path.with_suffix(".json"), {name: getattr(config, name, None) for name in _SIDE_FIELDS})
-
-
 def read_bin(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.bin` file; nothing else in it is built or run. Raises: ValueError that names it."""
+    """Read the tensors of a `.bin` file; nothing else in it is built or run.
+
+    Raises:
+        ValueError: it is not there, or holds anything else.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -221,95 +226,17 @@ def read_bin(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_adapter(path: Path) -> dict[str, Tensor]:
-    """An adapter's tensors under the model's names. Raises: ValueError for tensors of another kind."""
-    state = {}
-    for name, value in read_bin(path).items():
-        known = re.search(r"(mm_projector\..+|embed_tokens\.weight)$|^(lm_head\.weight)$", name)
-        if known is None:
-            raise ValueError(f"{path} holds {name}, which is not part of an adapter")
-        state[f"model.{known[1]}" if known[1] else known[2]] = value
-    if not any(name.startswith(PROJECTOR) for name in state):
-        raise ValueError(f"{path} holds no projector (mm_projector.*)")
-    return state
-
-
-def load_projector(model: VideoChatGPT, state: Mapping[str, Tensor], path: Path) -> None:
-    """Take the projector of an adapter, whatever its kind and width. Raises: ValueError for others."""
-    found = {name.removeprefix(PROJECTOR): value for name, value in state.items() if PROJECTOR in name}
-    kind, first = (LINEAR, "weight") if "weight" in found else (MLP, "0.weight")
-    if first not in found or found[first].ndim != 2:
-        raise ValueError(f"{path} holds a projector of {sorted(found)}: neither {LINEAR} nor {MLP}")
-    width, config = found[first].shape[1], model.config
-    if not config.use_mm_proj or (config.mm_projector_type, config.mm_hidden_size) != (kind, width):
-        new_projector(model, kind, width)
-    copy_state({f"{PROJECTOR}{name}": value for name, value in found.items()}, model, PROJECTOR, path)
-
-
-def new_projector(model: VideoChatGPT, kind: str, width: int) -> None:
-    """Give a loaded model a projector that starts at random."""
-    like = model.get_input_embeddings().weight
-    model.add_projector(kind, width)
-    model.projector.to(device=like.device, dtype=like.dtype)
-
-
-def continue_adapter(loaded: LoadedVideoModel, path: Path) -> None:
-    """Start training from an adapter: its projector and the rows of the tokens of a video.
-
-    Of the input table the last two rows count (start and end; a file may hold these alone), of the output
-    table, which the original does not save, the video's.
-    """
-    model, state = loaded.model, read_adapter(path)
-    load_projector(model, state, path)
-    tokens = VideoTokens.of(loaded.tokenizer)
-    rows = {INPUT_TABLE: 2, HEAD_TABLE: len(loaded.tokenizer) - tokens.patch}
-    for name, table in zip(TABLES, (model.lm_head.weight, model.get_input_embeddings().weight), strict=True):
-        if name not in state or tokens.start is None:
-            continue
-        given = state[name][-rows[name] :]
-        if given.shape[1:] != table.shape[1:] or len(given) != rows[name]:
-            raise ValueError(
-                f"{path}: {name} is {tuple(state[name].shape)}, the model's {tuple(table.shape)}"
-            )
-        with torch.no_grad(), gathered([table], modify=True):
-            table[-rows[name] :] = given.to(table)
-
-
-def load_chat(path: str | Path, adapter: str | Path | None, settings: LoadSettings) -> LoadedVideoModel:
-    """A model that answers: a whole one, or a start and an adapter trained on it.
-
-    Raises: ValueError when there is no projector, or the adapter is one of another language model.
-    """
-    loaded = load_start(path, settings)
-    model = loaded.model
-    if adapter is None:
-        if not model.config.use_mm_proj:
-            raise ValueError(f"{path} has no projector: give the adapter too (--projection_path)")
-        add_videos(loaded, start_end=model.config.mm_use_vid_start_end)
-        return loaded
-    adapter = Path(adapter)
-    state = read_adapter(adapter)
-    if rows := len(state.get(INPUT_TABLE, ())):
-        patch = loaded.tokenizer.get_added_vocab().get(VIDEO_PATCH, len(loaded.tokenizer))
-        model.config.mm_use_vid_start_end = rows == 2 or rows - patch > 1
-    add_videos(loaded, start_end=model.config.mm_use_vid_start_end)
-    if rows in (0, 2):
-        continue_adapter(loaded, adapter)
-    else:
-        load_projector(model, state, adapter)
-        copy_state({name: state[name] for name in TABLES if name in state}, model, "", adapter)
-    if HEAD_TABLE not in state:
-        log.warning("%s has no output rows for the tokens of a video: they are as untrained", adapter)
-    side = adapter.with_suffix(".json")
-    for name, value in (read_json(side) if side.is_file() else {}).items():
-        setattr(model.config, name, value)
-    return loaded
-
-
 def copy_state(state: Mapping[str, Tensor], model: nn.Module, prefix: str, where: Path) -> None:
-    """Copy tensors into parameters; with a prefix all of its parameters have to be there.
+    """Copy tensors into parameters.
 
-    Raises: ValueError that lists what does not fit.
+    Args:
+        state: tensors by the parameters' names.
+        model: whose parameters they become.
+        prefix: of parameters all of which have to be there; empty asks for none.
+        where: where the tensors are from, for messages.
+
+    Raises:
+        ValueError: lists what does not fit.
     """
     params = dict(model.named_parameters())
     expected = {
@@ -321,20 +248,23 @@ def copy_state(state: Mapping[str, Tensor], model: nn.Module, prefix: str, where
             params[name].copy_(value)
 
 
-# ---- whole models ----
+def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, should_keep: bool = True) -> dict[str, Tensor]:
+    """Collect all parameters, whole and on the CPU.
 
-
-def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, keep: bool = True) -> dict[str, Tensor]:
-    """All parameters, whole and on the CPU. Args: keep, as of `adapter_state`."""
-    return _collect(dict(model.named_parameters()), dtype, keep)
+    Args:
+        model: perhaps sharded.
+        dtype: of the copies.
+        should_keep: off where the state is not written; every process takes part in collecting it.
+    """
+    return copy_to_cpu(dict(model.named_parameters()), dtype, should_keep)
 
 
 def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Path) -> None:
     """Write a whole model with config and tokenizer, so that it loads here and in the original."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(
-        dict(state), folder, filename_pattern=WEIGHTS, max_shard_size="10GB", safe_serialization=False
-    )
+    with atomic_files(folder, replaces=f"{WEIGHTS.format(suffix='*')}*") as temporary:
+        save_torch_state_dict(
+            dict(state), temporary, filename_pattern=WEIGHTS, max_shard_size="10GB", safe_serialization=False
+        )
     write_json(folder / "config.json", _disk_config(loaded.model.config, next(iter(state.values())).dtype))
     source = loaded.folder / "generation_config.json"
     write_json(folder / "generation_config.json", read_json(source) if source.is_file() else {})
@@ -342,7 +272,11 @@ def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Pa
 
 
 def restore_whole(model: VideoChatGPT, folder: Path) -> None:
-    """Take over all parameters of a whole model on disk. Raises: ValueError that lists what does not fit."""
+    """Take over all parameters of a whole model on disk.
+
+    Raises:
+        ValueError: lists what does not fit.
+    """
     state: dict[str, Tensor] = {}
     for path in sorted(folder.glob(WEIGHTS.format(suffix="*"))):
         state |= read_bin(path)

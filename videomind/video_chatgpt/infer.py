@@ -24,10 +24,11 @@ from transformers import set_seed
 
 from videomind.device import attention, default_dtype, detect, prepare_process, torch_device
 from videomind.files import read_json, write_text
-from videomind.logger import rank, run_reporting, setup_logging
+from videomind.logger import rank, run_command
 from videomind.model.checkpoint import LoadSettings
 from videomind.roles import nearest
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
+from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.chat import (
     VIDEO_EXTENSIONS,
     FeatureSource,
@@ -35,7 +36,7 @@ from videomind.video_chatgpt.chat import (
     TowerFeatures,
     VideoChat,
 )
-from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel, load_chat
+from videomind.video_chatgpt.disk import CLIP, LoadedVideoModel
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.model import VideoChatGPTConfig
 from videomind.video_chatgpt.vicuna import CHAT_MODE, SYSTEMS
@@ -47,7 +48,7 @@ KINDS = ({"Q1": "pred1", "Q2": "pred2"}, {"Q": "pred"}, {"question": "pred"})
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(prog="videomind chat", description="Answers questions about videos.")
     model = parser.add_argument_group("model")
     model.add_argument("--model-name", "--model_name", required=True, help="LLaVA (either layout), or whole")
@@ -77,8 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is asked, a row each. Raises: ValueError that names the file and the row."""
+def read_questions(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Read what is asked, a row each.
+
+    Raises:
+        ValueError: names the file and the row.
+    """
     if args.gt_file_question or args.gt_file_answers:
         return _zero_shot_rows(args.gt_file_question, args.gt_file_answers)
     if args.gt_file:
@@ -93,16 +98,16 @@ def read_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _zero_shot_rows(questions: str | None, answers: str | None) -> list[dict[str, Any]]:
-    """Questions and answers of two files, matched by their order."""
+    """Match the questions and answers of two files by their order."""
     if not (questions and answers):
         raise ValueError("--gt_file_question and --gt_file_answers go together")
-    asked, given = _checked(read_json(questions), questions), read_json(answers)
-    if not isinstance(given, list) or len(given) != len(asked):
+    asked, replies = _checked(read_json(questions), questions), read_json(answers)
+    if not isinstance(replies, list) or len(replies) != len(asked):
         raise ValueError(
             f"{answers} does not hold one answer for each of the {len(asked)} rows of {questions}"
         )
     rows = []
-    for number, (row, answer) in enumerate(zip(asked, given, strict=True)):
+    for number, (row, answer) in enumerate(zip(asked, replies, strict=True)):
         ids = [entry.get("question_id") for entry in (row, answer)]
         if "answer" not in answer or None not in ids and ids[0] != ids[1]:
             raise ValueError(f"{answers}, row {number}, is not the answer to question {ids[0]!r}")
@@ -123,15 +128,15 @@ def _checked(rows: Any, path: str) -> list[dict[str, Any]]:
 
 
 def kind_of(row: dict[str, Any]) -> dict[str, str] | None:
-    """Its questions, and where the answers go; None for a row without."""
+    """Tell which fields of a row are questions, and where the answers go; None for a row without."""
     return next((k for k in KINDS if all(isinstance(row.get(name), str) for name in k)), None)
 
 
 # ---- model ----
 
 
-def load_model(args: argparse.Namespace) -> LoadedVideoModel:
-    """The model of the command line, on its device."""
+def load_chat_model(args: argparse.Namespace) -> LoadedVideoModel:
+    """Load the model of the command line on its device."""
     device = torch_device(args.device)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
     attn = attention(args.attn_implementation, device.type, dtype)
@@ -142,7 +147,11 @@ def load_model(args: argparse.Namespace) -> LoadedVideoModel:
 
 
 def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureSource:
-    """Stored features, or the vision tower. Raises: ValueError for one the model was not trained on."""
+    """Choose stored features or the vision tower.
+
+    Raises:
+        ValueError: the tower is not one that the model was trained on.
+    """
     if args.clip_feat_path:
         return StoredFeatures(Path(args.clip_feat_path))
     config: VideoChatGPTConfig = model.config
@@ -158,8 +167,8 @@ def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureS
 
 
 def load_videochat(args: argparse.Namespace) -> VideoChat:
-    """What answers."""
-    loaded = load_model(args)
+    """Load what answers."""
+    loaded = load_chat_model(args)
     return VideoChat(
         loaded,
         feature_source(args, loaded.model),
@@ -172,7 +181,7 @@ def load_videochat(args: argparse.Namespace) -> VideoChat:
 # ---- runs ----
 
 
-def run_video(args: argparse.Namespace) -> None:
+def ask_video(args: argparse.Namespace) -> None:
     """Answer questions about one video on stdout."""
     chat = load_videochat(args)
     set_seed(args.seed)
@@ -182,19 +191,23 @@ def run_video(args: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
-def _questions(given: str | None) -> Iterable[str]:
-    if given:
-        return [given]
+def _questions(question: str | None) -> Iterable[str]:
+    if question:
+        return [question]
     if sys.stdin.isatty():
         log.info("Type a question and Enter; Ctrl-D ends")
     return (line.strip() for line in sys.stdin if line.strip())
 
 
-def run_rows(args: argparse.Namespace) -> int:
-    """Answer all rows and write one JSON. Returns: how many failed."""
+def ask_rows(args: argparse.Namespace) -> int:
+    """Answer all rows and write one JSON.
+
+    Returns:
+        How many failed.
+    """
     if not (args.output_dir and args.output_name):
         raise ValueError("A folder or an evaluation file needs --output_dir and --output_name")
-    rows = read_rows(args)
+    rows = read_questions(args)
     start_processes()
     apart = (
         "output_dir",
@@ -222,7 +235,7 @@ def run_rows(args: argparse.Namespace) -> int:
         )
     if dist.is_initialized():
         dist.barrier()
-    return finish(results, out, len(rows)) if rank() == 0 else 0
+    return write_answers(results, out, len(rows)) if rank() == 0 else 0
 
 
 def answer_rows(
@@ -240,7 +253,7 @@ def answer_rows(
         indices = batches[number]
         yield [rows[index]["video_name"] for index in indices]
         asked: list[tuple[Tensor, str]] = []
-        places: list[tuple[int, str]] = []
+        targets: list[tuple[int, str]] = []
         for index in indices:
             try:
                 features = chat.features(rows[index]["video_name"])
@@ -250,12 +263,12 @@ def answer_rows(
                 continue
             for name, field in kind_of(rows[index]).items():
                 asked.append((features, rows[index][name]))
-                places.append((index, field))
+                targets.append((index, field))
         set_seed(seed + indices[0])  # the same answers after a kill
         answers = chat.answer(asked) if asked else []
-        for index in dict(places):
-            found = {field: text for (i, field), text in zip(places, answers, strict=True) if i == index}
-            results.append(index, {**_kept(rows[index]), **found})
+        for index in dict(targets):
+            texts = {field: text for (i, field), text in zip(targets, answers, strict=True) if i == index}
+            results.append(index, {**_kept(rows[index]), **texts})
         return len(indices)
 
     order = shared_order(len(batches))
@@ -265,12 +278,21 @@ def answer_rows(
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
-    """What of a row goes to the output; a zero-shot one is known by its id alone, as published."""
+    """Keep what of a row goes to the output; a zero-shot one is known by its id alone, as published."""
     return {name: value for name, value in row.items() if "question" not in row or name != "video_name"}
 
 
-def finish(results: ResultFile, out: Path, count: int) -> int:
-    """Write all rows in order, those that failed with their reason. Returns: how many failed."""
+def write_answers(results: ResultFile, out: Path, count: int) -> int:
+    """Write all rows in order, those that failed with their reason.
+
+    Args:
+        results: of the run.
+        out: the file to write.
+        count: of rows.
+
+    Returns:
+        How many failed.
+    """
     records = results.done()
     if missing := [i for i in range(count) if i not in records]:
         raise RuntimeError(f"{len(missing)} of {count} rows have no result (first: {missing[:5]})")
@@ -282,7 +304,11 @@ def finish(results: ResultFile, out: Path, count: int) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Ask what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    """Ask what the command line names.
+
+    Raises:
+        ValueError: arguments or data that cannot be used.
+    """
     prepare_process(detect())
     if args.conv_mode not in SYSTEMS:
         raise ValueError(
@@ -292,17 +318,23 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--batch_size must be at least 1 and --temperature at least 0")
     if not (args.video_path or args.video_dir or args.clip_feat_path):
         raise ValueError("Nothing to look at: give --video_path, --video_dir or --clip_feat_path")
-    several = args.video_dir or args.gt_file or args.gt_file_question or args.gt_file_answers
-    if bool(args.video_path) == bool(several):
+    asks_several = any((args.video_dir, args.gt_file, args.gt_file_question, args.gt_file_answers))
+    if bool(args.video_path) == asks_several:
         raise ValueError("Give either --video_path, or --video_dir with --question or an evaluation file")
-    (run_video if args.video_path else run_rows)(args)
+    (ask_video if args.video_path else ask_rows)(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    args = build_parser().parse_args(argv)
-    setup_logging(Path(args.output_dir) / "chat.log" if args.output_dir else None)
-    return run_reporting(log, lambda: run(args))
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
+    return run_command(
+        lambda: build_parser().parse_args(argv),
+        run,
+        log_file=lambda args: Path(args.output_dir) / "chat.log" if args.output_dir else None,
+    )
 
 
 if __name__ == "__main__":

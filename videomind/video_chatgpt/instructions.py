@@ -30,7 +30,13 @@ from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training
 
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
-    """One row. Attributes: name; video, the name of its features, None for text alone; turns."""
+    """One row.
+
+    Attributes:
+        name: its id.
+        video: the name of its features; None for text alone.
+        turns: of `from` (human or gpt) and `value`.
+    """
 
     name: str
     video: str | None
@@ -39,7 +45,13 @@ class Instruction:
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionItem:
-    """One element of a batch. Attributes: features (N, C) or None; bad, samples whose place it took."""
+    """One element of a batch.
+
+    Attributes:
+        tokens: with labels.
+        features: (N, C), or None without a video.
+        bad: samples whose place it took.
+    """
 
     tokens: Labelled
     features: Tensor | None
@@ -57,7 +69,11 @@ class InstructionBatch(TypedDict, total=False):
 
 
 def read_instructions(path: str | Path) -> list[Instruction]:
-    """The rows of a training file. Raises: ValueError that names the file and the row."""
+    """Read the rows of a training file.
+
+    Raises:
+        ValueError: names the file and the row.
+    """
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} holds no list of samples")
@@ -79,9 +95,13 @@ def _instruction(row: Any, where: str) -> Instruction:
 
 
 def feature_shape(rows: Sequence[Instruction], folder: str | Path) -> tuple[int, int] | None:
-    """(N, C) of the first video whose features can be read; None when all is text.
+    """Look for the first video whose features can be read.
 
-    Raises: ValueError with the first reason when no features can be read.
+    Returns:
+        (N, C) of its features; None when all rows are text.
+
+    Raises:
+        ValueError: no features can be read; gives the first reason.
     """
     first: ValueError | None = None
     for row in rows:
@@ -100,11 +120,17 @@ class InstructionDataset(Dataset):
     """Video instructions, encoded.
 
     Args:
-        rows: see `read_instructions`. source: a name for records of bad samples.
-        folder: features, one file per video. shape: (N, C) that they must have.
-        tokenizer, start_end, max_length, video_first: see `label` and `training_prompt`.
-        lazy: encode a sample when it is drawn, instead of all of them, with all features, at the start.
-        seed: of stand-ins. max_retries: how many a bad sample gets before it is an error.
+        rows: of `read_instructions`.
+        source: a name for records of bad samples.
+        folder: features, one file per video.
+        shape: (N, C) that they must have; None when all rows are text.
+        tokenizer: with the tokens of a video.
+        has_start_end: whether two more tokens enclose a video.
+        max_length: tokens of a sample that are kept.
+        is_video_first: put the video of the first turn into a prefix of its own.
+        is_lazy: encode a sample when it is drawn, instead of all of them, with all features, at the start.
+        seed: of stand-ins.
+        max_retries: stand-ins that a bad sample gets before it is an error.
     """
 
     def __init__(
@@ -115,19 +141,19 @@ class InstructionDataset(Dataset):
         folder: str | Path,
         shape: tuple[int, int] | None,
         tokenizer: PreTrainedTokenizerFast,
-        start_end: bool,
+        has_start_end: bool,
         max_length: int,
-        video_first: bool = False,
-        lazy: bool = True,
+        is_video_first: bool = False,
+        is_lazy: bool = True,
         seed: int = 42,
         max_retries: int = 10,
     ):
         self.rows, self.source, self.folder, self.shape = rows, source, folder, shape
-        self.tokenizer, self.start_end = tokenizer, start_end
-        self.max_length, self.video_first = max_length, video_first
+        self.tokenizer, self.has_start_end = tokenizer, has_start_end
+        self.max_length, self.is_video_first = max_length, is_video_first
         self.seed, self.max_retries = seed, max_retries
         self._ready: list[Labelled | BadSampleError] | None = None
-        if not lazy:
+        if not is_lazy:
             indices = tqdm(range(len(rows)), desc="Encoding", disable=rank() != 0)
             self._ready = [self._encode_or_error(index) for index in indices]
 
@@ -137,7 +163,8 @@ class InstructionDataset(Dataset):
     def __getitem__(self, draw: Draw | int) -> InstructionItem:
         """Encode a sample; a bad one is recorded and another takes its place.
 
-        Raises: RuntimeError when that many stand-ins are bad too.
+        Raises:
+            RuntimeError: as many stand-ins as are tried were bad too.
         """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
@@ -156,7 +183,11 @@ class InstructionDataset(Dataset):
         return InstructionItem(tokens=tokens, features=features, bad=bad)
 
     def tokens(self, index: int) -> Labelled:
-        """A sample's tokens. Raises: BadSampleError unless there is something to learn."""
+        """Encode a sample, or give what was encoded at the start.
+
+        Raises:
+            BadSampleError: there is nothing to learn from it.
+        """
         ready = self._encode(index) if self._ready is None else self._ready[index]
         if isinstance(ready, BadSampleError):
             raise ready
@@ -171,17 +202,17 @@ class InstructionDataset(Dataset):
 
     def _encode(self, index: int) -> Labelled:
         row = self.rows[index]
-        block = VideoBlock(num_tokens=self.shape[0], start_end=self.start_end) if row.video else None
-        prompt = training_prompt(row.turns, block, video_first=self.video_first)
+        block = VideoBlock(num_tokens=self.shape[0], has_start_end=self.has_start_end) if row.video else None
+        prompt = training_prompt(row.turns, block, is_video_first=self.is_video_first)
         if block and (count := prompt.count(str(block))) != 1:
             raise BadSampleError(f"it has {count} times {VIDEO} for its one video")
         tokens = label(prompt, self.tokenizer, max_length=self.max_length)
-        wanted = {token: str(block).count(token) if block else 0 for token in self._video_tokens()}
-        for token, number in wanted.items():
-            found = int((tokens.input_ids == self.tokenizer.convert_tokens_to_ids(token)).sum())
-            if found != number:
+        counts = {token: str(block).count(token) if block else 0 for token in self._video_tokens()}
+        for token, number in counts.items():
+            kept = int((tokens.input_ids == self.tokenizer.convert_tokens_to_ids(token)).sum())
+            if kept != number:
                 cause = f"cut within the video at {self.max_length} tokens (--model_max_length): "
-                raise BadSampleError(f"{cause if found < number else ''}{found} {token} instead of {number}")
+                raise BadSampleError(f"{cause if kept < number else ''}{kept} {token} instead of {number}")
         if tokens.ignored:
             raise BadSampleError(f"nothing of it can be learned: {tokens.ignored}")
         return tokens
@@ -190,7 +221,11 @@ class InstructionDataset(Dataset):
         return [token for token in self.tokenizer.get_added_vocab() if token.startswith("<vid_")]
 
     def features(self, row: Instruction) -> Tensor | None:
-        """A video's features (N, C) as stored. Raises: BadSampleError unless they are like the others."""
+        """Read a video's features (N, C) as stored; None for a row without a video.
+
+        Raises:
+            BadSampleError: they cannot be read, or are unlike the others.
+        """
         if row.video is None:
             return None
         try:
@@ -205,7 +240,8 @@ class InstructionDataset(Dataset):
 def collate(items: list[InstructionItem], *, pad_token_id: int) -> InstructionBatch:
     """Pad to the longest sample on the right, and put the videos one after the other.
 
-    Returns: input_ids, labels, attention_mask (B, L); video_features (sum of N, C) if there is a video.
+    Returns:
+        input_ids, labels, attention_mask (B, L); video_features (sum of N, C) if there is a video.
     """
     pad = partial(pad_sequence, batch_first=True)
     ids = pad([item.tokens.input_ids for item in items], padding_value=pad_token_id)

@@ -20,11 +20,16 @@ class VideoChatGPTConfig(LlamaConfig):
     """Sizes of the language model, and what is set about videos.
 
     Attributes:
-        use_mm_proj: whether there is a projector. mm_projector_type: one of PROJECTORS. mm_hidden_size: C.
-        mm_use_vid_start_end: whether two tokens enclose a video. tune_mm_mlp_adapter: whether only projector
-            and those two train.
-        mm_vision_tower: name of the CLIP that the features are from. num_video_tokens: N in training.
-        vid_patch_id, vid_start_id, vid_end_id: of the tokenizer; not on disk.
+        use_mm_proj: whether there is a projector.
+        mm_projector_type: one of PROJECTORS.
+        mm_hidden_size: C.
+        mm_use_vid_start_end: whether two tokens enclose a video.
+        tune_mm_mlp_adapter: whether only projector and those two train.
+        mm_vision_tower: name of the CLIP that the features are from.
+        num_video_tokens: N in training.
+        vid_patch_id: of the tokenizer; not on disk.
+        vid_start_id: the same.
+        vid_end_id: the same.
     """
 
     model_type = "VideoChatGPT"
@@ -46,9 +51,15 @@ class VideoChatGPTConfig(LlamaConfig):
 
 
 def make_projector(kind: str, width: int, hidden_size: int) -> nn.Module:
-    """A projector from features (N, C) to embeddings (N, H). Args: kind, of PROJECTORS; width, C.
+    """Make a projector from features (N, C) to embeddings (N, H).
 
-    Raises: ValueError for another kind.
+    Args:
+        kind: one of PROJECTORS.
+        width: C.
+        hidden_size: H.
+
+    Raises:
+        ValueError: another kind.
     """
     if kind == LINEAR:
         return nn.Linear(width, hidden_size)
@@ -70,7 +81,12 @@ class VideoChatGPT(LlamaForCausalLM):
             self.post_init()
 
     def add_projector(self, kind: str, width: int) -> None:
-        """Give the model a new projector; see `make_projector`."""
+        """Give the model a new projector.
+
+        Args:
+            kind: one of PROJECTORS.
+            width: C.
+        """
         self.model.mm_projector = make_projector(kind, width, self.config.hidden_size)
         self.config.use_mm_proj, self.config.mm_projector_type, self.config.mm_hidden_size = True, kind, width
 
@@ -80,19 +96,26 @@ class VideoChatGPT(LlamaForCausalLM):
         return self.model.mm_projector
 
     def embed(self, input_ids: Tensor, video_features: Tensor | None) -> Tensor:
-        """Embeddings of text and videos.
+        """Embed text and videos.
 
         While only the adapter trains, the rows of ordinary tokens learn from samples without a video alone
         (as published).
 
-        Args: input_ids (B, L); video_features (sum of N, C), the batch's videos one after the other.
-        Returns: (B, L, H). Raises: ValueError unless there is one row for every `<vid_patch>`.
+        Args:
+            input_ids: (B, L).
+            video_features: (sum of N, C), the batch's videos one after the other; None without any.
+
+        Returns:
+            (B, L, H).
+
+        Raises:
+            ValueError: there is not one row for every `<vid_patch>`.
         """
         embeds = self.model.embed_tokens(input_ids)
         patches = input_ids == self.config.vid_patch_id
         count = 0 if video_features is None else len(video_features)
-        if (wanted := int(patches.sum())) != count:
-            raise ValueError(f"{count} rows of video features for {wanted} patch tokens")
+        if (num_patches := int(patches.sum())) != count:
+            raise ValueError(f"{count} rows of video features for {num_patches} patch tokens")
         weight = next(self.projector.parameters())
         if not count:  # keeps the projector in every process's graph
             unused = self.projector(weight.new_zeros(1, self.config.mm_hidden_size)).sum() * 0
@@ -112,7 +135,15 @@ class VideoChatGPT(LlamaForCausalLM):
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """See LlamaForCausalLM; `video_features` as in `embed`. Tokens being generated come alone."""
+        """Predict tokens; those being generated come alone, without a video.
+
+        Args:
+            input_ids: (B, L).
+            attention_mask: (B, L).
+            video_features: (sum of N, C), the batch's videos one after the other.
+            inputs_embeds: (B, L, H), instead of ids.
+            **kwargs: further ones of LlamaForCausalLM.
+        """
         if inputs_embeds is None and (video_features is not None or self.training):
             input_ids, inputs_embeds = None, self.embed(input_ids, video_features)
         return super().forward(

@@ -6,7 +6,6 @@ before it. transformers 5 builds another tokenizer from the same files, so it is
 """
 
 import re
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import import_protobuf
 from transformers.tokenization_utils_base import generate_merges
 
-from videomind.files import read_json, write_json
+from videomind.files import atomic_path, copy_file, read_json, write_json
 
 VIDEO_PATCH, VIDEO_START, VIDEO_END = "<vid_patch>", "<vid_start>", "<vid_end>"
 BLANK = "▁"  # how the pieces write a space
@@ -32,7 +31,13 @@ _BPE = 2  # sentencepiece_model.proto, TrainerSpec.ModelType
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTokens:
-    """Ids of the tokens of a video. Attributes: patch; start and end, None without them."""
+    """Ids of the tokens of a video.
+
+    Attributes:
+        patch: one row of features.
+        start: before them; None without.
+        end: after them; None without.
+    """
 
     patch: int
     start: int | None = None
@@ -40,7 +45,11 @@ class VideoTokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> "VideoTokens":
-        """Look them up. Raises: ValueError when the tokenizer has none."""
+        """Look them up.
+
+        Raises:
+            ValueError: the tokenizer has none.
+        """
         known = tokenizer.get_added_vocab()
         if VIDEO_PATCH not in known:
             raise ValueError(
@@ -52,8 +61,14 @@ class VideoTokens:
 def load_tokenizer(folder: str | Path, *, without: Collection[str] = ()) -> PreTrainedTokenizerFast:
     """Read a Llama tokenizer from `tokenizer.model`, or `tokenizer.json` where there is no such file.
 
-    Args: folder; without, added tokens to leave out. Without a padding token `<unk>` pads.
-    Raises: ValueError that names the file that is missing, or of another kind.
+    Without a padding token `<unk>` pads.
+
+    Args:
+        folder: of a model.
+        without: added tokens to leave out.
+
+    Raises:
+        ValueError: names the file that is missing, or of another kind.
     """
     folder = Path(folder)
     settings = (
@@ -91,7 +106,7 @@ def load_tokenizer(folder: str | Path, *, without: Collection[str] = ()) -> PreT
 
 
 def _build(vocab: dict[str, int], merges: list[tuple[str, str]], names: dict[str, str]) -> Tokenizer:
-    """A byte-pair encoder that starts the text anew, with a blank, after every special token."""
+    """Build a byte-pair encoder that starts the text anew, with a blank, after every special token."""
     model = BPE(vocab=vocab, merges=merges, fuse_unk=True, byte_fallback=True, unk_token=names["unk_token"])
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(
@@ -114,7 +129,11 @@ def _build(vocab: dict[str, int], merges: list[tuple[str, str]], names: dict[str
 
 
 def _pieces(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a sentencepiece file. Raises: ValueError unless it is one of Llama's kind."""
+    """Read vocabulary and merges of a sentencepiece file.
+
+    Raises:
+        ValueError: it is not one of Llama's kind.
+    """
     proto = import_protobuf().ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -128,7 +147,7 @@ def _pieces(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _backend_pieces(model: dict[str, Any], path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The same of a `tokenizer.json`."""
+    """Read the same of a `tokenizer.json`."""
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
         raise ValueError(
             f"{path} is not a byte-pair model with single bytes as a last resort, as Llama's are"
@@ -138,7 +157,7 @@ def _backend_pieces(model: dict[str, Any], path: Path) -> tuple[dict[str, int], 
 
 
 def _special_names(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """The special tokens that the files name."""
+    """Read the special tokens that the files name."""
     path = folder / "special_tokens_map.json"
     entries = {**settings, **(read_json(path) if path.is_file() else {})}
     texts = {name: entries[name] for name in _NAMES if entries.get(name)}
@@ -146,24 +165,24 @@ def _special_names(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _added(folder: Path, settings: dict[str, Any], backend: dict[str, Any]) -> dict[str, int]:
-    """Tokens beyond the pieces, with their ids, from any of the places that they are kept in."""
+    """Read tokens beyond the pieces, with their ids, from any of the places that they are kept in."""
     path = folder / "added_tokens.json"
-    found = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
-    found |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
-    return found | (read_json(path) if path.is_file() else {})
+    ids = {entry["content"]: entry["id"] for entry in backend["added_tokens"]}
+    ids |= {entry["content"]: int(key) for key, entry in settings.get("added_tokens_decoder", {}).items()}
+    return ids | (read_json(path) if path.is_file() else {})
 
 
-def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, start_end: bool) -> VideoTokens:
+def add_video_tokens(tokenizer: PreTrainedTokenizerFast, *, has_start_end: bool) -> VideoTokens:
     """Append the tokens of a video that are not there yet: the patch, then start and end where wanted."""
-    tokens = [VIDEO_PATCH, *([VIDEO_START, VIDEO_END] if start_end else [])]
+    tokens = [VIDEO_PATCH, *([VIDEO_START, VIDEO_END] if has_start_end else [])]
     tokenizer.add_tokens(
         [AddedToken(token, normalized=False, special=True) for token in tokens], special_tokens=True
     )
     return VideoTokens.of(tokenizer)
 
 
-def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
-    """The text of tokens, without special ones.
+def decode_pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """Write the text of tokens, without special ones.
 
     Bytes that are no text become one replacement character each, and keep their neighbours, as in
     sentencepiece; tokenizers would give up the whole run.
@@ -178,7 +197,7 @@ def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
 
 
 def _text(data: bytes) -> str:
-    """UTF-8 with a replacement character for each byte that is none."""
+    """Decode UTF-8 with a replacement character for each byte that is none."""
     text = ""
     while data:
         try:
@@ -192,14 +211,16 @@ def _text(data: bytes) -> str:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, source: Path) -> None:
     """Write the tokenizer's files in the layout of 2023.
 
-    Args: source, the folder that it was read from.
+    Args:
+        tokenizer: as it is now.
+        folder: where they go.
+        source: the folder that it was read from, whose pieces are copied.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if (source / "tokenizer.model").is_file():
-        if source.resolve() != folder.resolve():
-            shutil.copyfile(source / "tokenizer.model", folder / "tokenizer.model")
+        copy_file(source / "tokenizer.model", folder / "tokenizer.model")
     else:
-        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        with atomic_path(folder / "tokenizer.json") as temporary:
+            tokenizer.backend_tokenizer.save(str(temporary))
     names = {name: getattr(tokenizer, name) for name in _NAMES}
     pieces = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
     added = {token: number for token, number in tokenizer.get_added_vocab().items() if number >= pieces}

@@ -20,18 +20,20 @@ from videomind.train.arguments import weight_dtype
 from videomind.train.optim import trainable_table
 from videomind.train.sampler import GroupSampler
 from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication, run_training
+from videomind.video_chatgpt.adapter import (
+    continue_adapter,
+    new_projector,
+    read_adapter,
+    save_video_adapter,
+    video_adapter_state,
+)
 from videomind.video_chatgpt.arguments import VideoArguments, parse_arguments
 from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
-    adapter_state,
     add_videos,
-    continue_adapter,
     copy_state,
     load_start,
-    new_projector,
-    read_adapter,
     restore_whole,
-    save_adapter,
     save_whole,
     whole_state,
 )
@@ -43,29 +45,31 @@ log = logging.getLogger(__name__)
 ADAPTER = "mm_projector"
 
 
-def build_model(args: VideoArguments, shape: tuple[int, int] | None) -> LoadedVideoModel:
+def build_video_model(args: VideoArguments, shape: tuple[int, int] | None) -> LoadedVideoModel:
     """Load what training starts from, and let train what the arguments say.
 
-    Args: shape, of the training set's features, None when all is text.
+    Args:
+        args: of the run.
+        shape: of the training set's features; None when all is text.
     """
-    given, training = args.model, args.training
+    options, training = args.model, args.training
     dtype = weight_dtype(training)
-    attn = attention(given.attn_implementation, detect().kind, dtype)
-    loaded = load_start(given.model_name_or_path, LoadSettings(dtype=dtype, attn_implementation=attn))
+    attn = attention(options.attn_implementation, detect().kind, dtype)
+    loaded = load_start(options.model_name_or_path, LoadSettings(dtype=dtype, attn_implementation=attn))
     model, config = loaded.model, loaded.model.config
-    if given.pretrain_mm_mlp_adapter is None:
-        _choose_projector(model, given.mm_projector_type, shape)
-    add_videos(loaded, start_end=given.mm_use_vid_start_end)
-    if given.pretrain_mm_mlp_adapter is not None:
-        continue_adapter(loaded, Path(given.pretrain_mm_mlp_adapter))
+    if options.pretrain_mm_mlp_adapter is None:
+        _choose_projector(model, options.mm_projector_type, shape)
+    add_videos(loaded, has_start_end=options.mm_use_vid_start_end)
+    if options.pretrain_mm_mlp_adapter is not None:
+        continue_adapter(loaded, Path(options.pretrain_mm_mlp_adapter))
     if shape is not None and shape[1] != config.mm_hidden_size:
         raise ValueError(
             f"The features in {args.data.video_folder} are {shape[1]} wide, but the projector of "
-            f"{given.pretrain_mm_mlp_adapter or given.model_name_or_path} takes {config.mm_hidden_size}. "
+            f"{options.pretrain_mm_mlp_adapter or options.model_name_or_path} takes {config.mm_hidden_size}. "
             "Give features of another tower, or --mm_projector_type to start a new projector."
         )
-    config.mm_use_vid_start_end = given.mm_use_vid_start_end
-    config.tune_mm_mlp_adapter = given.tune_mm_mlp_adapter
+    config.mm_use_vid_start_end = options.mm_use_vid_start_end
+    config.tune_mm_mlp_adapter = options.tune_mm_mlp_adapter
     config.num_video_tokens = shape[0] if shape is not None else config.num_video_tokens
     _let_train(model, args)
     return loaded
@@ -75,8 +79,8 @@ def _choose_projector(model: VideoChatGPT, kind: str | None, shape: tuple[int, i
     """Keep the model's projector where it has one that fits what was asked for, else start one."""
     config = model.config
     width = shape[1] if shape is not None else config.mm_hidden_size
-    fits = kind is None or (kind, width) == (config.mm_projector_type, config.mm_hidden_size)
-    if config.use_mm_proj and fits:
+    does_fit = kind is None or (kind, width) == (config.mm_projector_type, config.mm_hidden_size)
+    if config.use_mm_proj and does_fit:
         log.info("The projector starts as the model's own (%s)", config.mm_projector_type)
         return
     if width is None:
@@ -86,7 +90,7 @@ def _choose_projector(model: VideoChatGPT, kind: str | None, shape: tuple[int, i
 
 
 def _let_train(model: VideoChatGPT, args: VideoArguments) -> None:
-    """Everything trains unless the arguments say otherwise; what trains is kept in float32.
+    """Let everything train unless the arguments say otherwise; what trains is kept in float32.
 
     With `--tune_mm_mlp_adapter` the input table trains too (of which only start and end learn from videos),
     and without start and end both tables, as published.
@@ -108,11 +112,17 @@ def _let_train(model: VideoChatGPT, args: VideoArguments) -> None:
 
 
 class VideoTrainer(ResumingTrainer):
-    """Trains Video-ChatGPT. Args: arguments; loaded, the model set up for training; dataset."""
+    """Trains Video-ChatGPT.
+
+    Args:
+        arguments: of the run.
+        loaded: the model set up for training.
+        dataset: what it learns from.
+    """
 
     def __init__(self, arguments: VideoArguments, loaded: LoadedVideoModel, dataset: InstructionDataset):
         self.loaded = loaded
-        self.adapter_only = not any(p.requires_grad for p in loaded.model.model.layers.parameters())
+        self.is_adapter_only = not any(p.requires_grad for p in loaded.model.model.layers.parameters())
         super().__init__(
             loaded.model,
             training=arguments.training,
@@ -130,22 +140,21 @@ class VideoTrainer(ResumingTrainer):
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-        if self.adapter_only:
-            state = adapter_state(self.model, keep=self.args.should_save)
+        if self.is_adapter_only:
+            state = video_adapter_state(self.model, should_keep=self.args.should_save)
             path = _adapter_of(folder) if _internal_call else folder / f"{ADAPTER}.bin"
             if self.args.should_save:
-                save_adapter(state, self.model.config, path)
+                save_video_adapter(state, self.model.config, path)
             return
         # Without DeepSpeed's own state a checkpoint must hold the master weights to go on from.
-        master = _internal_call and not self.is_deepspeed_enabled
-        dtype = torch.float32 if master else weight_dtype(self.args)
-        state = whole_state(self.model, dtype, keep=self.args.should_save)
+        is_master = _internal_call and not self.is_deepspeed_enabled
+        dtype = torch.float32 if is_master else weight_dtype(self.args)
+        state = whole_state(self.model, dtype, should_keep=self.args.should_save)
         if self.args.should_save:
             save_whole(state, self.loaded, folder)
 
     def restore(self, checkpoint: Path) -> None:
-        """See ResumingTrainer."""
-        if not self.adapter_only:
+        if not self.is_adapter_only:
             restore_whole(self.model, checkpoint)
             return
         path = _adapter_of(checkpoint)
@@ -155,7 +164,7 @@ class VideoTrainer(ResumingTrainer):
         copy_state(state, self.model, "", path)
 
     def remove_checkpoint(self, folder: Path) -> None:
-        """See ResumingTrainer; the adapter goes with its checkpoint."""
+        """Delete a checkpoint; its adapter goes with it."""
         (folder / COMPLETE).unlink(missing_ok=True)
         for suffix in (".bin", ".json"):
             _adapter_of(folder).with_suffix(suffix).unlink(missing_ok=True)
@@ -163,7 +172,7 @@ class VideoTrainer(ResumingTrainer):
 
 
 def _adapter_of(checkpoint: Path) -> Path:
-    """Where the adapter of a checkpoint lies."""
+    """Name the file of a checkpoint's adapter."""
     return checkpoint.parent / ADAPTER / f"{checkpoint.name}.bin"
 
 
@@ -174,7 +183,7 @@ def train(args: VideoArguments) -> None:
     set_seed(args.training.seed)
     rows = read_instructions(args.data.data_path)
     shape = feature_shape(rows, args.data.video_folder)
-    loaded = build_model(args, shape)
+    loaded = build_video_model(args, shape)
     log.info("What trains:\n%s", trainable_table(loaded.model))
     log.info("%d samples; a video is %s tokens", len(rows), shape[0] if shape else "never there, so no")
     dataset = InstructionDataset(
@@ -183,10 +192,10 @@ def train(args: VideoArguments) -> None:
         folder=args.data.video_folder,
         shape=shape,
         tokenizer=loaded.tokenizer,
-        start_end=args.model.mm_use_vid_start_end,
+        has_start_end=args.model.mm_use_vid_start_end,
         max_length=args.training.model_max_length,
-        video_first=args.data.sep_video_conv_front,
-        lazy=args.data.lazy_preprocess,
+        is_video_first=args.data.sep_video_conv_front,
+        is_lazy=args.data.lazy_preprocess,
         seed=args.training.seed,
         max_retries=args.data.max_retries,
     )
@@ -195,7 +204,11 @@ def train(args: VideoArguments) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_training(lambda: parse_arguments(argv), train)
 
 

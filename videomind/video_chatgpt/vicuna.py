@@ -34,21 +34,29 @@ _ANSWER = f" {ASSISTANT}: "
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBlock:
-    """What `<video>` becomes. Attributes: num_tokens, N; start_end, whether two more tokens enclose it."""
+    """What `<video>` becomes.
+
+    Attributes:
+        num_tokens: N.
+        has_start_end: whether two more tokens enclose it.
+    """
 
     num_tokens: int
-    start_end: bool
+    has_start_end: bool
 
     def __str__(self) -> str:
         patches = VIDEO_PATCH * self.num_tokens
-        return f"{VIDEO_START}{patches}{VIDEO_END}" if self.start_end else patches
+        return f"{VIDEO_START}{patches}{VIDEO_END}" if self.has_start_end else patches
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
     """Tokens of one training sample.
 
-    Attributes: input_ids, labels: (L,); ignored, why nothing of it is learned, else None.
+    Attributes:
+        input_ids: (L,).
+        labels: (L,), IGNORE_INDEX where nothing is learned.
+        ignored: why nothing of it is learned, else None.
     """
 
     input_ids: Tensor
@@ -57,22 +65,35 @@ class Labelled:
 
 
 def chat_prompt(question: str, block: VideoBlock, *, mode: str = CHAT_MODE) -> str:
-    """What the model answers to. Raises: ValueError for an unknown mode."""
+    """Write what the model answers to.
+
+    Args:
+        question: about the video.
+        block: the video.
+        mode: a key of SYSTEMS.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
     if mode not in SYSTEMS:
         raise ValueError(f"Unknown conversation {mode!r} (--conv-mode). {nearest(mode, SYSTEMS)}")
     return f"{SYSTEMS[mode]} {USER}: {question}\n{block} {ASSISTANT}:"
 
 
 def training_prompt(
-    turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, video_first: bool = False
+    turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, is_video_first: bool = False
 ) -> str:
-    """The text of one sample.
+    """Write the text of one sample.
 
-    Args: turns, of `from` (human or gpt) and `value`; block, of a sample with video; video_first, put the
-    video of the first turn into a prefix of its own.
-    Raises: BadSampleError when the speakers do not alternate.
+    Args:
+        turns: of `from` (human or gpt) and `value`.
+        block: of a sample with a video.
+        is_video_first: put the video of the first turn into a prefix of its own.
+
+    Raises:
+        BadSampleError: the speakers do not alternate.
     """
-    if block is not None and video_first and turns and VIDEO in turns[0]["value"]:
+    if block is not None and is_video_first and turns and VIDEO in turns[0]["value"]:
         text = turns[0]["value"].replace(VIDEO, "").strip()
         turns = [{**turns[0], "value": f"{VIDEO} {_speaker(turns[0])}: {text}"}, *turns[1:]]
     if turns and _speaker(turns[0]) == ASSISTANT:
@@ -94,9 +115,11 @@ def _speaker(turn: Mapping[str, str]) -> str:
 
 
 def _malformed(prompt: str, upto: int) -> str | None:
-    """Why the original learns nothing from a prompt: its markers are not where a reader expects them.
+    """Tell why the original learns nothing from a prompt: its markers are not where a reader expects them.
 
-    Args: upto, characters that count (the rest is cut off).
+    Args:
+        prompt: of a sample.
+        upto: characters that count; the rest is cut off.
     """
     position = 0
     *rounds, rest = prompt.split(END)
@@ -115,16 +138,19 @@ def label(prompt: str, tokenizer: PreTrainedTokenizerFast, *, max_length: int) -
     Which tokens belong to an answer follows from their places in the text, so it is right for every
     tokenizer, whatever it does to blanks around special tokens.
 
-    Args: max_length, tokens that are kept.
+    Args:
+        prompt: of `training_prompt`.
+        tokenizer: with the tokens of a video.
+        max_length: tokens that are kept.
     """
     encoded = tokenizer(prompt, return_offsets_mapping=True)
     ids = torch.tensor(encoded["input_ids"])
     starts = torch.tensor([start for start, _ in encoded["offset_mapping"]])
-    cut = len(ids) > max_length
-    ignored = _malformed(prompt, int(starts[max_length]) if cut else len(prompt))
+    is_cut = len(ids) > max_length
+    ignored = _malformed(prompt, int(starts[max_length]) if is_cut else len(prompt))
     ids, starts = ids[:max_length], starts[:max_length]
     labels = torch.full_like(ids, IGNORE_INDEX)
-    if not cut and tokenizer.pad_token_id in ids:
+    if not is_cut and tokenizer.pad_token_id in ids:
         ignored = ignored or f"{tokenizer.pad_token!r}, which pads, is within a text"
     if ignored:
         return Labelled(input_ids=ids, labels=labels, ignored=ignored)

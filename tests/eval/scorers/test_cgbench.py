@@ -9,11 +9,11 @@ from videomind.eval.scorers.cgbench import CGBenchScorer
 def test_cgbench_takes_the_union_with_all_clues_and_confident_predictions():
     row = record([[0, 10], [20, 30], [40, 50]], span=[(0, 10), (20, 30)], conf=[0.1, 0.6, 0.5])
     top1, joined = (overall([row], scorer=CGBenchScorer(t)).values for t in (0.0, 0.5))
-    assert top1["mIoU"] == 50  # row 37: a threshold of 0 is "off"
+    assert top1["mIoU"] == 50  # K505: a threshold of 0 is "off"
     assert joined["mIoU"] == 100
 
 
-def test_cgbench_counts_overlapping_windows_twice_row_37():
+def test_cgbench_counts_overlapping_windows_twice():
     row = record([[0, 10]], span=[(0, 10), (0, 10)])
     assert overall([row], scorer=CGBenchScorer()).values["mIoU"] == pytest.approx(200)
 

@@ -22,11 +22,13 @@ def test_a_prediction_beyond_the_fifth_never_counts():
 
 
 @pytest.mark.parametrize("threshold", [3, 5, 7])
-def test_an_overlap_equal_to_the_threshold_is_a_hit_row_37(threshold):
+def test_an_overlap_equal_to_the_threshold_is_a_hit(threshold):
+    """K505."""
     assert overall([record([[0, threshold]])]).values[f"R1@0.{threshold}"] == 100
 
 
-def test_iop_divides_by_the_prediction_and_is_0_without_length_row_39():
+def test_iop_divides_by_the_prediction_and_is_0_without_length():
+    """K506."""
     inside, point = record([[2, 4]]), record([[3, 3]])
     values = overall([inside, point], "iop").values
     assert values["mIoP"] == 50
@@ -35,7 +37,8 @@ def test_iop_divides_by_the_prediction_and_is_0_without_length_row_39():
 
 @pytest.mark.parametrize("empty", [record([]), record([[0, 10]], span=[]), record([], span=[])])
 @pytest.mark.parametrize("scorer", [DefaultScorer(), CGBenchScorer()], ids=lambda s: s.name)
-def test_empty_windows_or_predictions_score_0_row_40(empty, scorer):
+def test_empty_windows_or_predictions_score_0(empty, scorer):
+    """D502."""
     scores = overall([record([[0, 10]]), empty], scorer=scorer)
     assert scores.samples == 2
     assert scores.values["mIoU"] == 50 and scores.values["R1@0.5"] == 50

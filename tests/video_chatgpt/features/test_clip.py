@@ -60,7 +60,7 @@ def whole(tmp_path) -> CLIPModel:
 
 @pytest.mark.parametrize("kind", ["whole", "vision"])
 def test_sizes_and_weights_come_from_the_tower(kind, whole, tmp_path):
-    """Defect 2: no number of patches, pixels or channels is written into the code."""
+    """D602: no number of patches, pixels or channels is written into the code."""
     if kind == "vision":
         vision = CLIPVisionModel(CLIPVisionConfig(**VISION))
         vision.load_state_dict(

@@ -73,7 +73,7 @@ def report(out: Path) -> dict[str, str]:
 
 
 def test_broken_videos_are_reported_and_a_rerun_does_nothing(videos, tower, tmp_path, capfd, monkeypatch):
-    """Defect 11: the reason of a failure is kept, and the run goes on."""
+    """D611: the reason of a failure is kept, and the run goes on."""
     out = tmp_path / "features"
     assert main(argv(videos, out, tower)) == 0
     first = contents(out)
@@ -112,7 +112,7 @@ def test_a_mended_video_leaves_the_report(videos, tower, tmp_path):
 
 
 def test_a_killed_run_keeps_what_it_made(videos, tower, tmp_path):
-    """Defect 11: every file is written at once, and only whole."""
+    """D611: every file is written at once, and only whole."""
     whole, out = tmp_path / "whole", tmp_path / "killed"
     assert main(argv(videos, whole, tower)) == 0
     script = [sys.executable, str(REPO / "scripts/save_spatio_temporal_clip_features.py")]
@@ -146,7 +146,7 @@ def test_two_processes_write_what_one_writes(videos, tower, tmp_path):
 
 
 def test_names_count_up_to_the_first_dot_where_that_tells_videos_apart():
-    """Defect 11: a.x.mp4 and a.y.mp4 have features of their own."""
+    """D611: a.x.mp4 and a.y.mp4 have features of their own."""
     names = ("a.x.mp4", "a.y.mp4", "odd.size.mp4", "b.mp4", "b.part.mp4")
     assert list(output_names([Path(name) for name in names]).values()) == ["a.x", "a.y", "odd", "b", "b.part"]
 

@@ -46,7 +46,7 @@ def test_a_pickle_is_one_as_documented(tmp_path):
 
 
 def test_a_harmful_pickle_is_refused_by_name(tmp_path):
-    """Defect 1: pickles are read by an unpickler that runs nothing."""
+    """D601: pickles are read by an unpickler that runs nothing."""
     payload = pickle.dumps({"features": ARRAY, "more": Harm(tmp_path / "harm")})
     (tmp_path / "evil.pkl").write_bytes(payload)
     with pytest.raises(ValueError, match=r"evil\.pkl is refused: it refers to (posix|nt)\.system"):

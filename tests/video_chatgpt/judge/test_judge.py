@@ -9,7 +9,7 @@ from helpers.goldens import Golden, close, golden_root
 
 from videomind.endpoint import EndpointError
 from videomind.video_chatgpt.judge import judge as judging
-from videomind.video_chatgpt.judge.criteria import CRITERIA, read_predictions
+from videomind.video_chatgpt.judge.criteria import CRITERIA, read_answered_rows
 from videomind.video_chatgpt.judge.judge import ATTEMPTS, collect, main
 from videomind.video_chatgpt.judge.judges import LOCAL_JUDGES
 from videomind.video_chatgpt.judge.replies import (
@@ -77,7 +77,7 @@ def test_the_recorded_scores(recorded, num_tasks, tmp_path, monkeypatch, capsys)
 
 
 def test_zero_shot_predictions_in_the_layout_of_inference(tmp_path, monkeypatch):
-    """Defect 13: what inference writes is what the scorer reads; the other layout scores the same."""
+    """D613: what inference writes is what the scorer reads; the other layout scores the same."""
     ours = [{"id": f"q{i}", "question": "What?", "answer": "ball", "pred": p} for i, p in enumerate("ab")]
     theirs = [{"video_name": r["id"], "Q": r["question"], "A": r["answer"], "pred": r["pred"]} for r in ours]
     found = []
@@ -91,7 +91,7 @@ def test_zero_shot_predictions_in_the_layout_of_inference(tmp_path, monkeypatch)
 
 
 def test_a_malformed_reply_is_recorded_and_not_asked_for_without_end(tmp_path, monkeypatch, capfd):
-    """Defect 14: attempts are bounded, the reason is kept, a rerun asks again for what is missing only."""
+    """D614: attempts are bounded, the reason is kept, a rerun asks again for what is missing only."""
     asked = []
 
     def judge(criterion, fields):
@@ -117,7 +117,7 @@ def test_a_malformed_reply_is_recorded_and_not_asked_for_without_end(tmp_path, m
 
 
 def test_replies_to_other_predictions_do_not_count(tmp_path, monkeypatch):
-    """Defect 14: what another prediction file left in the folder is neither counted nor taken for ours."""
+    """D614: what another prediction file left in the folder is neither counted nor taken for ours."""
     rows = [row(pred="one"), row("w", pred="two")]
     assert score(tmp_path, rows, lambda c, f: "{'score': 5}", monkeypatch)[2]["average_score"] == 5.0
     (tmp_path / "replies/x_0.json").write_text("not even JSON")
@@ -313,7 +313,7 @@ def test_prompts_hold_what_is_judged_and_the_form_of_the_reply(tmp_path):
 
 def test_names_with_folders_stay_within_the_folder(tmp_path):
     (tmp_path / "pred.json").write_text(json.dumps([row("../a/b")]))
-    predictions, _ = read_predictions(tmp_path / "pred.json", CRITERIA["detail"])
+    predictions, _ = read_answered_rows(tmp_path / "pred.json", CRITERIA["detail"])
     folder = ReplyFolder(tmp_path / "replies", CRITERIA["detail"], "stub")
     collect(predictions, lambda c, f: "{'score': 1}", CRITERIA["detail"], folder, num_tasks=1)
     assert [path.name for path in (tmp_path / "replies").iterdir()] == ["..%2Fa%2Fb_0.json"]

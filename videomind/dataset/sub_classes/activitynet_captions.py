@@ -8,7 +8,7 @@ from typing import Any
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import before_after
-from videomind.dataset.schema import Annotation, Span
+from videomind.dataset.schema import Annotation, Span, as_list
 from videomind.dataset.views import Grounding
 
 
@@ -26,11 +26,10 @@ class ActivityNetCaptions(Source):
     unit_s = 0.01
 
     def moments(self, video: dict[str, Any]) -> list[tuple[str, Span]]:
-        """Text and span of all that one video asks for."""
-        return list(zip(video["sentences"], video["timestamps"], strict=True))
+        """List text and span of all that one video asks for."""
+        return list(zip(as_list(video["sentences"]), as_list(video["timestamps"]), strict=True))
 
     def parse(self, row: tuple[str, dict[str, Any]], split: str) -> Iterator[Annotation]:
-        """See Source."""
         vid, video = row
         for query, span in self.moments(video):
             yield self.moment(vid, query, [span])
@@ -42,5 +41,4 @@ class ActivityNetCaptionsBias(ActivityNetCaptions):
     names = {"activitynet_captions_bias": Grounding}
 
     def moments(self, video: dict[str, Any]) -> list[tuple[str, Span]]:
-        """See ActivityNetCaptions."""
         return list(before_after(super().moments(video), max_gap_s=3))

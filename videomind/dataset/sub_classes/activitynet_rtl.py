@@ -5,12 +5,10 @@ a test row: `{"vid": "aaaaaaaaaaa", "duration": 60, "question": "When?", "answer
 """
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from videomind.dataset.base import DroppedRow, Source
-from videomind.dataset.schema import Annotation, Span
+from videomind.dataset.schema import Annotation, as_list, as_text
 from videomind.dataset.views import Grounding
 
 _TIME = re.compile(r"<(\d+(?:\.\d+)?)>")  # s
@@ -27,23 +25,16 @@ class ActivityNetRTL(Source):
     video_root = "activitynet/videos_3fps_480_noaudio"
     unit_s = 0.01
 
-    def parse(self, row: Any, split: str) -> Annotation:
-        """See Source."""
+    def items(self, row: Any, split: str) -> list[tuple[str, str, str, float]]:
+        """List video id, question, answer and duration, which the two files hold in different shapes."""
+        if split == "test":
+            return [(f"v_{as_text(row['vid'])}", row["question"], row["answer"], row["duration"])]
+        vid, video = row
+        return [(vid, pair["q"], pair["a"], video["duration"]) for pair in as_list(video["QA"])]
+
+    def parse(self, row: tuple[str, str, str, float], split: str) -> Annotation:
         vid, question, answer, duration = row
-        return self.moment(vid, question, [_first_span(answer)], duration=duration)
-
-    def rows(self, path: Path, split: str) -> Iterator[tuple[str, str, str, float]]:
-        """Video id, question, answer and duration, which the two files hold in different shapes."""
-        for row in super().rows(path, split):
-            if split == "test":
-                yield f"v_{row['vid']}", row["question"], row["answer"], row["duration"]
-            else:
-                vid, video = row
-                yield from ((vid, pair["q"], pair["a"], video["duration"]) for pair in video["QA"])
-
-
-def _first_span(answer: str) -> Span:
-    times = [float(time) for time in _TIME.findall(answer)[:2]]
-    if len(times) < 2:
-        raise DroppedRow("fewer than two times in the answer")
-    return sorted(times)
+        times = sorted(float(time) for time in _TIME.findall(answer)[:2])
+        if len(times) < 2 and split == "train":
+            raise DroppedRow("fewer than two times in the answer")
+        return self.moment(vid, question, [times] if len(times) == 2 else None, duration=duration)

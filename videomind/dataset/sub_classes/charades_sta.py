@@ -21,7 +21,6 @@ class CharadesSTA(Source):
     unit_s = 0.1
 
     def parse(self, row: str, split: str) -> Annotation:
-        """See Source."""
         info, query = row.split("##")
         vid, start, end = info.split()
         return self.moment(vid, query, [[float(start), float(end)]])

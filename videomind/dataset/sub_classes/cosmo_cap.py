@@ -19,5 +19,4 @@ class CosMoCap(Source):
     unit_s = 1.0
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         return self.moment(row["vid"], row["query"], [row["span"]], duration=row["duration"])

@@ -9,6 +9,7 @@ from typing import Any
 from videomind.dataset.base import Source
 from videomind.dataset.schema import Annotation
 from videomind.dataset.views import Grounding
+from videomind.sums import plain_mean
 
 CHUNK_S = 5
 MAX_SHIFT_S = 2
@@ -31,8 +32,7 @@ class DiDeMo(Source):
     unit_s = 1.0
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
-        first, last = (sum(chunks) / len(chunks) for chunks in zip(*row["times"], strict=True))
+        first, last = map(plain_mean, zip(*row["times"], strict=True))
         shift = 0
         if split == "train":
             shift = self.rng(row["video"], row["description"]).randint(-MAX_SHIFT_S, MAX_SHIFT_S)

@@ -5,11 +5,11 @@ A row: `"c1": {"num_frames": 900, "fps": 30, "exact_times": [[1.23456, 2]], "sen
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 from videomind.dataset.base import DroppedRow, Source
 from videomind.dataset.phrases import clean_query
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Grounding
 
 _QUESTIONS = ("who", "what", "when", "in what", "did", "where", "how", "i what")
@@ -22,17 +22,16 @@ class Ego4DNaQ(Source):
     splits = {"train": "ego4d_naq/train.json", "valid": "ego4d_naq/val.json", "test": "ego4d_naq/test.json"}
     video_root = "ego4d/v2/videos_3fps_480_noaudio"
 
-    def rows(self, path: Path, split: str) -> Iterator[tuple[str, float, list, str, bool]]:
-        """Video id, duration, times, query, and whether it occurs once in its video."""
-        for vid, video in super().rows(path, split):
-            duration = video["num_frames"] / video["fps"]
-            queries = [clean_query(sentence) for sentence in video["sentences"]]
-            counts = Counter(q for q in queries if split != "train" or not _unwanted(q, duration))
-            for query, times in zip(queries, video["exact_times"], strict=True):
-                yield vid, duration, times, query, counts[query] <= 1
+    def items(self, row: tuple[str, dict[str, Any]], split: str) -> Iterator[tuple]:
+        """Yield video id, duration, times, query, and whether it occurs once in its video."""
+        vid, video = row
+        duration = video["num_frames"] / video["fps"]
+        queries = [clean_query(sentence) for sentence in as_list(video["sentences"])]
+        counts = Counter(q for q in queries if split != "train" or not _unwanted(q, duration))
+        for query, times in zip(queries, as_list(video["exact_times"]), strict=True):
+            yield vid, duration, times, query, counts[query] <= 1
 
     def parse(self, row: tuple[str, float, list, str, bool], split: str) -> Annotation:
-        """See Source."""
         vid, duration, times, query, unique = row
         if split == "train":
             if reason := _unwanted(query, duration):
@@ -43,7 +42,7 @@ class Ego4DNaQ(Source):
 
 
 def _unwanted(query: str, duration: float) -> str | None:
-    """Why a narration does not train, or None."""
+    """Say why a narration does not train, or None."""
     if not 10 <= duration <= 600:
         return "video shorter than 10 s or longer than 600 s"
     if query.startswith(_QUESTIONS):

@@ -26,7 +26,6 @@ class EgoTimeQA(QaEgo4D):
     draws_as = "videomind.dataset.sub_classes.ego_timeqa"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         anno = super().parse({**row, "question": row["question"].replace(" l ", " I ")}, split)
         if not 3 <= len(anno.query.split(" ")) <= 30:
             raise DroppedRow("query of fewer than 3 or more than 30 words")

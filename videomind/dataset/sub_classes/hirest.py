@@ -5,12 +5,11 @@ A row: `"make tea": {"aaaaaaaaaaa.mp4": {"relevant": true, "clip": true, "v_dura
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from videomind.dataset.base import DroppedRow, Source
 from videomind.dataset.phrases import before_after
-from videomind.dataset.schema import Annotation, Span
+from videomind.dataset.schema import Annotation, Span, as_list
 from videomind.dataset.views import Grounding
 
 
@@ -24,13 +23,12 @@ class HiRESTGrounding(Source):
     only_present = True
     unit_s = 1.0
 
-    def rows(self, path: Path, split: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Title, file name and labels of every video."""
-        for title, videos in super().rows(path, split):
-            yield from ((title, name, video) for name, video in videos.items())
+    def items(self, row: tuple[str, dict[str, Any]], split: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield title, file name and labels of every video."""
+        title, videos = row
+        yield from ((title, name, video) for name, video in videos.items())
 
     def parse(self, row: tuple[str, str, dict[str, Any]], split: str) -> Iterator[Annotation]:
-        """See Source."""
         title, name, video = row
         if not (video["relevant"] and video["clip"]):
             raise DroppedRow("video is not relevant or has no clip")
@@ -38,7 +36,7 @@ class HiRESTGrounding(Source):
             yield self.moment(name, query, [span], duration=video["v_duration"])
 
     def moments(self, title: str, video: dict[str, Any]) -> Sequence[tuple[str, Span]]:
-        """Query and span of all that one video asks for."""
+        """List query and span of all that one video asks for."""
         return [(title, video["bounds"])]
 
 
@@ -48,8 +46,7 @@ class HiRESTStep(HiRESTGrounding):
     names = {"hirest_step": Grounding}
 
     def moments(self, title: str, video: dict[str, Any]) -> Sequence[tuple[str, Span]]:
-        """See HiRESTGrounding."""
-        return [(step["heading"], step["absolute_bounds"]) for step in video["steps"]]
+        return [(step["heading"], step["absolute_bounds"]) for step in as_list(video["steps"])]
 
 
 class HiRESTStepBias(HiRESTStep):
@@ -58,5 +55,4 @@ class HiRESTStepBias(HiRESTStep):
     names = {"hirest_step_bias": Grounding}
 
     def moments(self, title: str, video: dict[str, Any]) -> Sequence[tuple[str, Span]]:
-        """See HiRESTGrounding."""
         return list(before_after(super().moments(title, video)))

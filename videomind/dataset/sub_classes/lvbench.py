@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from videomind.dataset.base import Source
-from videomind.dataset.schema import Annotation
+from videomind.dataset.phrases import place_of
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Answering
 
 _LETTERS = "ABCD"
@@ -18,22 +19,20 @@ class LVBench(Source):
     """Questions about very long videos."""
 
     names = {"lvbench": Answering}
+    only_evaluates = True
     splits = {"test": "lvbench/LVBench/video_info.meta.jsonl"}
     video_root = "lvbench/videos_3fps_480_noaudio"
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
-        """See Source."""
-        for pair in row["qa"]:
+        for pair in as_list(row["qa"]):
             question, *lines = pair["question"].split("\n")
             if [line[:4] for line in lines] != [f"({name}) " for name in _LETTERS]:
                 raise ValueError(f"{pair['question']!r} is not a question and the lines (A) to (D)")
-            options = [line[4:] for line in lines]
             yield self.asked(
                 row["key"],
                 question,
-                options,
-                options[_LETTERS.index(pair["answer"])],
-                ans=pair["answer"],
+                [line[4:] for line in lines],
+                right=place_of(pair["answer"], len(_LETTERS)),
                 task=pair["question_type"],
                 time_reference=pair["time_reference"],
             )

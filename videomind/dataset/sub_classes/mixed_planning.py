@@ -18,5 +18,4 @@ class MixedPlanning(Source):
     splits = {"train": "planning/planning_nextqa_qvhighlights_gpt4o_mini.jsonl"}
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         return Annotation(**row)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from videomind.dataset.base import DroppedRow, Source
-from videomind.dataset.schema import Annotation
+from videomind.dataset.base import Source
+from videomind.dataset.schema import Annotation, as_list, as_text
 from videomind.dataset.views import Answering
 from videomind.roles import VisualBudget
 
@@ -44,6 +44,7 @@ class MVBench(Source):
     """Twenty tasks on short videos."""
 
     names = {"mvbench": Answering}
+    only_evaluates = True
     splits = {"test": tuple(f"mvbench/json/{name}.json" for name in _FILES.values())}
     video_root = "mvbench/video"
     video_name = "{vid}"
@@ -51,29 +52,26 @@ class MVBench(Source):
     answer_budget = VisualBudget(min_tokens=128, max_tokens=256, max_frames=64, fps=2.0)
 
     def rows(self, path: Path, split: str) -> Iterator[dict[str, Any]]:
-        """Rows with their task."""
+        """Read the rows, each with its task."""
         (task,) = (task for task, name in _FILES.items() if name == path.stem)
         for row in super().rows(path, split):
             yield {**row, "task": task}
 
     def video_path(self, vid: str) -> str | list[str]:
-        """A file, or the frames of a folder. Raises: DroppedRow when it holds none."""
+        """Name a file, or the frames of a folder; without any the folder, which no reader takes."""
         path = super().video_path(vid)
         if not vid.startswith(_FRAME_FOLDER):
             return path
         frames = frame_numbers(sum(1 for _ in Path(path).glob("*.jpg")))
-        if not frames:
-            raise DroppedRow("folder without frames")
-        return [f"{path}/{number:05d}.jpg" for number in frames]
+        return [f"{path}/{number:05d}.jpg" for number in frames] or path
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
-        vid = f"{_FOLDERS[row['task']]}/{row['video']}"
-        return self.asked(vid, row["question"], row["candidates"], row["answer"], task=row["task"])
+        vid = f"{_FOLDERS[row['task']]}/{as_text(row['video'])}"
+        return self.asked(vid, row["question"], as_list(row["candidates"]), row["answer"], task=row["task"])
 
 
 def frame_numbers(num_frames: int) -> list[int]:
-    """The frames, counted from 1, that stand for a folder: published scores were made with this choice.
+    """Choose the frames, counted from 1, that stand for a folder, as published scores were made.
 
     Every (n // 31)th, at most 32, so that the tail can be missing; all of them below 31 frames.
     """

@@ -4,13 +4,11 @@ A row: `video_id,qid,question,a0,a1,a2,a3,a4,answer,type` = `12,3,why run,x,y,z,
 gsub_{val,test}.json: `{"12": {"duration": 40, "location": {"3": [[1, 2]]}}}`.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.sub_classes.nextqa import NExTQA
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding
+
+_MOMENTS = {"valid": "nextgqa/gsub_val.json", "test": "nextgqa/gsub_test.json"}
 
 
 class NExTGQA(NExTQA):
@@ -18,18 +16,11 @@ class NExTGQA(NExTQA):
 
     names = {"nextgqa": Answering, "nextgqa_crop": AnsweringCrop, "nextgqa_grounding": Grounding}
     splits = {"valid": "nextgqa/val.csv", "test": "nextgqa/test.csv"}
-    extra_files = ("nextgqa/map_vid_vidorID.json", "nextgqa/gsub_val.json", "nextgqa/gsub_test.json")
+    extra_files = ("nextgqa/map_vid_vidorID.json", *_MOMENTS.values())
     video_root = "nextqa/videos"
     unit_s = 0.1
 
-    def rows(self, path: Path, split: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-        """Rows with the labels of their video."""
-        labels = self.read_mapping(f"nextgqa/gsub_{path.stem}.json", "video id to moments")
-        for row in super().rows(path, split):
-            yield row, labels[row["video_id"]]
-
-    def parse(self, row: tuple[dict[str, str], dict[str, Any]], split: str) -> Annotation:
-        """See Source."""
-        row, video = row
-        span = video["location"][row["qid"]]
+    def parse(self, row: dict[str, str], split: str) -> Annotation:
+        video = self.entry(_MOMENTS[split], "video id to moments", row["video_id"])
+        span = as_list(video["location"][row["qid"]])
         return self.chosen(row["video_id"], row, row["answer"], duration=video["duration"], span=span)

@@ -4,8 +4,6 @@ A row: `video,qid,question,a0,a1,a2,a3,a4,answer,type` = `12,3,why run,x,y,z,w,v
 the position of the right option.
 """
 
-from functools import cached_property
-
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import capitalize
 from videomind.dataset.schema import Annotation
@@ -23,17 +21,21 @@ class NExTQA(Source):
     video_root = "nextqa/NExTVideo"
 
     def parse(self, row: dict[str, str], split: str) -> Annotation:
-        """See Source."""
         uid = f"{row['video']}_{row['qid']}"
-        return self.chosen(row["video"], row, row[f"a{int(row['answer'])}"], uid=uid)
+        return self.chosen(row["video"], row, right=int(row["answer"]), uid=uid)
 
-    def chosen(self, vid: str, row: dict[str, str], answer: str, **fields: object) -> Annotation:
-        """An annotation of a row. Args: vid; answer, one of the options a0 to a4; fields, more."""
-        options = [capitalize(row[f"a{i}"]) for i in range(NUM_OPTIONS)]
-        question = f"{capitalize(row['question'])}?"
-        path_stem = self._stems[vid]
-        return self.asked(path_stem, question, options, capitalize(answer), task=row["type"], **fields)
+    def chosen(
+        self, vid: str, row: dict[str, str], answer: str | None = None, **fields: object
+    ) -> Annotation:
+        """Make an annotation of a row.
 
-    @cached_property
-    def _stems(self) -> dict[str, str]:
-        return self.read_mapping(self.extra_files[0], "video id to path without extension")
+        Args:
+            vid: the video's id.
+            row: with the question and the options a0 to a4.
+            answer: the text of one of them, where `fields` does not say its place.
+            fields: for `asked`.
+        """
+        options = [row[f"a{i}"] for i in range(NUM_OPTIONS)]
+        question = f"{capitalize(row['question'])}?" if row["question"].strip() else ""
+        path_stem = self.entry(self.extra_files[0], "video id to path without extension", vid)
+        return self.asked(path_stem, question, options, answer, capital=True, task=row["type"], **fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 from videomind.dataset.base import DroppedRow, Source
 from videomind.dataset.phrases import capitalize
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list, as_text
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding
 
 FPS = 30
@@ -29,15 +29,15 @@ class QaEgo4D(Source):
     draws_as = "videomind.dataset.sub_classes.qa_ego4d"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
-        vid, answer = row["video_id"], row["answer"]
-        if split == "train" and not 10 <= self.duration(vid) <= 600:
+        vid, question, answer = row["video_id"], as_text(row["question"]), as_text(row["answer"])
+        duration = self.duration(vid)
+        if split == "train" and duration is not None and not 10 <= duration <= 600:
             raise DroppedRow("video shorter than 10 s or longer than 600 s")
-        options = list(row.get("options") or row["wrong_answers"])
+        right, options = None, list(as_list(row.get("options") or row["wrong_answers"]))
         if not row.get("options"):
-            options.insert(self.rng(vid, row["question"]).randrange(NUM_OPTIONS), answer)
+            right = self.rng(vid, question).randrange(NUM_OPTIONS)
+            options.insert(right, answer)
         if len(options) != NUM_OPTIONS:
             raise ValueError(f"{len(options)} options, expected {NUM_OPTIONS}")
         span = [round(row[name] / FPS, 3) for name in ("moment_start_frame", "moment_end_frame")]
-        options = [capitalize(option) for option in options]
-        return self.asked(vid, capitalize(row["question"]), options, capitalize(answer), span=[span])
+        return self.asked(vid, capitalize(question), options, answer, right=right, capital=True, span=[span])

@@ -5,11 +5,9 @@ description, and `{"video-abc": [[1, 4.2]]}` with its times.
 """
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from videomind.dataset.base import Source
-from videomind.dataset.readers import read_pickle
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Grounding
 
 _WORDS = "queryd/raw_captions_combined_filtered-v2.pkl"
@@ -26,11 +24,7 @@ class QuerYD(Source):
     durations = "queryd/durations.json"
 
     def parse(self, row: str, split: str) -> Iterator[Annotation]:
-        """See Source."""
-        captions, times = self._pickles
-        for words, span in zip(captions[row], times[row], strict=True):
-            yield self.moment(row.removeprefix("video-"), " ".join(words), [list(span)])
-
-    @cached_property
-    def _pickles(self) -> list[dict[str, list]]:
-        return [read_pickle(self.data_root / name) for name in self.extra_files]
+        captions = self.entry(_WORDS, "video to words of its descriptions", row)
+        times = self.entry(_TIMES, "video to times of its descriptions", row)
+        for words, span in zip(captions, times, strict=True):
+            yield self.moment(row.removeprefix("video-"), " ".join(as_list(words)), [list(span)])

@@ -26,7 +26,6 @@ class QVHighlights(Source):
     scorer = "qvhighlights"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         vid, windows = row["vid"], row.get("relevant_windows")
         names = {"vid": vid, "qid": row["qid"]}  # what a submission knows a query by
         return self.moment(vid, row["query"], windows, duration=row["duration"], meta=names)
@@ -40,7 +39,6 @@ class QVHighlightsSingle(QVHighlights):
     splits = {"train": QVHighlights.splits["train"]}
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         if len(row.get("relevant_windows") or ()) > 1:
             raise DroppedRow("more than one window")
         return replace(super().parse(row, split), meta=None)

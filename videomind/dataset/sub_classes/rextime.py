@@ -4,13 +4,11 @@ A row: `{"vid": "v_aaaaaaaaaaa", "question": "Why?", "options": ["x"], "answer":
 "ans": "A", "span": [1, 9], "category": "cause"}`
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from videomind.dataset.base import Source
-from videomind.dataset.phrases import capitalize
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding
 
 _SETS = ("activitynet", "qvhighlights")
@@ -26,33 +24,26 @@ class ReXTime(Source):
         "test": "rextime/rextime_test_release.json",
     }
     eval_split = "valid"
-    durations = "activitynet/durations.json"
-    extra_files = ("qvhighlights/durations.json",)
+    durations = tuple(f"{name}/durations.json" for name in _SETS)
     unit_s = 1.0
     min_len_s = 64.0
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
         answer, span = row.get("answer"), row.get("span")
         return self.asked(
             row["vid"],
             row["question"],
-            [capitalize(option) for option in row["options"]],
-            None if answer is None else capitalize(answer.removeprefix("From <s0> to <e0>, ")),
+            as_list(row["options"]),
+            None if answer is None else answer.removeprefix("From <s0> to <e0>, "),
             ans=row.get("ans"),
+            capital=True,
             span=None if span is None else [span],
             task=row["category"],
         )
 
     def video_folders(self) -> list[Path]:
-        """See Source."""
         return [self.data_root / name / "videos_3fps_480_noaudio" for name in _SETS]
 
     def video_path(self, vid: str) -> str:
-        """See Source; ids of ActivityNet are 13 characters long."""
+        # Ids of ActivityNet are 13 characters long.
         return f"{self.video_folders()[len(vid) != 13]}/{vid}.mp4"
-
-    @cached_property
-    def _durations(self) -> dict[str, float]:
-        first, second = (self.read_mapping(f"{name}/durations.json", "id to seconds") for name in _SETS)
-        return {**second, **first}

@@ -7,7 +7,7 @@ A row: `{"question_id": "Interaction_T1_1", "video_id": "AB1CD", "start": 1, "en
 from typing import Any
 
 from videomind.dataset.base import Source
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import AnsweringCrop
 
 
@@ -21,8 +21,7 @@ class STAR(Source):
     unit_s = 0.1
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        """See Source."""
-        options = [choice["choice"] for choice in row["choices"]]
+        options = [choice["choice"] for choice in as_list(row["choices"])]
         fields = {
             "span": [[row["start"], row["end"]]],
             "task": row["question_id"].split("_")[0],

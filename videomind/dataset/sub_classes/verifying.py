@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.dataset.base import Source
-from videomind.dataset.schema import Annotation, Span
+from videomind.dataset.schema import Annotation, Span, as_list
 from videomind.dataset.views import NUM_CANDIDATES, Verifying
 from videomind.spans import best_iou
 
@@ -24,12 +24,10 @@ class VerifyingData(Source):
     splits = {"train": "verifying"}
 
     def files(self, split: str) -> list[Path]:
-        """See Source; every name has a file of its own."""
         return self.json_files(f"verifying/verifying_{self.name.replace('_verify', '')}.json")
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
-        """See Source."""
-        candidates = row["pred"][:NUM_CANDIDATES]
+        candidates = as_list(row["pred"])[:NUM_CANDIDATES]
         for pred, positive in zip(candidates, are_positive(candidates, row["span"]), strict=True):
             yield Annotation(
                 source=self.name,
@@ -45,5 +43,5 @@ class VerifyingData(Source):
 
 
 def are_positive(candidates: list[Span], span: list[Span]) -> list[bool]:
-    """Whether candidates count as right: an IoU of at least 0.5 with a true moment, 0/0 being 0."""
+    """Tell which candidates are right: an IoU of at least 0.5 with a true moment, 0/0 being 0."""
     return (best_iou(candidates, span) >= MIN_IOU).tolist()

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from videomind.dataset.base import DroppedRow, Source
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Grounding
+from videomind.sums import plain_mean
 
 NUM_ANNOTATORS = 10
 
@@ -27,11 +28,10 @@ class VideoXum(Source):
     unit_s = 0.01
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
-        """See Source."""
-        for query, pairs in zip(row["tsum"], row["vsum"], strict=False):
+        for query, pairs in zip(as_list(row["tsum"]), as_list(row["vsum"]), strict=False):
             if len(pairs) != NUM_ANNOTATORS:
                 raise ValueError(f"{len(pairs)} moments for a sentence, expected {NUM_ANNOTATORS}")
-            span = [round(sum(times) / NUM_ANNOTATORS, 2) for times in zip(*pairs, strict=True)]
+            span = [round(plain_mean(times), 2) for times in zip(*pairs, strict=True)]
             yield self.moment(row["video_id"], query, [span], duration=row["duration"])
         if len(row["tsum"]) != len(row["vsum"]):
             raise DroppedRow("video with sentences that have no moment, or the reverse: those only")

@@ -10,12 +10,14 @@ from typing import Any
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import before_after
-from videomind.dataset.schema import Annotation, Span
+from videomind.dataset.schema import Annotation, Span, as_list
 from videomind.dataset.views import Grounding
-from videomind.files import read_json
+from videomind.files import FileError, read_json
+from videomind.roles import nearest
 
 _FILE = "youcook2/youcookii_annotations_trainval.json"
 _SUBSETS = {"train": "training", "valid": "validation"}
+_ALL_SUBSETS = (*_SUBSETS.values(), "testing")
 
 
 class YouCook2(Source):
@@ -28,19 +30,27 @@ class YouCook2(Source):
     unit_s = 1.0
 
     def rows(self, path: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The videos of a split."""
-        database = read_json(path)["database"]
-        return ((vid, video) for vid, video in database.items() if video["subset"] == _SUBSETS[split])
+        """Read the videos of all splits."""
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+            raise FileError(f"{path} holds no mapping 'database' of videos")
+        yield from content["database"].items()
+
+    def items(self, row: tuple[str, dict[str, Any]], split: str) -> list[tuple[str, dict[str, Any]]]:
+        """Leave out the videos of other splits."""
+        subset = row[1]["subset"]
+        if subset not in _ALL_SUBSETS:
+            raise ValueError(f"the subset is {subset!r}. {nearest(str(subset), _ALL_SUBSETS)}")
+        return [row] if subset == _SUBSETS[split] else []
 
     def parse(self, row: tuple[str, dict[str, Any]], split: str) -> Iterator[Annotation]:
-        """See Source."""
         vid, video = row
-        steps = [(step["sentence"], step["segment"]) for step in video["annotations"]]
+        steps = [(step["sentence"], step["segment"]) for step in as_list(video["annotations"])]
         for query, span in self.moments(steps):
             yield self.moment(vid, query, [span], duration=video["duration"])
 
     def moments(self, steps: list[tuple[str, Span]]) -> Sequence[tuple[str, Span]]:
-        """Query and span of all that the steps of one video ask for."""
+        """List query and span of all that the steps of one video ask for."""
         return steps
 
 
@@ -50,5 +60,4 @@ class YouCook2Bias(YouCook2):
     names = {"youcook2_bias": Grounding}
 
     def moments(self, steps: list[tuple[str, Span]]) -> Sequence[tuple[str, Span]]:
-        """See YouCook2."""
         return list(before_after(steps, max_gap_s=3))

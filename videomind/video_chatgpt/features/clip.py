@@ -19,7 +19,13 @@ CLIP_TYPES = ("clip", "clip_vision_model")  # both towers, the vision tower alon
 
 @dataclass(frozen=True, kw_only=True)
 class TowerShape:
-    """Sizes of a tower. Attributes: size, pixels of a side of its input; patches, of a frame; width."""
+    """Sizes of a tower.
+
+    Attributes:
+        size: pixels of a side of its input.
+        patches: of a frame, P.
+        width: channels, C.
+    """
 
     size: int
     patches: int
@@ -38,23 +44,36 @@ class TowerShape:
 
 
 def tower_config(name: str) -> CLIPVisionConfig:
-    """The config of a tower. Args: name, folder or hub id. Raises: ValueError unless it is a CLIP."""
+    """Read the config of a tower.
+
+    Args:
+        name: folder or hub id.
+
+    Raises:
+        ValueError: there is none, or it is not a CLIP's.
+    """
     try:
-        found, _ = PreTrainedConfig.get_config_dict(name)
+        fields, _ = PreTrainedConfig.get_config_dict(name)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"No vision tower {name!r} (--vision_tower), neither as a folder nor on the hub: {reason}"
         ) from None
-    if (kind := found.get("model_type")) not in CLIP_TYPES:
+    if (kind := fields.get("model_type")) not in CLIP_TYPES:
         raise ValueError(f"{name!r} is a model of type {kind!r}. Allowed: {', '.join(CLIP_TYPES)}.")
     return CLIPVisionConfig.from_pretrained(name)
 
 
 def pool(patches: Tensor) -> Tensor:
-    """Average over patches and over frames. Args: patches (T, P, C). Returns: (100 + P, C).
+    """Average over patches and over frames.
 
     The first 100 rows are the frames, zeros below those there are; then comes one row per patch.
+
+    Args:
+        patches: (T, P, C).
+
+    Returns:
+        (100 + P, C).
     """
     temporal = patches.mean(dim=1)  # (T, C)
     empty = temporal.new_zeros(MAX_FRAMES - len(temporal), temporal.shape[1])
@@ -68,9 +87,15 @@ class _VisionModel(CLIPVisionModel):
 
 
 class ClipTower:
-    """A CLIP vision tower up to the layer before its last. Args: model, whole; processor; batch, frames.
+    """A CLIP vision tower up to the layer before its last.
 
-    Attributes: shape.
+    Args:
+        model: the whole tower; its last layer is taken off.
+        processor: scales pixels.
+        batch: frames per forward pass.
+
+    Attributes:
+        shape: sizes of input and features.
     """
 
     def __init__(self, model: CLIPVisionModel, processor: CLIPImageProcessor, *, batch: int = DEFAULT_BATCH):
@@ -82,9 +107,16 @@ class ClipTower:
     def from_pretrained(
         cls, name: str, *, device: torch.device, dtype: torch.dtype, batch: int = DEFAULT_BATCH
     ) -> "ClipTower":
-        """Load a tower. Args: name, folder or hub id of a CLIP or of its vision tower; batch, frames.
+        """Load a tower.
 
-        Raises: ValueError when it cannot be loaded, or lacks tensors.
+        Args:
+            name: folder or hub id of a CLIP or of its vision tower.
+            device: where it computes.
+            dtype: of its weights.
+            batch: frames per forward pass.
+
+        Raises:
+            ValueError: it cannot be loaded, or lacks tensors.
         """
         config = tower_config(name)
         try:
@@ -105,19 +137,30 @@ class ClipTower:
 
     @torch.inference_mode()
     def patches(self, frames: Tensor) -> Tensor:
-        """Hidden states of the layer before the last. Args: frames, uint8 (T, S, S, 3) RGB.
+        """Compute the hidden states of the layer before the last.
 
-        Returns: (T, P, C) float32, on the tower's device.
+        Args:
+            frames: (T, S, S, 3) uint8, RGB.
+
+        Returns:
+            (T, P, C) float32, on the tower's device.
         """
-        found = []
+        parts = []
         for part in frames.permute(0, 3, 1, 2).split(self._batch):
             pixels = self._processor(
                 part.to(self._model.device), do_resize=False, do_center_crop=False, return_tensors="pt"
             )["pixel_values"]
             states = self._model(pixels.to(self._model.dtype)).last_hidden_state  # (T, 1 + P, C)
-            found.append(states[:, 1:].float())
-        return torch.cat(found)
+            parts.append(states[:, 1:].float())
+        return torch.cat(parts)
 
     def features(self, frames: Tensor) -> np.ndarray:
-        """A video's features. Args: frames, uint8 (T, S, S, 3) RGB. Returns: (100 + P, C) float32."""
+        """Compute a video's features.
+
+        Args:
+            frames: (T, S, S, 3) uint8, RGB.
+
+        Returns:
+            (100 + P, C) float32.
+        """
         return pool(self.patches(frames)).cpu().numpy()

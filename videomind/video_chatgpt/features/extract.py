@@ -24,7 +24,7 @@ from tqdm import tqdm
 from videomind.cores import usable_cores
 from videomind.device import default_dtype, detect, prepare_process, torch_device
 from videomind.files import write_json
-from videomind.logger import rank, run_reporting, setup_logging, world_size
+from videomind.logger import rank, run_command, world_size
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import CLIP, CLIP_336
@@ -59,7 +59,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedVideo:
     """A video that has no features, and why; a row of the report."""
 
     video: str
@@ -67,9 +67,10 @@ class Failure:
 
 
 def find_videos(folder: Path) -> list[Path]:
-    """The video files of a folder, by name; other files are named in a notice.
+    """Find the video files of a folder, by name; other files are named in a notice.
 
-    Raises: ValueError when the folder is not there or holds none.
+    Raises:
+        ValueError: the folder is not there or holds none.
     """
     if not folder.is_dir():
         raise ValueError(f"No folder of videos {folder} (--video_dir_path)")
@@ -87,7 +88,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def output_names(videos: Sequence[Path]) -> dict[Path, str]:
-    """Names of the features' files, without extension.
+    """Name the features' files, without extension.
 
     As documented: a video's name up to its first dot. Where several videos share that, each keeps all but
     its extension (`a.x` and `a.y`), which is what training data calls them (`<video id>.pkl`).
@@ -96,8 +97,16 @@ def output_names(videos: Sequence[Path]) -> dict[Path, str]:
     return {v: v.stem if shared[v.name.split(".")[0]] > 1 else v.name.split(".")[0] for v in videos}
 
 
-def plan(videos: Sequence[Path], folder: Path, extension: str) -> tuple[list[Job], list[Failure]]:
-    """Where each video's features go, and the videos that cannot have a file of their own."""
+def assign_outputs(
+    videos: Sequence[Path], folder: Path, extension: str
+) -> tuple[list[Job], list[FailedVideo]]:
+    """Say where each video's features go, and which videos cannot have a file of their own.
+
+    Args:
+        videos: of one folder.
+        folder: of the features.
+        extension: of their files.
+    """
     names = output_names(videos)
     taken = Counter(names.values())
     if dotted := [v.name for v in videos if names[v] == v.stem != v.name.split(".")[0]]:
@@ -105,7 +114,7 @@ def plan(videos: Sequence[Path], folder: Path, extension: str) -> tuple[list[Job
                     len(dotted), _some(dotted))  # fmt: skip
     jobs = [Job(video=v, output=folder / f"{n}{extension}") for v, n in names.items() if taken[n] == 1]
     clashes = [
-        Failure(video=str(v), reason=f"{taken[n]} videos would have their features in {n}{extension}")
+        FailedVideo(video=str(v), reason=f"{taken[n]} videos would have their features in {n}{extension}")
         for v, n in names.items()
         if taken[n] > 1
     ]
@@ -113,27 +122,32 @@ def plan(videos: Sequence[Path], folder: Path, extension: str) -> tuple[list[Job
 
 
 def is_done(job: Job, shape: tuple[int, int]) -> bool:
-    """Whether a video has its features; a file that cannot be read is made anew, with a warning.
+    """Tell whether a video has its features; a file that cannot be read is made anew, with a warning.
 
-    Args: shape of the tower's features. Raises: ValueError for features of another shape.
+    Args:
+        job: the video and its file.
+        shape: of the tower's features.
+
+    Raises:
+        ValueError: they are of another shape.
     """
     if not job.output.is_file():
         return False
     try:
-        found = read_features(job.output).shape
+        stored = read_features(job.output).shape
     except ValueError as error:
         log.warning("%s. It is made anew.", error)
         return False
-    if found != shape:
+    if stored != shape:
         raise ValueError(
-            f"{job.output} holds features {found}, this tower gives {shape}. Choose another "
+            f"{job.output} holds features {stored}, this tower gives {shape}. Choose another "
             "--clip_feat_path, or delete it."
         )
     return True
 
 
 def pending_jobs(jobs: Sequence[Job], shape: tuple[int, int], *, num_workers: int) -> list[Job]:
-    """Jobs without a valid file, in order. Several processes look at a share each."""
+    """Find the jobs without a valid file, in order; several processes look at a share each."""
     share = jobs[rank() :: world_size()]
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
         done = pool.map(lambda job: is_done(job, shape), share)
@@ -144,21 +158,30 @@ def pending_jobs(jobs: Sequence[Job], shape: tuple[int, int], *, num_workers: in
 
 
 def _gather(value: list) -> list[list]:
-    """The lists of all processes."""
+    """Share a list of each process with all of them."""
     if not dist.is_initialized():
         return [value]
-    found = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
+    lists = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, value)
+    return lists
 
 
 def extract(
     jobs: Sequence[Job], load: Callable[[], ClipTower], *, size: int, num_workers: int
-) -> list[Failure]:
+) -> list[FailedVideo]:
     """Make the features of this process's share of the jobs.
 
-    Args: load, gives the tower; it is called when the first video is decoded. size, pixels of its input.
-    Returns: what failed. Raises: ValueError when the device's memory is too small.
+    Args:
+        jobs: of all processes.
+        load: gives the tower; it is called when the first video is decoded.
+        size: pixels of a side of its input.
+        num_workers: threads that decode ahead.
+
+    Returns:
+        What failed.
+
+    Raises:
+        ValueError: the device's memory is too small.
     """
 
     def decode(job: Job) -> tuple[Tensor, list[str]]:
@@ -178,7 +201,7 @@ def extract(
         for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
             if isinstance(outcome, Exception):
                 video = str(jobs[index].video)
-                failures.append(Failure(video=video, reason=str(outcome).removeprefix(f"{video}: ")))
+                failures.append(FailedVideo(video=video, reason=str(outcome).removeprefix(f"{video}: ")))
                 tell(failures[-1])
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
@@ -186,7 +209,7 @@ def extract(
     return failures
 
 
-def tell(failure: Failure) -> None:
+def tell(failure: FailedVideo) -> None:
     """Say that a video failed: the documented line, and the reason in the log."""
     with tqdm.external_write_mode():
         sys.stdout.write(f"Can't process {failure.video}\n")
@@ -195,7 +218,7 @@ def tell(failure: Failure) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         prog="videomind features", description="CLIP spatio-temporal features of a folder of videos."
     )
@@ -217,14 +240,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def choose_tower(args: argparse.Namespace) -> str:
-    """The tower's name: what is given, else LLaVA's, else that of LLaVA 1.1."""
+    """Choose the tower: `--vision_tower`, else that of LLaVA's version, else that of LLaVA 1.1."""
     if args.vision_tower and args.llava:
         log.info("--vision_tower %s decides, not --llava %s", args.vision_tower, args.llava)
     return args.vision_tower or TOWERS[args.llava or DEFAULT_LLAVA]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract what the command line names. Raises: ValueError for arguments that cannot be used."""
+    """Extract what the command line names.
+
+    Raises:
+        ValueError: arguments that cannot be used.
+    """
     if args.infer_batch < 1 or args.num_workers < 0:
         raise ValueError(
             f"--infer_batch must be at least 1 and --num_workers at least 0, not {args.infer_batch} and "
@@ -235,7 +262,7 @@ def run(args: argparse.Namespace) -> None:
     device, name, folder = torch_device(args.device), choose_tower(args), Path(args.clip_feat_path)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
     shape = TowerShape.of(tower_config(name))
-    jobs, clashes = plan(find_videos(Path(args.video_dir_path)), folder, f".{args.format}")
+    jobs, clashes = assign_outputs(find_videos(Path(args.video_dir_path)), folder, f".{args.format}")
     pending = pending_jobs(jobs, shape.features, num_workers=args.num_workers)
     log.info("%s: %d of %d videos have their features", folder, len(jobs) - len(pending), len(jobs))
 
@@ -248,11 +275,17 @@ def run(args: argparse.Namespace) -> None:
     if rank() == 0:
         for clash in clashes:
             tell(clash)
-        finish(folder, made=len(pending) - len(failures), failures=failures + clashes)
+        report_run(folder, made=len(pending) - len(failures), failures=failures + clashes)
 
 
-def finish(folder: Path, *, made: int, failures: Sequence[Failure]) -> None:
-    """Write the report of what failed and say how the run went. Args: made, files that it wrote."""
+def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> None:
+    """Write the report of what failed, and say how the run went.
+
+    Args:
+        folder: of the features.
+        made: how many files the run wrote.
+        failures: videos without features.
+    """
     report = folder / REPORT
     if failures or report.is_file():
         write_json(report, [asdict(failure) for failure in sorted(failures, key=lambda f: f.video)])
@@ -264,10 +297,12 @@ def finish(folder: Path, *, made: int, failures: Sequence[Failure]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,23 @@ from videomind.video.readers import open_reader
 MAX_FRAMES = 100  # of a video; also the temporal rows of its features
 
 
-def frame_indices(total: int, wanted: int) -> list[int]:
-    """Numbers of the frames in the middle of `wanted` equal parts of a video.
+def frame_indices(total: int, count: int) -> list[int]:
+    """Choose the frames in the middle of `count` equal parts of a video.
 
     Of a short video not simply all frames are taken: one repeats and the last is left out. Published
     projectors were trained on that.
 
-    Args: total, frames of the video; wanted, how many to take (more than there are: some repeat).
-    Raises: ValueError for less than one frame.
+    Args:
+        total: frames of the video.
+        count: how many to take; of more than there are some repeat.
+
+    Raises:
+        ValueError: less than one frame.
     """
-    if min(total, wanted) < 1:
-        raise ValueError(f"Cannot take {wanted} of {total} frames: both must be at least 1")
-    part = (total - 1) / wanted
-    ends = [round(part * i) for i in range(wanted + 1)]  # halves go to the even number
+    if min(total, count) < 1:
+        raise ValueError(f"Cannot take {count} of {total} frames: both must be at least 1")
+    part = (total - 1) / count
+    ends = [round(part * i) for i in range(count + 1)]  # halves go to the even number
     return [(start + end) // 2 for start, end in zip(ends, ends[1:], strict=False)]
 
 
@@ -36,9 +40,17 @@ def squash(frame: Tensor, size: int) -> Tensor:
 def read_frames(path: str | os.PathLike, *, size: int, reader: str | None = None) -> tuple[Tensor, list[str]]:
     """Decode up to 100 frames of a video.
 
-    Args: path; size, pixels of the tower's square input; reader, see `open_reader`.
-    Returns: uint8 (T, size, size, 3) RGB; one line for each frame that was replaced or concealed.
-    Raises: BadVideoError when the video is unusable, ValueError when the reader is.
+    Args:
+        path: the video file.
+        size: S, pixels of a side of the tower's square input.
+        reader: name of one; None is the first that is installed.
+
+    Returns:
+        (T, S, S, 3) uint8, RGB, and one line for each frame that was replaced or concealed.
+
+    Raises:
+        BadVideoError: the video is unusable.
+        ValueError: the reader is.
     """
     with open_reader(path, reader) as video:
         indices = frame_indices(video.total_frames, min(video.total_frames, MAX_FRAMES))

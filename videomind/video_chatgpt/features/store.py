@@ -24,7 +24,18 @@ class FeatureError(ValueError):
 
 
 def check_features(array: object, path: str | Path) -> np.ndarray:
-    """The array itself. Args: path, for messages. Raises: FeatureError unless it is finite (N, C) floats."""
+    """Check that an array is finite (N, C) floats.
+
+    Args:
+        array: what was read.
+        path: where it is from, for messages.
+
+    Returns:
+        The array itself.
+
+    Raises:
+        FeatureError: it is not.
+    """
     if not isinstance(array, np.ndarray):
         raise FeatureError(f"{path} holds a {type(array).__name__}, expected a numpy array (N, C)")
     if array.ndim != 2 or 0 in array.shape or array.dtype not in (np.float16, np.float32):
@@ -39,8 +50,13 @@ def check_features(array: object, path: str | Path) -> np.ndarray:
 def write_features(path: str | Path, array: np.ndarray) -> None:
     """Write features atomically as float16.
 
-    Args: path, its extension decides the format; array (N, C).
-    Raises: FeatureError for values that are not finite as float16, ValueError for another extension.
+    Args:
+        path: its extension decides the format.
+        array: (N, C).
+
+    Raises:
+        FeatureError: a value is not finite as float16.
+        ValueError: another extension.
     """
     path = Path(path)
     if path.suffix not in FEATURE_EXTENSIONS:
@@ -56,9 +72,13 @@ def write_features(path: str | Path, array: np.ndarray) -> None:
 
 
 def read_features(path: str | Path) -> np.ndarray:
-    """Features as they are stored, (N, C); a pickle builds nothing but the array.
+    """Read features as they are stored; a pickle builds nothing but the array.
 
-    Raises: ValueError that names the file and what is wrong with it.
+    Returns:
+        (N, C).
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
     """
     path = Path(path)
     if path.suffix not in FEATURE_EXTENSIONS:
@@ -79,11 +99,15 @@ def _read_safe(path: Path) -> np.ndarray:
 
 
 def find_features(folder: str | Path, name: str) -> Path:
-    """The features of a video in a folder, in either format.
+    """Find the features of a video in a folder, in either format.
 
-    Args: name, as training data gives it, such as `v_1.pkl`. An extension, whichever, does not count; the
-    file that is named exactly comes first where there are several.
-    Raises: ValueError that names the folder and what was looked for.
+    Args:
+        folder: of the features.
+        name: as training data gives it, such as `v_1.pkl`. An extension, whichever, does not count; the file
+            that is named exactly comes first where there are several.
+
+    Raises:
+        ValueError: names the folder and what was looked for.
     """
     folder, exact = Path(folder), Path(name)
     names = [
@@ -92,15 +116,15 @@ def find_features(folder: str | Path, name: str) -> Path:
     if exact.suffix in FEATURE_EXTENSIONS:
         names.insert(0, name)
     candidates = [folder / name for name in names]
-    if found := next((path for path in candidates if path.is_file()), None):
-        return found
+    if existing := next((path for path in candidates if path.is_file()), None):
+        return existing
     if not folder.is_dir():
         raise ValueError(f"No folder of features {folder}")
     raise ValueError(f"No features of {name!r} in {folder}{_hint(folder, name)}")
 
 
 def _hint(folder: Path, name: str) -> str:
-    """What a dotted name may have meant: files are named by a video's name up to its first dot."""
+    """Guess what a dotted name meant: files are named by a video's name up to its first dot."""
     short = [folder / f"{name.split('.')[0]}{extension}" for extension in FEATURE_EXTENSIONS]
     there = [path.name for path in short if path.is_file()]
     return f" (there is {there[0]}; names of videos count up to their first dot)" if there else ""

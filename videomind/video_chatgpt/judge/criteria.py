@@ -30,24 +30,31 @@ _NAMES = ("video_name", "id")
 class Criterion:
     """One thing that answers are judged by.
 
-    Attributes: name; task, what the judge is to look at; fields, what it sees and what rows call that;
-    verdict, whether it also says if the answer is right.
+    Attributes:
+        name: on the command line.
+        task: what the judge is to look at.
+        fields: what it sees, and what rows call that.
+        has_verdict: whether it also says if the answer is right.
     """
 
     name: str
     task: str
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _ONE)
-    verdict: bool = False
+    has_verdict: bool = False
 
     def prompt(self, fields: Mapping[str, str]) -> str:
-        """What the judge is asked. Args: fields, of one prediction."""
-        given = "\n".join(f"{_LABELS[name]}: {text}" for name, text in fields.items())
-        wanted = "'pred': 'yes' or 'no', whether the given answer is right, and " if self.verdict else ""
-        example = "{'pred': 'yes', 'score': 4}" if self.verdict else "{'score': 4}"
+        """Write what the judge is asked.
+
+        Args:
+            fields: of one row.
+        """
+        shown = "\n".join(f"{_LABELS[name]}: {text}" for name, text in fields.items())
+        verdict = "'pred': 'yes' or 'no', whether the given answer is right, and " if self.has_verdict else ""
+        example = "{'pred': 'yes', 'score': 4}" if self.has_verdict else "{'score': 4}"
         return (
-            f"You grade answers to questions about a video. {self.task}\n\n{given}\n\n"
-            f"Reply with a Python dictionary and nothing else. It holds {wanted}'score': a whole number from "
-            f"0 (worst) to 5 (best). For example: {example}"
+            f"You grade answers to questions about a video. {self.task}\n\n{shown}\n\n"
+            f"Reply with a Python dictionary and nothing else. It holds {verdict}'score': a whole number "
+            f"from 0 (worst) to 5 (best). For example: {example}"
         )
 
 
@@ -84,34 +91,47 @@ CRITERIA = {
             name="zero_shot_qa",
             task="Decide whether the given answer means the same as the correct one; synonyms and "
             "paraphrases are right. Then grade how well it matches.",
-            verdict=True,
+            has_verdict=True,
         ),
     )
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """An answer to be judged. Attributes: key, its name in the results; fields, what the judge sees."""
+class AnsweredRow:
+    """An answer to be judged.
+
+    Attributes:
+        key: its name in the results.
+        fields: what the judge sees.
+    """
 
     key: str
     fields: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A prediction without a score. Attributes: key; reason; reply, the judge's last one if there is one."""
+class Unscored:
+    """An answer without a score.
+
+    Attributes:
+        key: its name in the results.
+        reason: why.
+        reply: the judge's last one, if there is one.
+    """
 
     key: str
     reason: str
     reply: str | None = None
 
 
-def read_predictions(path: str | Path, criterion: Criterion) -> tuple[list[Prediction], list[Failure]]:
-    """The rows of a prediction file, and those that inference recorded an error for.
+def read_answered_rows(path: str | Path, criterion: Criterion) -> tuple[list[AnsweredRow], list[Unscored]]:
+    """Read the rows of a prediction file, and those that inference recorded an error for.
 
     The n-th row of a video has the key `<name>_<n>`, n from 0.
-    Raises: ValueError that names the file and the row, counted from 0.
+
+    Raises:
+        ValueError: names the file and the row, counted from 0.
     """
     seen: Counter[str] = Counter()
     predictions, failures = [], []
@@ -123,17 +143,21 @@ def read_predictions(path: str | Path, criterion: Criterion) -> tuple[list[Predi
         key = f"{name}_{seen[name]}"
         seen[name] += 1
         if "error" in row:
-            failures.append(Failure(key=key, reason=f"no prediction: {row['error']}"))
+            failures.append(Unscored(key=key, reason=f"no prediction: {row['error']}"))
             continue
         fields = {short: _value(row, names, origin, (str,)) for short, names in criterion.fields.items()}
-        predictions.append(Prediction(key=key, fields=fields))
+        predictions.append(AnsweredRow(key=key, fields=fields))
     if not predictions and not failures:
         raise ValueError(f"{path} holds no prediction")
     return predictions, failures
 
 
 def _value(row: dict, names: tuple[str, ...], origin: str, types: tuple[type, ...]) -> Any:
-    """The first of some fields that a row has. Raises: ValueError."""
+    """Get the first of some fields that a row has.
+
+    Raises:
+        ValueError: it has none, or of another type.
+    """
     name = next((name for name in names if name in row), None)
     if name is None:
         raise ValueError(f"{origin}, has no {' or '.join(map(repr, names))}; it has {sorted(row)}")

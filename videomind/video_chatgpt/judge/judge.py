@@ -21,9 +21,15 @@ from tqdm import tqdm
 
 from videomind.endpoint import KEY_VARIABLE, Endpoint, EndpointError
 from videomind.files import write_text
-from videomind.logger import run_reporting, setup_logging
+from videomind.logger import run_command
 from videomind.roles import nearest
-from videomind.video_chatgpt.judge.criteria import CRITERIA, Criterion, Failure, Prediction, read_predictions
+from videomind.video_chatgpt.judge.criteria import (
+    CRITERIA,
+    AnsweredRow,
+    Criterion,
+    Unscored,
+    read_answered_rows,
+)
 from videomind.video_chatgpt.judge.judges import LOCAL_JUDGES, Judge, endpoint_judge
 from videomind.video_chatgpt.judge.replies import Judged, ReplyError, ReplyFolder, parse_reply, summarize
 
@@ -36,8 +42,13 @@ PAUSE_S = 2.0  # before the second attempt at an endpoint that does not answer, 
 TRIALS = 3  # questions that may go unanswered before an endpoint counts as wrong
 
 
-def ask(judge: Judge, criterion: Criterion, prediction: Prediction) -> Judged:
-    """Ask for one reply, at most three times. Raises: ReplyError or EndpointError, of the last attempt."""
+def ask(judge: Judge, criterion: Criterion, prediction: AnsweredRow) -> Judged:
+    """Ask for one reply, at most three times.
+
+    Raises:
+        ReplyError: the last one could not be used.
+        EndpointError: the last time there was none.
+    """
     attempt = 1
     while True:
         try:
@@ -52,49 +63,67 @@ def ask(judge: Judge, criterion: Criterion, prediction: Prediction) -> Judged:
 
 
 def collect(
-    predictions: Sequence[Prediction],
+    predictions: Sequence[AnsweredRow],
     judge: Judge,
     criterion: Criterion,
     folder: ReplyFolder,
     *,
     num_tasks: int,
-) -> tuple[list[Judged], list[Failure]]:
+) -> tuple[list[Judged], list[Unscored]]:
     """Judge what has no reply yet, and store each reply at once.
 
-    Args: num_tasks, how many are asked for at a time.
-    Returns: the judged ones in the order of the predictions, and the failures.
-    Raises: EndpointError when there is no reply yet and the first few get none: then the address or the key
-    is wrong.
+    Args:
+        predictions: all of them.
+        judge: who is asked.
+        criterion: for what.
+        folder: of the replies.
+        num_tasks: how many are asked for at a time.
+
+    Returns:
+        The judged ones in the order of the predictions, and the failures.
+
+    Raises:
+        EndpointError: there is no reply yet and the first few get none; then the address or the key is wrong.
     """
     stored = [folder.read(prediction) for prediction in predictions]
-    found = {judged.prediction.key: judged for judged in stored if judged is not None}
-    pending = [prediction for prediction in predictions if prediction.key not in found]
-    log.info("%d of %d predictions have a reply", len(found), len(predictions))
+    replied = {judged.prediction.key: judged for judged in stored if judged is not None}
+    pending = [prediction for prediction in predictions if prediction.key not in replied]
+    log.info("%d of %d predictions have a reply", len(replied), len(predictions))
     failures = []
-    trials = 0 if found else TRIALS
+    trials = 0 if replied else TRIALS
     outcomes = _ask_all(pending, judge, criterion, num_tasks=num_tasks, trials=trials)
     for prediction, outcome in tqdm(outcomes, total=len(pending), desc=criterion.name):
         if isinstance(outcome, Judged):
             folder.write(outcome)
-            found[prediction.key] = outcome
+            replied[prediction.key] = outcome
         else:
             failures.append(
-                Failure(key=prediction.key, reason=str(outcome), reply=getattr(outcome, "reply", None))
+                Unscored(key=prediction.key, reason=str(outcome), reply=getattr(outcome, "reply", None))
             )
             log.warning("%s has no score: %s", prediction.key, outcome)
-    return [found[p.key] for p in predictions if p.key in found], failures
+    return [replied[p.key] for p in predictions if p.key in replied], failures
 
 
 def _ask_all(
-    pending: Sequence[Prediction], judge: Judge, criterion: Criterion, *, num_tasks: int, trials: int
-) -> Iterator[tuple[Prediction, Judged | ReplyError | EndpointError]]:
-    """Each prediction with its outcome, as they come.
+    pending: Sequence[AnsweredRow], judge: Judge, criterion: Criterion, *, num_tasks: int, trials: int
+) -> Iterator[tuple[AnsweredRow, Judged | ReplyError | EndpointError]]:
+    """Ask for each prediction.
 
-    Args: trials, how many are asked for one by one first. Raises: EndpointError when none of these is
-    answered.
+    Args:
+        pending: predictions without a reply.
+        judge: who is asked.
+        criterion: for what.
+        num_tasks: how many are asked for at a time.
+        trials: how many are asked for one by one first.
+
+    Yields:
+        A prediction with its outcome, as they come.
+
+    Raises:
+        EndpointError: none of the first is answered.
     """
 
-    def outcome(prediction: Prediction) -> Judged | ReplyError | EndpointError:
+    def outcome(prediction: AnsweredRow) -> Judged | ReplyError | EndpointError:
         try:
             return ask(judge, criterion, prediction)
         except (ReplyError, EndpointError) as error:
@@ -102,11 +131,11 @@ def _ask_all(
 
     unanswered = 0
     for prediction in pending[:trials]:
-        found = outcome(prediction)
-        unanswered += isinstance(found, EndpointError)
+        first = outcome(prediction)
+        unanswered += isinstance(first, EndpointError)
         if unanswered == trials:
-            raise found  # nobody waits hours for a wrong key
-        yield prediction, found
+            raise first  # nobody waits hours for a wrong key
+        yield prediction, first
     pool = ThreadPoolExecutor(num_tasks)
     try:
         asked = {pool.submit(outcome, prediction): prediction for prediction in pending[trials:]}
@@ -117,7 +146,7 @@ def _ask_all(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         prog="videomind judge", description="Score predictions of Video-ChatGPT with a judge."
     )
@@ -135,7 +164,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def choose_judge(args: argparse.Namespace) -> tuple[str, Judge]:
-    """Name and function of the judge. Raises: ValueError without a key where one is needed."""
+    """Choose the judge: a rule, or a model behind a URL.
+
+    Returns:
+        Its name and itself.
+
+    Raises:
+        ValueError: there is no such judge, or no key where one is needed.
+    """
     if args.judge in LOCAL_JUDGES:
         return args.judge, LOCAL_JUDGES[args.judge]
     if "://" not in args.judge:
@@ -146,11 +182,15 @@ def choose_judge(args: argparse.Namespace) -> tuple[str, Judge]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score what the command line names. Raises: ValueError for arguments or data that cannot be used."""
+    """Score what the command line names.
+
+    Raises:
+        ValueError: arguments or data that cannot be used.
+    """
     if args.num_tasks < 1:
         raise ValueError(f"--num_tasks must be at least 1, not {args.num_tasks}")
     criterion = CRITERIA[args.criterion]
-    predictions, unpredicted = read_predictions(args.pred_path, criterion)
+    predictions, unpredicted = read_answered_rows(args.pred_path, criterion)
     name, judge = choose_judge(args)
     folder = ReplyFolder(args.output_dir, criterion, name)
     judged, failed = collect(predictions, judge, criterion, folder, num_tasks=args.num_tasks)
@@ -170,10 +210,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
-    setup_logging()
-    args = build_parser().parse_args(argv)
-    return run_reporting(log, lambda: run(args))
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
+    return run_command(lambda: build_parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

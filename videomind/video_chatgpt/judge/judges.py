@@ -17,20 +17,20 @@ RIGHT = 0.5  # share of the answer's words from which on the keyword judge says 
 
 
 def endpoint_judge(endpoint: Endpoint) -> Judge:
-    """A chat model as judge. It raises EndpointError when it does not answer."""
+    """Make a judge of a chat model. It raises an EndpointError when it does not answer."""
     return lambda criterion, fields: endpoint.ask(criterion.prompt(fields), max_tokens=MAX_TOKENS)
 
 
 def exact(criterion: Criterion, fields: Mapping[str, str]) -> str:
-    """Full score for the same words in the same order; case and punctuation do not count."""
-    return _by_likeness(criterion, fields, lambda answer, given: float(answer == given))
+    """Give full score for the same words in the same order; case and punctuation do not count."""
+    return _by_likeness(criterion, fields, lambda answer, words: float(answer == words))
 
 
 def keywords(criterion: Criterion, fields: Mapping[str, str]) -> str:
-    """The share of the correct answer's words that the given one holds."""
+    """Score the share of the correct answer's words that the given one holds."""
 
-    def recall(answer: list[str], given: list[str]) -> float:
-        return len(set(answer) & set(given)) / len(set(answer)) if answer else float(not given)
+    def recall(answer: list[str], words: list[str]) -> float:
+        return len(set(answer) & set(words)) / len(set(answer)) if answer else float(not words)
 
     return _by_likeness(criterion, fields, recall)
 
@@ -38,11 +38,11 @@ def keywords(criterion: Criterion, fields: Mapping[str, str]) -> str:
 def _by_likeness(
     criterion: Criterion, fields: Mapping[str, str], likeness: Callable[[list[str], list[str]], float]
 ) -> str:
-    """A reply from the likeness, 0 to 1, of the correct answer and the (least like) given one."""
+    """Reply by the likeness, 0 to 1, of the correct answer and the (least like) given one."""
     answer = _words(fields["a"])
-    found = min(likeness(answer, _words(text)) for name, text in fields.items() if name.startswith("pred"))
-    verdict = {"pred": "yes" if found >= RIGHT else "no"} if criterion.verdict else {}
-    return str({**verdict, "score": round(MAX_SCORE * found)})
+    least = min(likeness(answer, _words(text)) for name, text in fields.items() if name.startswith("pred"))
+    verdict = {"pred": "yes" if least >= RIGHT else "no"} if criterion.has_verdict else {}
+    return str({**verdict, "score": round(MAX_SCORE * least)})
 
 
 def _words(text: str) -> list[str]:

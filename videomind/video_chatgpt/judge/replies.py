@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.files import read_json, write_json, write_text
-from videomind.video_chatgpt.judge.criteria import Criterion, Failure, Prediction
+from videomind.video_chatgpt.judge.criteria import AnsweredRow, Criterion, Unscored
 from videomind.video_chatgpt.judge.judges import MAX_SCORE
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,11 @@ REPLY_SHOWN = 200  # characters of a reply in messages
 
 
 class ReplyError(ValueError):
-    """A judge's reply that cannot be used. Attributes: reply."""
+    """A judge's reply that cannot be used.
+
+    Attributes:
+        reply: the whole text.
+    """
 
     def __init__(self, reason: str, reply: str):
         super().__init__(f"{reason}: {reply[:REPLY_SHOWN]!r}")
@@ -30,7 +34,7 @@ class ReplyError(ValueError):
 class Judged:
     """A prediction with the judge's reply."""
 
-    prediction: Prediction
+    prediction: AnsweredRow
     reply: dict[str, Any]
 
     @property
@@ -41,11 +45,16 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run found.
+    """What a run came to.
 
-    Attributes: criterion, its name; average_score, 0 to 5, None without any; scored, predictions with one;
-    yes, no and accuracy, of the verdicts, None where the criterion has none (accuracy also without any yes
-    or no); failed, predictions without a score.
+    Attributes:
+        criterion: its name.
+        average_score: 0 to 5; None without any.
+        scored: predictions with a score.
+        yes: verdicts, None where the criterion has none.
+        no: the same.
+        accuracy: share of yes; None without any verdict.
+        failed: predictions without a score.
     """
 
     criterion: str
@@ -54,10 +63,10 @@ class Summary:
     yes: int | None
     no: int | None
     accuracy: float | None
-    failed: list[Failure]
+    failed: list[Unscored]
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """Write what the command prints."""
         if self.yes is None:
             return [f"Average score for {self.criterion}: {self.average_score}"]
         return [
@@ -69,9 +78,10 @@ class Summary:
 
 
 def parse_reply(text: str, criterion: Criterion) -> dict[str, Any]:
-    """The dictionary of a reply; text around its braces does not count.
+    """Read the dictionary of a reply; text around its braces does not count.
 
-    Raises: ReplyError unless it holds a score from 0 to 5, and text as `pred` where the criterion wants one.
+    Raises:
+        ReplyError: it holds no score from 0 to 5, or no text as `pred` where the criterion wants one.
     """
     try:
         reply = ast.literal_eval(text[max(text.find("{"), 0) : text.rfind("}") + 1])
@@ -89,21 +99,21 @@ def parse_reply(text: str, criterion: Criterion) -> dict[str, Any]:
         raise ReplyError("no number as 'score'", text) from None
     if isinstance(reply["score"], bool) or not (math.isfinite(score) and 0 <= score <= MAX_SCORE):
         raise ReplyError(f"a 'score' that is not within 0 and {MAX_SCORE}", text)
-    if criterion.verdict and not isinstance(reply.get("pred"), str):
+    if criterion.has_verdict and not isinstance(reply.get("pred"), str):
         raise ReplyError("no text as 'pred'", text)
     return reply
 
 
 def verdict(reply: dict[str, Any]) -> str | None:
-    """`yes` or `no`, whichever `pred` holds, yes first; None for neither."""
+    """Read `yes` or `no`, whichever `pred` holds, yes first; None for neither."""
     return next((word for word in ("yes", "no") if word in reply["pred"].lower()), None)
 
 
-def summarize(judged: Sequence[Judged], failed: Sequence[Failure], criterion: Criterion) -> Summary:
-    """Means over the replies; scores count without their fraction."""
+def summarize(judged: Sequence[Judged], failed: Sequence[Unscored], criterion: Criterion) -> Summary:
+    """Average over the replies; scores count without their fraction."""
     scores = [int(float(item.reply["score"])) for item in judged]
     yes = no = accuracy = None
-    if criterion.verdict:
+    if criterion.has_verdict:
         verdicts = [verdict(item.reply) for item in judged]
         yes, no = verdicts.count("yes"), verdicts.count("no")
         accuracy = yes / (yes + no) if yes + no else None
@@ -119,9 +129,15 @@ def summarize(judged: Sequence[Judged], failed: Sequence[Failure], criterion: Cr
 
 
 class ReplyFolder:
-    """The replies of one run, a file each. Args: folder; criterion; judge, the name of who replies.
+    """The replies of one run, a file each.
 
-    Raises: ValueError when the folder holds replies of another criterion or judge.
+    Args:
+        folder: where they lie.
+        criterion: of the run.
+        judge: the name of who replies.
+
+    Raises:
+        ValueError: the folder holds replies of another criterion or judge.
     """
 
     def __init__(self, folder: str | Path, criterion: Criterion, judge: str):
@@ -129,20 +145,20 @@ class ReplyFolder:
         settings = {"criterion": criterion.name, "judge": judge}
         # Beside the folder, which holds replies only.
         path = self.folder.with_name(f"{self.folder.name}.settings.json")
-        used = path.is_file() and any(self.folder.glob("*.json"))
-        if used and (found := read_json(path)) != settings:
+        is_used = path.is_file() and any(self.folder.glob("*.json"))
+        if is_used and (stored := read_json(path)) != settings:
             raise ValueError(
-                f"{self.folder} holds replies for {found}, not {settings}. Choose another --output_dir, or "
+                f"{self.folder} holds replies for {stored}, not {settings}. Choose another --output_dir, or "
                 f"delete it and {path.name}."
             )
         write_json(path, settings)
 
-    def path(self, prediction: Prediction) -> Path:
-        """Where a prediction's reply is."""
+    def path(self, prediction: AnsweredRow) -> Path:
+        """Name the file of a prediction's reply."""
         return self.folder / f"{prediction.key.replace('/', '%2F')}.json"
 
-    def read(self, prediction: Prediction) -> Judged | None:
-        """The stored reply; None when there is none, or only one to another question or answer."""
+    def read(self, prediction: AnsweredRow) -> Judged | None:
+        """Read the stored reply; None when there is none, or only one to another question or answer."""
         path = self.path(prediction)
         if not path.is_file():
             return None

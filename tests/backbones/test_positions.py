@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from videomind.model.role_model import rope_index
+from videomind.backbones.qwen2_vl.positions import rope_index
 
 TEXT, START, END, VIDEO, IMAGE, SEG = 1, 2, 3, 4, 5, 6
 CONFIG = SimpleNamespace(

@@ -1,18 +1,15 @@
-"""Tokenizer, chat template and pixel patching of a backbone, and their files in the 2024 layout.
-
-Both the data path (to encode) and checkpoints (to save) use it, so it stands beside them.
-"""
+"""Tokenizer, chat template and pixel settings of Qwen2-VL, and their files in the layout of 2024."""
 
 import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, Qwen2VLVideoProcessor
+from transformers import Qwen2Tokenizer, Qwen2VLVideoProcessor
 
-from videomind.files import read_json, write_json
-from videomind.roles import SPECIAL_TOKENS, VERIFIER_NO, VERIFIER_YES
+from videomind.backbones.backbone import Backbone, Processor
+from videomind.files import atomic_path, copy_file, read_json, write_json
+from videomind.roles import SPECIAL_TOKENS
 
+_READ = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 _COPIED = ("vocab.json", "merges.txt")
 _PIXEL_FIELDS = (
     "image_mean",
@@ -24,51 +21,38 @@ _PIXEL_FIELDS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Processor:
-    """What turns text and frames into model inputs.
-
-    Attributes: tokenizer, with the three special tokens; patcher, frames to patches without resizing;
-    chat_template; source, the folder it was read from.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    patcher: Qwen2VLVideoProcessor
-    chat_template: str
-    source: Path
-
-    def token_id(self, token: str) -> int:
-        """The id of a token. Raises ValueError when the tokenizer lacks it or splits it."""
-        ids = self.tokenizer.encode(token, add_special_tokens=False)
-        if len(ids) != 1:
-            raise ValueError(f"{token!r} is not one token of the tokenizer in {self.source}: it gives {ids}")
-        return ids[0]
-
-    @property
-    def verdict_ids(self) -> tuple[int, int]:
-        """Ids of the words Yes and No."""
-        return self.token_id(VERIFIER_YES.strip(".")), self.token_id(VERIFIER_NO.strip("."))
-
-
-def load_processor(folder: str | Path) -> Processor:
+def read_processor(folder: Path, backbone: Backbone) -> Processor:
     """Read tokenizer, template and pixel settings; the special tokens are added if they are not there yet.
 
-    Args: folder, of a base model or a role checkpoint.
-    Raises: ValueError that names the file that is missing.
+    Args:
+        folder: of a base model or a role checkpoint.
+        backbone: whose they are.
+
+    Raises:
+        ValueError: A file is missing, or its visual tokens are not the backbone's.
     """
-    folder = Path(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+    for name in _READ:
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}: it is not a complete Qwen2-VL folder")
+            raise ValueError(f"{folder} has no {name}: it is not a complete folder of {backbone.name}")
     tokenizer = Qwen2Tokenizer.from_pretrained(folder)
     tokenizer.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
     pixels = read_json(folder / "preprocessor_config.json")
     settings = {name: pixels[name] for name in _PIXEL_FIELDS if name in pixels}
-    # Frames come chosen and resized (see dataset/video.py): only patching is left.
+    # Frames come chosen and resized (see videomind/video/excerpts.py): only patching is left.
     off = dict.fromkeys(("do_resize", "do_sample_frames", "cap_pixels_per_frame"), False)
     patcher = Qwen2VLVideoProcessor(**off, **settings)
+    stored = (patcher.patch_size * patcher.merge_size, patcher.temporal_patch_size)
+    if stored != (backbone.units.token_side, backbone.units.frames_per_step):
+        raise ValueError(
+            f"{folder / 'preprocessor_config.json'}: a visual token of {stored[0]} pixels and {stored[1]} "
+            f"frames, but {backbone.name} has {backbone.units}"
+        )
     return Processor(
-        tokenizer=tokenizer, patcher=patcher, chat_template=_read_template(folder), source=folder
+        backbone=backbone,
+        tokenizer=tokenizer,
+        patcher=patcher,
+        chat_template=_read_template(folder),
+        source=folder,
     )
 
 
@@ -83,14 +67,15 @@ def _read_template(folder: Path) -> str:
     raise ValueError(f"{folder} has no chat template (chat_template.json)")
 
 
-def save_processor(processor: Processor, folder: Path) -> None:
+def write_processor(processor: Processor, folder: Path) -> None:
     """Write the files in the layout of 2024, so that the original system reads them too."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
-        if (processor.source / name).is_file() and processor.source.resolve() != folder.resolve():
-            shutil.copyfile(processor.source / name, folder / name)
+        if (processor.source / name).is_file():
+            copy_file(processor.source / name, folder / name)
     tokenizer = processor.tokenizer
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    with atomic_path(folder / "tokenizer.json") as temporary:
+        tokenizer.backend_tokenizer.save(str(temporary))
     special = {name: _token_entry(name) for name in SPECIAL_TOKENS}
     write_json(folder / "added_tokens.json", tokenizer.get_added_vocab())
     write_json(
