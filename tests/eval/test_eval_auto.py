@@ -58,6 +58,37 @@ def test_one_command_predicts_and_scores(agent, questions, tmp_path):
     assert len((tmp_path / "output.jsonl").read_text().splitlines()) == 12
 
 
+def test_too_many_failures_are_scored_and_end_with_a_code_of_their_own(agent, questions, tmp_path):
+    rows = [json.loads(line) for line in questions.read_text().splitlines()[:4]]
+    rows[1]["video"] = str(tmp_path / "missing.mp4")
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    env = variables(agent, tmp_path / "out")
+    for extra, code in (((), 3), (("--max_bad_share", "0.25"), 0)):
+        run = subprocess.run(command(tmp_path / "qa.jsonl", *extra), env=env, capture_output=True, text=True)
+        assert run.returncode == code, run.stderr[-3000:]
+        assert ("1 of 4 samples failed, more than --max_bad_share 0.1" in run.stderr) == (code == 3)
+        assert "QA:" in run.stdout
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (metrics["records"], metrics["failed"], metrics["dropped"]) == (4, 1, {})
+
+
+def test_qvhighlights_is_submitted_and_scored_officially(agent, workshop, tmp_path):
+    script = str(REPO / "scripts/evaluation/eval_qvhighlights.sh")
+    run = subprocess.run(
+        ["bash", script, str(agent), str(tmp_path), *SMALL[:4], "--max_new_tokens", "3"],
+        env=environment(DATA_ROOT=str(workshop / "data")),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "MR-full-R1@0.5: " in run.stdout
+    assert "MR-full-mAP: " in (tmp_path / "valid/metrics.log").read_text()
+    for split, name in (("valid", "val"), ("test", "test")):
+        rows = [json.loads(line) for line in (tmp_path / split / "output.jsonl").read_text().splitlines()]
+        lines = (tmp_path / split / f"hl_{name}_submission.jsonl").read_text().splitlines()
+        assert [json.loads(line)["qid"] for line in lines] == [row["qid"] for row in rows] != []
+
+
 def test_usage_and_errors(agent, questions, tmp_path):
     script = str(REPO / "scripts/evaluation/eval_auto.sh")
     assert subprocess.run(["bash", script, "2b"], capture_output=True).returncode == 2

@@ -121,3 +121,13 @@ def test_what_failed_counts_only_until_it_was_done_again(tmp_path):
     assert results.done() == results.done(failed=False) == {0: {"text": "\u2028"}}
     with pytest.raises(RuntimeError, match="1 of 2 samples have no result"):
         results.merge(2)
+
+
+@pytest.mark.parametrize("line", ["[1]", "3", '{"index": 1}', '{"record": {}, "index": 0, "more": 1}'])
+def test_a_whole_line_of_something_else_is_named(tmp_path, line):
+    results = ResultFile(tmp_path, {})
+    results.append(0, {})
+    with open(tmp_path / "parts/part_0.jsonl", "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ValueError, match="part_0.jsonl, line 2, is no finished sample"):
+        results.done()

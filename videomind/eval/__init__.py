@@ -1,1 +1,1 @@
-"""Inference and metrics."""
+"""How predictions are scored: measures, scorers, tables, and the commands that show them."""

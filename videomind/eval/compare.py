@@ -12,8 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from videomind.eval.choice import choose_scorer
-from videomind.eval.labelled import labelled_runs
-from videomind.eval.records import Run
+from videomind.eval.records import Run, labelled_runs
 from videomind.eval.report import OVERALL
 from videomind.eval.scorer import Scorer
 from videomind.eval.tables import Evaluation

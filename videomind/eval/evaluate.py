@@ -115,6 +115,8 @@ def submit(run: Run, scorer: Scorer) -> None:
     if submission is None:
         return
     path = run.folder / submission.file_name
+    if path in run.files:
+        raise ValueError(f"{path} holds the predictions: the submission would take its place, rename it")
     write_json_lines(path, submission.rows)
     logger.info("Wrote %s", path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from videomind.eval.labelled import labelled_runs
+from videomind.eval.records import labelled_runs
 from videomind.files import labelled_paths
 from videomind.logger import run_command
 from videomind.prediction import Prediction

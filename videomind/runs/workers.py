@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 RESULT = "output.jsonl"
 SETTINGS = "settings.json"
+SHOWN = 80  # characters of a wrong line in a message
 W = TypeVar("W")  # what a generator wants
 P = TypeVar("P")  # the same, prepared
 R = TypeVar("R")  # what it returns in the end
@@ -131,10 +132,15 @@ class ResultFile:
 
         Args:
             failed: whether a record that a sample failed counts.
+
+        Raises:
+            ValueError: a whole line holds something else.
         """
         records: dict[int, dict] = {}
         for path in sorted((self.folder / "parts").glob("part_*.jsonl")):
-            for _, entry in read_json_lines(path, skip_cut=True):  # a cut sample is done again
+            for number, entry in read_json_lines(path, skip_cut=True):  # a cut sample is done again
+                if not isinstance(entry, dict) or entry.keys() != {"index", "record"}:
+                    raise ValueError(f"{path}, line {number}, is no finished sample: {str(entry)[:SHOWN]}")
                 if entry["index"] not in records or "error" not in entry["record"]:
                     records[entry["index"]] = entry["record"]
         return {i: record for i, record in records.items() if failed or "error" not in record}
