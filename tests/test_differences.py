@@ -17,7 +17,8 @@ from videomind.dataset.schema import Annotation
 from videomind.dataset.views import Planning
 from videomind.device import default_dtype
 from videomind.model.adapters import LoraSettings, adapter, add_adapter
-from videomind.model.checkpoint import LoadSettings, load_model, save_role
+from videomind.model.checkpoint import LoadSettings, load_model
+from videomind.model.saving import save_role
 from videomind.roles import get_role
 
 DOC = REPO / "docs/DIFFERENCES.md"

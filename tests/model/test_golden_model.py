@@ -16,7 +16,6 @@ from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import ours_to_published
-from videomind.model.layers import DropPath
 from videomind.roles import VisualBudget
 from videomind.train.mixture import Collator, Item
 from videomind.video.excerpts import read_excerpt
@@ -56,8 +55,9 @@ def load_trainable(golden, case_id: str, role: str):
     model.set_adapter(role)
     if bare(model).head is not None:
         bare(model).head.requires_grad_(role == "grounder")
+        bare(model).head.set_droppath(0.0)
     for module in model.modules():
-        if isinstance(module, nn.Dropout | DropPath):
+        if isinstance(module, nn.Dropout):
             module.p = 0.0
     return loaded.processor, model.train()
 

@@ -56,6 +56,16 @@ def test_a_batch_cannot_mix_kinds_of_samples():
         Collator(pad_token_id=0)([plain, grounds])
 
 
+class NameEncoder:
+    """Encodes a sample as its video's name and a random number."""
+
+    def excerpt(self, sample):
+        return sample.excerpt
+
+    def __call__(self, sample, frames, rng):
+        return SimpleNamespace(name=sample.excerpt.path.rpartition("/")[2], number=rng.random())
+
+
 @pytest.fixture
 def mixture(tmp_path, monkeypatch):
     """A data set of six samples whose videos cannot be read unless they are listed."""
@@ -66,10 +76,7 @@ def mixture(tmp_path, monkeypatch):
     (folder / "charades_sta_train.txt").write_text("".join(f"{n} 1 2##find {n}.\n" for n in names))
 
     def make(**kwargs) -> Mixture:
-        return Mixture("charades_sta", encoder=encode, data_root=tmp_path, **kwargs)
-
-    def encode(sample, frames, rng):
-        return SimpleNamespace(name=sample.excerpt.path.rpartition("/")[2], number=rng.random())
+        return Mixture("charades_sta", encoder=NameEncoder(), data_root=tmp_path, **kwargs)
 
     good: set[str] = set()
     monkeypatch.setattr("videomind.train.mixture.read_excerpt", lambda excerpt: read(excerpt, good))

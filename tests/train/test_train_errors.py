@@ -41,6 +41,13 @@ def argv(golden, tmp_path):
         ({"datasets": "qvhighlight"}, ["Unknown data set 'qvhighlight'", "Did you mean 'qvhighlights'"]),
         ({"role": "ground"}, ["Unknown role 'ground' (--role)", "Allowed: all_in_one, answerer, grounder"]),
         ({"lora_type": "qkv"}, ["Unknown --lora_type 'qkv'", "qkvo", "Did you mean"]),
+        ({"head_droppath": "1"}, ["--head_droppath must be at least 0 and below 1, not 1.0"]),
+        ({"fps": "0"}, ["more than 0.0 frames per second (--fps)"]),
+        ({"max_frames": "1"}, ["at least 2 frames, not 1 (--max_frames)"]),
+        (
+            {"base_model": "qwen2_v1"},
+            ["Unknown backbone 'qwen2_v1' (--base_model)", "Did you mean"],
+        ),
         ({"lora_bias": "some"}, ["Unknown --lora_bias 'some'", "all, lora_only, none"]),
         ({"tuning_modules": "vision"}, ["Unknown --tuning_modules 'vision'", "projector"]),
         ({"model_name_or_path": "model_zoo/none"}, ["No model in", "model_zoo/none", "--model_name_or_path"]),

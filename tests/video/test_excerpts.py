@@ -215,7 +215,7 @@ def test_reversed_ends_are_swapped_with_a_warning(caplog):
 @pytest.mark.parametrize("total", [0, 1])
 def test_too_short_a_video_is_named(total):
     with pytest.raises(
-        BadVideoError, match=rf"v\.mp4: fewer than two .* excerpt of {total} \(1.0 frames per second"
+        BadVideoError, match=rf"v\.mp4: fewer than 2 .* excerpt of {total} \(1.0 frames per second"
     ):
         choose_frames(total_frames=total, fps=30.0, excerpt=Excerpt(path="v.mp4", budget=budget()))
 

@@ -111,6 +111,11 @@ class GroundingHead(nn.Module):
             query_emb=query_emb,
         )
 
+    def set_droppath(self, rate: float) -> None:
+        """Set how often training leaves a branch of a fusion layer out (DROPPATH unless set)."""
+        for layer in self.vis_fuse:
+            layer.droppath.p = rate
+
     def _fuse(self, clips: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Args: (Q, T, C), (Q, 1, C). Returns: (F, Q, T, C), (F, Q, C), all layers' normalised outputs."""
         x, outputs = torch.cat((clips, queries), dim=1), []

@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 ACTIVATIONS = ("gelu", "relu", "silu")
 NUM_HEADS = 8
 FEED_FORWARD_RATIO = 4
-DROPPATH = 0.1  # of the fusion layers, in training
+DROPPATH = 0.1  # of the fusion layers, in published training
 TEMPERATURE = 10_000  # of the sine positions
 
 

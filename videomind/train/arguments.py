@@ -13,6 +13,7 @@ from videomind.dataset.filters import Filters
 from videomind.dataset.parts import open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
+from videomind.model.layers import DROPPATH
 from videomind.model.losses import LossWeights
 from videomind.roles import BudgetOverride, get_role, nearest
 from videomind.runs.recipes import expand, recipe_text
@@ -96,6 +97,9 @@ class CustomArguments:
         default=False, metadata={"help": "train the rows of the added tokens instead of both whole tables"}
     )
     save_full_model: bool = field(default=False, metadata={"help": "also write the whole model, merged"})
+    head_droppath: float = field(
+        default=DROPPATH, metadata={"help": "how often the head leaves a branch of a fusion layer out"}
+    )
     loss_cls_weight: float = field(default=LossWeights.classification)
     loss_reg_weight: float = field(default=LossWeights.regression)
     loss_sal_weight: float = field(default=LossWeights.saliency)
@@ -207,5 +211,7 @@ def _check(args: Arguments) -> None:
     ):
         if value not in allowed:
             raise ValueError(f"Unknown --{name} {value!r}. {nearest(value, filter(None, allowed))}")
+    if not 0 <= args.custom.head_droppath < 1:
+        raise ValueError(f"--head_droppath must be at least 0 and below 1, not {args.custom.head_droppath}")
     for entry in parse_entries(args.data.datasets):
         open_source(entry.name, args.data.data_root).resolve_split(entry.split)

@@ -15,7 +15,7 @@ from videomind.model.sharding import gathered
 from videomind.train.arguments import Arguments, weight_dtype
 from videomind.train.mixture import Collator, Mixture
 from videomind.train.optim import parameter_groups
-from videomind.train.sampler import GroupSampler
+from videomind.train.sampler import EpochSampler, GroupSampler
 from videomind.train.trainer import ResumingTrainer
 
 LOSS_PARTS = ("language_loss", "classification_loss", "regression_loss", "saliency_loss")
@@ -24,23 +24,21 @@ LOSS_PARTS = ("language_loss", "classification_loss", "regression_loss", "salien
 class RoleTrainer(ResumingTrainer):
     """Trains one role.
 
-    Args: arguments; loaded, the model set up for training; mixture, the training set.
+    Args:
+        arguments: of the command line.
+        loaded: the model set up for training.
+        mixture: the training set.
+        sampler: the order of its samples.
     """
 
-    def __init__(self, arguments: Arguments, loaded: LoadedModel, mixture: Mixture):
-        training, custom = arguments.training, arguments.custom
+    def __init__(self, arguments: Arguments, loaded: LoadedModel, mixture: Mixture, *, sampler: EpochSampler):
         self.arguments, self.loaded = arguments, loaded
-        world = training.world_size * training.per_device_train_batch_size
-        data_types: Sequence[str] | np.ndarray = mixture.data_types
-        if not custom.group_by_data_type:
-            _check_one_type(data_types, world)
-            data_types = ["all"] * len(mixture)
         self._parts: dict[str, Tensor] = {}
         self._num_parts = 0
         super().__init__(
             loaded.model,
-            training=training,
-            sampler=GroupSampler(data_types, group_size=world, seed=training.seed),
+            training=arguments.training,
+            sampler=sampler,
             max_bad_share=arguments.data.max_bad_share,
             train_dataset=mixture,
             data_collator=Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id),
@@ -100,6 +98,21 @@ class RoleTrainer(ResumingTrainer):
     def restore(self, checkpoint: Path) -> None:
         """See ResumingTrainer."""
         restore_role(self.model, checkpoint, self.arguments.model.role)
+
+
+def group_sampler(arguments: Arguments, mixture: Mixture) -> GroupSampler:
+    """Order samples as `--group_by_data_type` says: by type within global micro-batches, or all alike.
+
+    Raises:
+        ValueError: Types would mix where processes must agree, or none fills a micro-batch.
+    """
+    training = arguments.training
+    group_size = training.world_size * training.per_device_train_batch_size
+    data_types: Sequence[str] | np.ndarray = mixture.data_types
+    if not arguments.custom.group_by_data_type:
+        _check_one_type(data_types, group_size)
+        data_types = ["all"] * len(mixture)
+    return GroupSampler(data_types, group_size=group_size, seed=training.seed)
 
 
 def _check_one_type(data_types: np.ndarray, group_size: int) -> None:

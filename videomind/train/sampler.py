@@ -1,6 +1,7 @@
 """The order of training samples: groups of one data type, seeded per epoch."""
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -37,15 +38,34 @@ def _by_type(data_types: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
     return {str(kinds[i]): np.flatnonzero(codes == i) for i in np.argsort(first)}
 
 
-class GroupSampler(Sampler[Draw]):
+class EpochSampler(Sampler[Draw]):
+    """An order of samples, of a length that is known, which may be another one in every epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, before iterating."""
+        self.epoch = epoch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Count the samples of an epoch."""
+
+
+class GroupSampler(EpochSampler):
     """Yields (index, epoch) so that every global micro-batch holds one data type.
 
-    Args: group_size, per-device batch times world size; data_types, one per sample; seed.
-    Raises: ValueError when no type fills a group.
+    Args:
+        data_types: one per sample.
+        group_size: per-device batch times world size.
+        seed: of the order, with the epoch.
+
+    Raises:
+        ValueError: No type fills a group.
     """
 
     def __init__(self, data_types: Sequence[str] | np.ndarray, *, group_size: int, seed: int):
-        self.data_types, self.group_size, self.seed, self.epoch = data_types, group_size, seed, 0
+        self.data_types, self.group_size, self.seed = data_types, group_size, seed
         counts = {kind: len(indices) for kind, indices in _by_type(data_types).items()}
         for kind, count in counts.items():
             if count < group_size:
@@ -58,10 +78,6 @@ class GroupSampler(Sampler[Draw]):
                 f"No data type has {group_size} samples, the size of a global micro-batch ({counts}). "
                 "Use fewer processes or a smaller batch."
             )
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, before iterating."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self._length

@@ -6,7 +6,7 @@ Rerunning the same command continues from the newest complete checkpoint.
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,8 @@ from videomind.roles import get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
-from videomind.train.role_trainer import RoleTrainer
+from videomind.train.role_trainer import RoleTrainer, group_sampler
+from videomind.train.sampler import EpochSampler
 from videomind.train.trainer import init_communication, run_training
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def build_model(args: Arguments) -> LoadedModel:
             table.requires_grad_(True)
     if role.has_head:
         bare(model).head.requires_grad_(True)
+        bare(model).head.set_droppath(args.custom.head_droppath)
     if args.custom.tuning_modules == "projector":
         bare(model).get_submodule(bare(model).backbone.merger).requires_grad_(True)
     if args.training.deepspeed is None:
@@ -95,8 +97,15 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
     return mixture
 
 
-def train(args: Arguments) -> None:
-    """Run a training to its end and write the role checkpoint to `--output_dir`."""
+def train(
+    args: Arguments, *, make_sampler: Callable[[Arguments, Mixture], EpochSampler] = group_sampler
+) -> None:
+    """Run a training to its end and write the role checkpoint to `--output_dir`.
+
+    Args:
+        args: of the command line.
+        make_sampler: gives the order of samples.
+    """
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(args.training.output_dir) / "tensorboard"))
     init_communication(args.training)
     set_seed(args.training.seed)
@@ -104,7 +113,8 @@ def train(args: Arguments) -> None:
     backbone = loaded.processor.backbone
     towers = {backbone.vision: "vision", backbone.language: "language"}
     log.info("What trains:\n%s", trainable_table(loaded.model, towers))
-    trainer = RoleTrainer(args, loaded, build_mixture(args, loaded.processor))
+    mixture = build_mixture(args, loaded.processor)
+    trainer = RoleTrainer(args, loaded, mixture, sampler=make_sampler(args, mixture))
     trainer.run_to_end(after=lambda: _save_full(args, loaded) if args.custom.save_full_model else None)
 
 

@@ -26,7 +26,7 @@ from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
 from videomind.train.arguments import TrainingArguments
 from videomind.train.mixture import BadSample
-from videomind.train.sampler import GroupSampler
+from videomind.train.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ MIN_SEEN = 50  # samples before the share of bad ones counts
 class SetEpoch(TrainerCallback):
     """Tells the sampler its epoch; the loader does not, when a resumed epoch skips batches."""
 
-    def __init__(self, sampler: GroupSampler):
+    def __init__(self, sampler: EpochSampler):
         self.sampler = sampler
 
     def on_epoch_begin(
@@ -62,7 +62,7 @@ class ResumingTrainer(Trainer):
         model: nn.Module,
         *,
         training: TrainingArguments,
-        sampler: GroupSampler,
+        sampler: EpochSampler,
         max_bad_share: float,
         train_dataset: Dataset,
         data_collator: Callable[[list[Any]], Any],
