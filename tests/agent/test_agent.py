@@ -177,7 +177,8 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
     assert "QA:" in capsys.readouterr().out
     assert compare(["--questions", f"chain={tmp_path / 'whole'}"]) == 0
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("qa all")]
-    assert row[2] == "chain" and float(row[-2]) == pytest.approx(100 * 4 / 9, abs=0.1) and row[-1] == "9"
+    assert row[2] == "chain" and row[-2:] == ["9", "5"]
+    assert float(row[-3]) == pytest.approx(100 * 4 / 9, abs=0.1)
 
 
 def test_data_for_the_verifier(folders, workshop, tmp_path):
@@ -236,7 +237,7 @@ def test_too_little_memory_for_all_candidates_judges_fewer(folders, rows, monkey
     fewer = agent(video, query="a red square", settings=TINY)
     assert sizes == [5, 2, 2, 1]
     assert [c.span for c in fewer.proposed] == [c.span for c in whole.proposed]
-    for ours, theirs in zip(fewer.proposed, whole.proposed, strict=True):
+    for ours, theirs in zip(fewer.proposed[:5], whole.proposed[:5], strict=True):
         assert abs(ours.verdict - theirs.verdict) < 1e-5
     sizes.clear()
     agent(video, query="a red square", settings=TINY)

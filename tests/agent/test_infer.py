@@ -112,7 +112,7 @@ def test_an_error_that_nobody_foresaw_is_recorded_with_its_class_and_place(
         return read(excerpts)
 
     monkeypatch.setattr(pipeline, "read_excerpts", fails)
-    assert main(infer_argv(workshop, grounder, tmp_path)) == 0
+    assert main(infer_argv(workshop, grounder, tmp_path)) == 3  # more failed than --max_bad_share
     errors = [record["error"] for record in lines(tmp_path) if "error" in record]
     assert 0 < len(errors) < len(lines(tmp_path))
     assert all(re.fullmatch(r"PIL.Image.DecompressionBombError at videomind/agent/pipeline.py:\d+ "

@@ -75,7 +75,7 @@ def test_what_was_predicted_is_scored(ask):
     valid, test = [call for call in calls if call not in predicting(calls)]
     assert valid[:3] == ["-m", "videomind.eval.evaluate", "out/valid"]
     assert values(valid, "--qvhighlights_anno").startswith("elsewhere/")
-    assert test == ["-m", "videomind.eval.evaluate", "out/test"]
+    assert test == ["-m", "videomind.eval.evaluate", "out/test", "--max_bad_share", "1"]
 
 
 @pytest.mark.parametrize("words", [[], ["--fps", "1"]])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from videomind.encoding.encoder import BadSampleError
 from videomind.faults import RunError, ends_run
-from videomind.roles import VisualBudget, budget_override
+from videomind.roles import BudgetOverride, VisualBudget
 from videomind.runs.boundary import Boundary, Fault
 from videomind.video.excerpts import BadVideoError
 from videomind.video.readers import choose_reader
@@ -121,9 +121,9 @@ def test_errors_of_our_own_speak_for_themselves_others_are_told_with_their_place
 
 def test_the_place_is_within_the_package_where_the_error_passed_through_it():
     with Boundary() as sample:
-        budget_override(None, fps=1.0)  # vars(None)
+        BudgetOverride(fps=1.0).applied(None)
     assert sample.fault.place.startswith("videomind/roles.py:")
-    assert sample.fault.place.endswith("(budget_override)")
+    assert sample.fault.place.endswith("(applied)")
     assert str(sample.fault).startswith("TypeError at videomind/roles.py:")
 
 
@@ -136,7 +136,7 @@ def test_options_that_mean_nothing_end_the_run(monkeypatch):
         choose_reader("decord")
     budget = VisualBudget(min_tokens=1, max_tokens=2, max_frames=4, fps=1.0)
     with pytest.raises(RunError, match="visual budget"), Boundary():
-        budget_override(budget, min_tokens=3)
+        BudgetOverride(min_tokens=3).applied(budget)
 
 
 NO_HANDLES = """
