@@ -16,7 +16,12 @@ from helpers.import_all import NUM_MODULES, failing_opencv, import_all
 from helpers.runs import REPO, environment
 from install import INSTALLED, REQUIREMENTS, pip_settings, uv_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "VIDEOMIND_FRESH" not in os.environ, reason="makes three environments (VIDEOMIND_FRESH=1)"
+    ),
+]
 VERSIONS = ("3.11", "3.12", "3.13")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Of a machine that was chosen for its age: what is older than these can't run the pinned torch.

@@ -141,12 +141,14 @@ def test_options_that_mean_nothing_end_the_run(monkeypatch):
 
 NO_HANDLES = """
 import resource, sys
+from videomind.backbones.registry import get_backbone
 from videomind.runs.boundary import Boundary
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
 from videomind.roles import get_role
 
-excerpt = Excerpt(path=sys.argv[1:] if len(sys.argv) > 2 else sys.argv[1], budget=get_role("grounder").budget)
+budget = get_role("grounder").budget.on(get_backbone("qwen2_vl").units)
+excerpt = Excerpt(path=sys.argv[1:] if len(sys.argv) > 2 else sys.argv[1], budget=budget)
 read_excerpt(excerpt)  # all libraries are loaded
 import os
 open_files = len(os.listdir("/proc/self/fd"))
