@@ -49,10 +49,7 @@ SPAWNING = """
 import multiprocessing, sys
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
-    from videomind.train.arguments import parse_arguments
-from videomind.train.mixture import Draw
-from videomind.train.sampler import EpochSampler
-from videomind.train.train import main, train
+    from videomind.train.train import main
     sys.exit(main(sys.argv[1:]))
 """
 
