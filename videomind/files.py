@@ -24,7 +24,7 @@ class FileError(ValueError):
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends without an error.
+    """Give a temporary path beside `path` that replaces it when the block ends without an error.
 
     The content is on disk before the name changes, so a reader (or a rerun after a crash) sees the old
     file or the whole new one. Its permissions are those of any new file there, which follow the umask, also
@@ -47,7 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator[Path]:
-    """A temporary folder whose files become files of `folder` when the block ends without an error.
+    """Give a temporary folder whose files become files of `folder` when the block ends without an error.
 
     For libraries that choose the names themselves. Each file is then as if written through `atomic_path`.
 
@@ -207,7 +207,7 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
 
 
 def _mistake(text: str, place: int) -> int:
-    """Where JSON goes wrong, whatever Python's version.
+    """Find where JSON goes wrong, whatever Python's version.
 
     Of a comma too many before a closing bracket, 3.13 and later name the comma, earlier ones the bracket.
     """

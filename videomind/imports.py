@@ -47,7 +47,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _files_of(name: str, package: Path) -> Iterator[Path]:
-    """The files that importing a name runs: its packages and its module.
+    """Yield the files that importing a name runs: its packages and its module.
 
     The root's `__init__.py` does no work and offers the whole package lazily, so it is not among them.
     """

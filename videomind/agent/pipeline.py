@@ -248,16 +248,22 @@ class Pipeline:
             prepared: from a `grounder_sample`.
         """
         encoded = prepared.encoded
+        # 1. Let the grounder answer. What it is trained to say is known, so that is checked first.
         with self._as("grounder"):
             out = self.generate(encoded, draft=self._grounder_draft)
+        # 2. It points at a moment by saying <|reg|>; without one there is nothing to decode.
         inner = bare(self.model)
         reg = inner.config.reg_token_id
         if reg not in out.ids or inner.head is None:
             return GrounderOutput(response=out.text, success=False, boundaries=torch.empty(0, 3))
-        length, place = len(encoded.input_ids), next(inner.head.parameters()).device
-        query = out.states[length - 1 + out.ids.index(reg)]  # the state that predicts the token
+        # 3. The query is the state that *predicts* the first <|reg|>, one place before it, as in training.
+        query = out.states[len(encoded.input_ids) - 1 + out.ids.index(reg)]
+        # 4. The clips are the video's states of the same pass, averaged per temporal step.
         clips = inner.clip_states(out.states, encoded.input_ids, encoded.grid.tolist())
-        boundaries = decode(inner.head(clips.to(place), query[None].to(place)), clips.size(0))[0]
+        # 5. The head may be on another device than the last layer when the model is spread. Nothing is
+        #    padded, unlike in training (K302).
+        device = next(inner.head.parameters()).device
+        boundaries = decode(inner.head(clips.to(device), query[None].to(device)), clips.size(0))[0]
         return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 
     def generate(self, encoded: Encoded, draft: list[int] | None = None) -> Generated:

@@ -257,7 +257,7 @@ class Source(Layout):
                 report.empty.append(str(path))
 
     def _placed_rows(self, path: Path, split: str) -> Iterator[tuple[str, Any]]:
-        """The rows of a file, each with what errors call it."""
+        """Yield the rows of a file, each with what errors call it."""
         rows, number = iter(self.numbered_rows(path, split)), 0
         while True:
             with self._blaming(path, f"{self.row_word} {number + 1}"):

@@ -129,7 +129,7 @@ def cache_folder() -> Path:
 
 
 def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, str]:
-    """What the annotations are (a folder's name), and the state of all they are made of."""
+    """Tell what the annotations are (a folder's name), and the state of all they are made of."""
     where = [str(source.data_root), str(source.data_root.resolve()), source.seed, asdict(filters)]
     label = "".join(c if c.isalnum() else "_" for c in f"{Path(source.name).stem}-{split}")
     slot = f"{label}-{_digest([source.name, split, *where])}"
@@ -138,7 +138,7 @@ def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, st
 
 
 def _code(cls: type[Source]) -> list[Path]:
-    """All files that make annotations: the source, its bases, the table's writing, what these import."""
+    """List all files that make annotations: the source, its bases, the table's writing, what these import."""
     own = [inspect.getsourcefile(base) for base in cls.__mro__[:-1]]
     return reached_files([*(Path(path) for path in own if path is not None), Path(__file__)])
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(prog="videomind data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     names = commands.add_parser("list", help="all data sets: splits, files, and what is there")
@@ -52,7 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def make_verifying(args: argparse.Namespace) -> None:
-    """Write a verifying file. Raises: ValueError when no prediction can be used."""
+    """Write a verifying file.
+
+    Raises:
+        ValueError: No prediction can be used.
+    """
     numbered = enumerate(read_rows(args.predictions), 1)
     records = read_predictions((f"{args.predictions}, record {number}", row) for number, row in numbered)
     rows = list(verifying_rows(records))
@@ -144,7 +148,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for data that cannot be used.
+    """
     return run_command(lambda: build_parser().parse_args(argv), run)
 
 

@@ -71,7 +71,7 @@ class Report:
     empty: list[str] = field(default_factory=list)
 
     def findings(self) -> list[str]:
-        """Lines for a log, one for each thing that a user should know of."""
+        """Write lines for a log, one for each thing that a user should know of."""
         lines = [f"{path} holds no row" for path in self.empty]
         for counts, what in (
             (self.skipped, "rows left out"),

@@ -29,7 +29,7 @@ REPHRASE = (
 
 
 def verifying_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
-    """Rows of a verifying file from a grounder's predictions; those without a moment are left out."""
+    """Make the rows of a verifying file from a grounder's predictions, leaving out those without moment."""
     for prediction in predictions:
         if prediction.pred and prediction.annotation.get("span") and prediction.grounder_success is not False:
             row = prediction.to_json()
@@ -37,7 +37,7 @@ def verifying_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]
 
 
 def planning_row(anno: Annotation, rephrase: Callable[[str], str] | None = None) -> dict[str, Any] | None:
-    """A planning row from an annotation, or None when it says too little.
+    """Make a planning row from an annotation, or None when it says too little.
 
     A query alone is grounded (route 3). A question about the video as a whole is answered at once (4). One
     that names another event ("... after he sits down") is grounded by that event (1); any other by itself
@@ -70,5 +70,5 @@ def _is_overview(anno: Annotation) -> bool:
 
 
 def rephrase_prompt(question: str) -> str:
-    """What a language model is asked."""
+    """Word what a language model is asked."""
     return REPHRASE.format(json.dumps(question, ensure_ascii=False))

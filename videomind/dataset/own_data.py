@@ -142,7 +142,7 @@ class OwnData(Source):
             raise DroppedRow("video cannot be read") from error
 
     def _video(self, row: dict[str, Any], split: str) -> str | list[str]:
-        """The video's path, or those of its images."""
+        """Find the video's path, or those of its images."""
         paths = _paths(row, self.path.parent)
         if not paths:
             raise ValueError("no field 'video'")
@@ -152,14 +152,14 @@ class OwnData(Source):
 
 
 def _paths(row: dict[str, Any], folder: Path) -> list[str]:
-    """The files of a row's video: `video` is relative to a folder, `video_path` to where the command runs."""
+    """List a row's files: `video` is relative to a folder, `video_path` to where the command runs."""
     given, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
     names = given if isinstance(given, list) else [given]
     return [str(base / name) for name in names if isinstance(name, str) and name]
 
 
 def _kind(row: Any, place: str) -> str:
-    """Which view a row is for: its field `view`, or what its other fields make of it."""
+    """Tell which view a row is for: its field `view`, or what its other fields make of it."""
     if not isinstance(row, dict):
         raise ValueError(f"{place} holds {row!r}, expected a JSON object")
     if "view" in row:
@@ -185,7 +185,7 @@ def _check_fields(row: dict[str, Any]) -> None:
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:
-    """Options, answer and its letter."""
+    """Read options, answer and its letter."""
     options, answer = row.get("options"), row.get("answer")
     if options is None or answer is None:
         return {"options": options, "answer": answer}

@@ -50,7 +50,7 @@ class Annotation:
     meta: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, in declaration order, and `meta`: what predictions start from."""
+        """Collect the fields that are set, in declaration order, and `meta`: what predictions start from."""
         named = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
         meta = named.pop("meta", {})
         return {**named, **meta}
@@ -93,7 +93,7 @@ _TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
 
 
 def as_text(value: Any) -> str:
-    """A value of a row that has to be text.
+    """Take a value of a row that has to be text.
 
     Raises:
         TypeError: it is something else.
@@ -107,7 +107,7 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list | tuple:
-    """A value of a row that has to be a list: a text goes through a loop as well, letter by letter.
+    """Take a value of a row that has to be a list: a text goes through a loop as well, letter by letter.
 
     Raises:
         TypeError: it is something else.

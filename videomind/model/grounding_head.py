@@ -109,7 +109,7 @@ class GroundingHead(nn.Module):
         queries = self.reg_emb(self.reg_proj(query_states.to(dtype))[:, None])  # (Q, 1, C)
         # 2. Each query sees the clips by itself: the queries are rows of a batch.
         clip_emb, query_emb = self._fuse(clips, queries)
-        # 3. Training supervises every fusion layer, so all of them go through pyramid and heads.
+        # 3. Training supervises every fusion layer (K302), so all of them go through pyramid and heads.
         levels, masks = self._pyramid(clip_emb.flatten(0, 1), min_clips)
         num_rows, padded = clip_emb.shape[:2], max(min_clips, clips.size(1))
         class_logits = torch.cat([self.class_head(level) for level in levels], dim=1)  # (F*Q, P, 1)
@@ -175,8 +175,8 @@ def nms(candidates: Tensor, threshold: float = NMS_THRESHOLD) -> Tensor:
         #    equal scores (the many zeros of step 3, too) as in the original system.
         best = i + int(scores[order[i:]].argmax())
         order[[i, best]] = order[[best, i]]
-        # 3. What overlaps it stays, with a score of 0. (Common NMS drops the row: the chain would then
-        #    have fewer candidates than the published system.)
+        # 3. What overlaps it stays, with a score of 0 (K303). Common NMS drops the row: the chain would then
+        #    have fewer candidates than the published system.
         rest = order[i + 1 :]
         scores[rest[overlaps[order[i], rest]]] = 0
     return torch.cat((spans, torch.from_numpy(scores)[:, None]), dim=1)[torch.from_numpy(order)]

@@ -56,7 +56,7 @@ class AgentQuickstart:
     deepspeed: str
 
     def steps(self) -> list[Step]:
-        """All steps in their order."""
+        """List all steps in their order."""
         chain = [*self._other_roles(), *self._chains()] if self.has_chain else []
         return [*self._start(), *self._grounder(), *chain]
 
@@ -160,7 +160,7 @@ class AgentQuickstart:
         )
 
     def _evaluation(self, name: str, model: Path, *, needs: str, title: str) -> Step:
-        """Both data sets, on videos and phrasings that training never saw."""
+        """Evaluate on both data sets, on videos and phrasings that training never saw."""
         out, data = self._at(name), self._at("data")
         common = ("--data_root", data, "--max_new_tokens", "16", *BUDGET)
         infer = ("videomind", "launch", "infer", "--dataset", "charades_sta", "--model_gnd_path", model)
@@ -233,7 +233,7 @@ class AgentQuickstart:
         )
 
     def _answers(self, name: str, parts: Sequence[str]) -> Step:
-        """The test questions, by a chain of some roles."""
+        """Ask the test questions, by a chain of some roles."""
         out = self._at(f"chain_{name}")
         argv = ["videomind", "launch", "infer", "--dataset", "nextgqa", "--split", "test"]
         argv += [

@@ -42,7 +42,7 @@ class ChatQuickstart:
     length: int
 
     def steps(self) -> list[Step]:
-        """All steps in their order."""
+        """List all steps in their order."""
         return [*self._start(), *self._training()]
 
     def _at(self, name: str) -> Path:
@@ -53,7 +53,7 @@ class ChatQuickstart:
         return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=batch)
 
     def ask(self) -> Sequence[str]:
-        """The command that asks a model, without the model and the questions."""
+        """Write the command that asks a model, without the model and the questions."""
         tower = str(self._at("base") / "clip")
         return ("chat", "--vision_tower", tower, "--conv-mode", "vicuna_v1_1", "--temperature", "0")
 
@@ -144,7 +144,7 @@ class ChatQuickstart:
         )
 
     def _answers(self, name: str, model: Path, *, needs: str, title: str) -> Step:
-        """Questions about held-out videos in held-out words, and whether the answers are right."""
+        """Ask about held-out videos in held-out words, and judge whether the answers are right."""
         out, told = self._at(name), self._at("data") / "video_chatgpt"
         ask = ("videomind", *self.ask(), "--model-name", model, "--video_dir", told / "test_videos")
         ask += (

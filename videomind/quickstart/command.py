@@ -56,7 +56,7 @@ then read docs/TRAIN.md to train on VideoInstruct-100K."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Options of `videomind quickstart`; lengths may come from the environment as well."""
+    """Make the options of `videomind quickstart`; lengths may come from the environment as well."""
     parser = argparse.ArgumentParser(
         prog="videomind quickstart",
         description=(__doc__ or "").splitlines()[0],
@@ -133,7 +133,7 @@ def run_chat(place: Place, args: argparse.Namespace) -> None:
 
 
 def words(place: Place) -> dict[str, str]:
-    """What the closing texts name."""
+    """Name what the closing texts speak of."""
     return {
         "work": str(place.folder),
         "videomind": f"{sys.executable} -m videomind.cli",

@@ -38,7 +38,7 @@ class Place:
             os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
     def batch(self, samples: int) -> dict[str, str]:
-        """Variables that share a step's samples among processes; a few more where they do not divide it."""
+        """Share a step's samples among processes, by variables; a few more where they do not divide it."""
         each = -(-samples // self.processes)
         return {"BATCH_PER_DEVICE": str(each), "GLOBAL_BATCH": str(each * self.processes)}
 

@@ -53,7 +53,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def full_argv(self) -> list[str]:
-        """The program and its arguments as they are started."""
+        """Write the program and its arguments as they are started."""
         own = self.argv[0] == "videomind"
         return [sys.executable, "-m", "videomind.cli", *self.argv[1:]] if own else list(self.argv)
 
@@ -125,7 +125,7 @@ class Workflow:
         self.say(f"\n[{time.monotonic() - self.start:4.0f} s] {text}")
 
     def is_done(self, step: Step, state: str) -> bool:
-        """Whether a step was run to its end as it is now, and its results are there."""
+        """Tell whether a step was run to its end as it is now, and its results are there."""
         mark = self._mark(step)
         if not mark.is_file() or not all(path.exists() for path in step.makes):
             return False

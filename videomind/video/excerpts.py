@@ -86,15 +86,20 @@ def smart_num_frames(
     """
     if fps is not None and num_frames is not None:
         raise ValueError(f"Either fps ({fps}) or num_frames ({num_frames}) can be given, not both")
+    # The rule of qwen-vl-utils' `smart_nframes`; but an excerpt too short for the wish gives what it has.
     wanted: float
     if num_frames is not None:
         wanted = num_frames
     else:
+        # 1. The bounds in full steps: the lower one rounded up, the upper one down.
         lowest = math.ceil(min_frames / frames_per_step) * frames_per_step
         highest = min(MAX_FRAMES, considered) if max_frames is None else max_frames
         highest = highest // frames_per_step * frames_per_step
+        # 2. The wish for the excerpt's length, within the bounds.
         wanted = considered / video_fps * (DEFAULT_FPS if fps is None else fps)
         wanted = min(max(wanted, lowest), highest)
+    # 3. The nearest number of full steps (Python's round, half to even), lowered where it exceeds what is
+    #    there (D201).
     count = round(wanted / frames_per_step) * frames_per_step
     count = min(count, considered // frames_per_step * frames_per_step)
     if count < frames_per_step:
@@ -126,10 +131,12 @@ def choose_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[in
     end_s = total_frames / fps if excerpt.end_s is None else excerpt.end_s
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
         raise ValueError(f"{excerpt.path}: start_s ({start_s}) and end_s ({end_s}) must be finite")
+    # 1. The excerpt's ends as frames of the video.
     first, last = (min(max(round(t * fps), 0), total_frames - 1) for t in (start_s, end_s))
     if first > last:
         logger.warning("%s: the excerpt's ends are reversed (%s s to %s s)", excerpt.path, start_s, end_s)
         first, last = last, first
+    # 2. Their number, by the length before clamping (K203).
     budget, units = excerpt.budget, excerpt.budget.known_units()
     try:
         count = smart_num_frames(
@@ -143,6 +150,7 @@ def choose_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[in
         )
     except ValueError as error:
         raise BadVideoError(f"{excerpt.path}: {error}") from error
+    # 3. Evenly spread, both ends included.
     return torch.linspace(first, last, count).round().long().tolist()
 
 
@@ -166,6 +174,7 @@ def smart_resize(
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"frames of {width} x {height} pixels: an aspect ratio above {MAX_ASPECT_RATIO}")
+    # qwen-vl-utils' rule (`smart_resize`): to the nearest token, then back into the bounds by one factor.
     size = [max(token_side, round(side / token_side) * token_side) for side in (height, width)]
     if size[0] * size[1] < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))

@@ -57,7 +57,7 @@ def read_processor(folder: Path, backbone: Backbone) -> Processor:
 
 
 def _read_template(folder: Path) -> str:
-    """The chat template, from any of the places that it has been kept in."""
+    """Read the chat template, from any of the places that it has been kept in."""
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         return jinja.read_text(encoding="utf-8")
