@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from videomind.dataset.base import get_source, source_names
 from videomind.dataset.filters import Filters
-from videomind.dataset.making import GROUND_ONLY, planning_row, rephrase_prompt, verifying_rows
+from videomind.dataset.making import planning_row, rephrase_prompt, verifying_rows
 from videomind.dataset.parts import Entry, Part, load_benchmark, load_parts, open_source, parse_entries
 from videomind.dataset.readers import read_rows
+from videomind.dataset.schema import Route
 from videomind.dataset.statistics import statistics
 from videomind.files import json_text, read_json_lines, write_json_lines, write_text
 from videomind.logger import run_command
@@ -96,7 +97,7 @@ def make_planning(args: argparse.Namespace) -> None:
 
 
 def _key(row: dict) -> tuple:
-    return row["video_path"], row["question"] if row["route"] != GROUND_ONLY else row["query"]
+    return row["video_path"], row["question"] if row["route"] != Route.MOMENT else row["query"]
 
 
 def overview(data_root: str) -> str:

@@ -1,6 +1,7 @@
 """The records that flow through the data path: Annotation, then Sample, then a batch of tensors."""
 
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any
 
 from videomind.prediction import PUBLISHED_KEYS
@@ -8,6 +9,20 @@ from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
 VIDEO = "<video>"  # where a question of VideoInstruct has the video
+
+
+class Route(IntEnum):
+    """How a question is to be answered, as the planner learns it; rows hold the number (docs/DATA.md)."""
+
+    REPHRASED = 1  # ground the rephrased query, verify, answer
+    QUESTION = 2  # the same with the question as it stands
+    MOMENT = 3  # ground the query and verify: the moment is the answer
+    DIRECT = 4  # answer at once
+
+    @property
+    def has_query(self) -> bool:
+        """Whether it grounds a query of the row's own."""
+        return self in (Route.REPHRASED, Route.MOMENT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +38,7 @@ class Annotation:
         duration: of the video, s.
         options: without letters; `ans` is the right one's letter, `answer` its text.
         span: the true moments, s.
+        route: a number of `Route`.
         meta: what only the source's scorer needs, by the keys that it has in predictions.
     """
 
@@ -115,9 +131,6 @@ def as_list(value: Any) -> list | tuple:
     if not isinstance(value, list | tuple):
         raise TypeError(f"{value!r} stands where a list is expected")
     return value
-
-
-_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

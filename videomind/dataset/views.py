@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from videomind.dataset.schema import Annotation, GroundingTarget, Sample
+from videomind.dataset.schema import Annotation, GroundingTarget, Route, Sample
 from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, VisualBudget, get_role
 from videomind.spans import fit, widen
 from videomind.video.request import Excerpt
@@ -16,8 +16,6 @@ from videomind.video.request import Excerpt
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
 VERIFY_MIN_S = 2.0
 NUM_CANDIDATES = 5  # the best ones of a query that the verifier judges
-ROUTES = (1, 2, 3, 4)
-ROUTES_WITH_QUERY = (1, 3)
 
 
 class View(ABC):
@@ -173,9 +171,9 @@ class Planning(View):
         """Ask for a query too, where the route grounds it."""
         if problem := super().problem(anno):
             return problem
-        if anno.route not in ROUTES:
+        if anno.route not in list(Route):
             return f"unknown route {anno.route!r}"
-        return "no query" if anno.route in ROUTES_WITH_QUERY and not anno.query else None
+        return "no query" if Route(anno.route).has_query and not anno.query else None
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
         return self._sample(anno, anno.question, plan_response(anno))
@@ -184,19 +182,17 @@ class Planning(View):
 def plan_response(anno: Annotation) -> str:
     """Write the plan of an annotation's route.
 
-    1: ground the rephrased query, verify, answer; 2: the same with the question; 3: ground and verify;
-    4: answer at once.
-
     Raises:
-        ValueError: It has another route.
+        ValueError: It has no known route.
     """
     verifier, answerer = {"type": "verifier"}, {"type": "answerer"}
     plans = {
-        1: [{"type": "grounder", "value": anno.query}, verifier, answerer],
-        2: [{"type": "grounder", "value": anno.question}, verifier, answerer],
-        3: [{"type": "grounder", "value": anno.query}, verifier],
-        4: [answerer],
+        Route.REPHRASED: [{"type": "grounder", "value": anno.query}, verifier, answerer],
+        Route.QUESTION: [{"type": "grounder", "value": anno.question}, verifier, answerer],
+        Route.MOMENT: [{"type": "grounder", "value": anno.query}, verifier],
+        Route.DIRECT: [answerer],
     }
     if anno.route not in plans:
-        raise ValueError(f"Unknown planning route {anno.route!r} of {anno.video_path}. Allowed: {ROUTES}.")
+        allowed = ", ".join(str(route) for route in Route)
+        raise ValueError(f"Unknown route {anno.route!r} of {anno.video_path}. Allowed: {allowed}.")
     return json.dumps(plans[anno.route], ensure_ascii=False)
