@@ -136,7 +136,7 @@ def compare_record(result: Result, anno: Annotation, recording: Recording, unit_
 
 
 def readable(response: str) -> bool:
-    return parse_plan(response, rephrasing=True, planning=True).readable
+    return parse_plan(response, rephrasing=True, planning=True).is_readable
 
 
 def same_excerpt(record: dict, recorded: dict) -> bool:
@@ -204,8 +204,8 @@ def test_plans(golden):
     for case in cases:
         flags = {"rephrasing": case["auto_rephrasing"], "planning": case["auto_planning"]}
         plan = parse_plan(case["response"], **flags)
-        assert plan.readable == case["parsed_ok"], case
-        assert plan.grounds == case["do_grounding"], case
+        assert plan.is_readable == case["parsed_ok"], case
+        assert plan.should_ground == case["do_grounding"], case
         assert plan.query == case["dump"].get("planner_parsed_query"), case
 
 

@@ -95,9 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def load_agent(args: argparse.Namespace) -> VideoMind:
     """Load the model of the command line."""
-    given = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
+    paths = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
     return VideoMind.from_pretrained(
-        roles={role: path for role, path in given.items() if path},
+        roles={role: path for role, path in paths.items() if path},
         base_path=args.base_model_path,
         device=args.device,
         dtype=args.dtype,
@@ -221,10 +221,12 @@ def predict(
         if isinstance(outcome, Exception):
             fault = Fault.of(outcome)
             log.warning("%s: %s", anno.video_path, fault, exc_info=None if fault.is_stated else outcome)
-            found = Prediction(annotation=annotation_fields(anno), error=str(fault), grounder_success=False)
+            prediction = Prediction(
+                annotation=annotation_fields(anno), error=str(fault), grounder_success=False
+            )
         else:
-            found = outcome.prediction(anno)
-        results.append(pending[position], found.to_json())
+            prediction = outcome.prediction(anno)
+        results.append(pending[position], prediction.to_json())
 
 
 def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:

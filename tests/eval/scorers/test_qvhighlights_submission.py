@@ -24,9 +24,9 @@ def predicted(*, has_plan: bool, found: bool | None, has_verifier: bool, error: 
         return Prediction(annotation=ANNO.to_dict(), error="broken", grounder_success=False)
     result = Result(duration=DURATION)
     if has_plan:
-        result.plan = Plan(response="[]", grounds=found is not None)
+        result.plan = Plan(response="[]", should_ground=found is not None)
     if found is not None:
-        result.grounder_response, result.grounded = "said", found
+        result.grounder_response, result.is_grounded = "said", found
         spans = [[0, 8], [8, 16]] if found else even_windows(DURATION) if has_verifier else [[0, DURATION]]
         scores = [0.75, 0.25] if found else [0] * len(spans)
         result.proposed = [
