@@ -197,22 +197,22 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = _mistake(text, error.pos)
-        line = first_line + text.count("\n", 0, place)
-        column = place - text.rfind("\n", 0, place)
-        found = repr(text[place : place + SHOWN]) if place < len(text) else "the end"
-        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
+        offset = _mistake(text, error.pos)
+        line = first_line + text.count("\n", 0, offset)
+        column = offset - text.rfind("\n", 0, offset)
+        shown = repr(text[offset : offset + SHOWN]) if offset < len(text) else "the end"
+        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {shown}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
 
 
-def _mistake(text: str, place: int) -> int:
+def _mistake(text: str, offset: int) -> int:
     """Find where JSON goes wrong, whatever Python's version.
 
     Of a comma too many before a closing bracket, 3.13 and later name the comma, earlier ones the bracket.
     """
-    before = text[:place].rstrip()
-    return len(before) - 1 if text[place : place + 1] in ("]", "}") and before.endswith(",") else place
+    before = text[:offset].rstrip()
+    return len(before) - 1 if text[offset : offset + 1] in ("]", "}") and before.endswith(",") else offset
 
 
 _BYTE_ORDER_MARKS = (  # the longer of two that begin alike comes first

@@ -123,9 +123,11 @@ class OwnData(Source):
         elif "positive" not in row and not row.get("span"):
             raise ValueError("a candidate needs 'positive' (true or false), or 'span' to tell by")
         else:
-            given = row.get("positive")
-            right = are_positive(candidates, row["span"]) if given is None else [given] * len(candidates)
-            for pred, positive in zip(candidates, right, strict=True):
+            if (label := row.get("positive")) is None:
+                labels = are_positive(candidates, row["span"])
+            else:
+                labels = [label] * len(candidates)
+            for pred, positive in zip(candidates, labels, strict=True):
                 yield Annotation(**fields, pred=pred, positive=positive)
 
     def _probe(self, path: str | list[str], split: str) -> float | None:
@@ -153,24 +155,24 @@ class OwnData(Source):
 
 def _paths(row: dict[str, Any], folder: Path) -> list[str]:
     """List a row's files: `video` is relative to a folder, `video_path` to where the command runs."""
-    given, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
-    names = given if isinstance(given, list) else [given]
+    video, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
+    names = video if isinstance(video, list) else [video]
     return [str(base / name) for name in names if isinstance(name, str) and name]
 
 
-def _kind(row: Any, place: str) -> str:
+def _kind(row: Any, where: str) -> str:
     """Tell which view a row is for: its field `view`, or what its other fields make of it."""
     if not isinstance(row, dict):
-        raise ValueError(f"{place} holds {row!r}, expected a JSON object")
+        raise ValueError(f"{where} holds {row!r}, expected a JSON object")
     if "view" in row:
         if row["view"] not in VIEWS:
-            raise ValueError(f"{place} has the view {row['view']!r}. {nearest(str(row['view']), VIEWS)}")
+            raise ValueError(f"{where} has the view {row['view']!r}. {nearest(str(row['view']), VIEWS)}")
         return row["view"]
     for field, kind in (("route", "planning"), ("pred", "verifying"), ("question", "answering")):
         if field in row:
             return kind
     if "query" not in row:
-        raise ValueError(f"{place} has neither 'query' nor 'question'")
+        raise ValueError(f"{where} has neither 'query' nor 'question'")
     return "grounding"
 
 

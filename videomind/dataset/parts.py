@@ -63,8 +63,8 @@ class Part:
         """Take what a weight below 1 leaves of the annotations, at random; all of them otherwise."""
         if self.entry.weight >= 1:
             return list(self.annotations)
-        places = sorted(Random(seed).sample(range(len(self.annotations)), len(self)))
-        return [self.annotations[i] for i in places]
+        indices = sorted(Random(seed).sample(range(len(self.annotations)), len(self)))
+        return [self.annotations[i] for i in indices]
 
     def __len__(self) -> int:
         """Count the samples per epoch."""

@@ -112,9 +112,9 @@ class Encoder:
         learned = torch.tensor([start >= len(talk.context) for start, _ in encoding["offset_mapping"]])
         labels = ids.masked_fill(~learned, IGNORE_INDEX)
         # The first one is the video's: what a user writes comes behind it.
-        place = int((ids == self._video).nonzero()[0])
+        video_index = int((ids == self._video).nonzero()[0])
         repeats = torch.ones_like(ids)
-        repeats[place] = grid[0] * self.backbone.tokens_per_step(grid.tolist())
+        repeats[video_index] = grid[0] * self.backbone.tokens_per_step(grid.tolist())
         ids, labels = ids.repeat_interleave(repeats), labels.repeat_interleave(repeats)
         if sample.segment is not None:
             ids, labels = self._insert_segment(ids, labels, sample.segment, grid.tolist())
@@ -135,9 +135,9 @@ class Encoder:
         borders = [*steps[:, 0].tolist(), int(steps[-1, -1]) + 1]  # where each step begins, and the end
         start, end = (borders[min(max(round(x * grid[0]), 0), grid[0])] for x in segment)
         # The end token goes in second, so its place counts the first one.
-        for token, place in zip(self._segment, (start, end + 1), strict=True):
-            ids = torch.cat((ids[:place], ids.new_tensor([token]), ids[place:]))
-            labels = torch.cat((labels[:place], labels.new_tensor([IGNORE_INDEX]), labels[place:]))
+        for token, index in zip(self._segment, (start, end + 1), strict=True):
+            ids = torch.cat((ids[:index], ids.new_tensor([token]), ids[index:]))
+            labels = torch.cat((labels[:index], labels.new_tensor([IGNORE_INDEX]), labels[index:]))
         return ids, labels
 
     def _targets(self, target: GroundingTarget, steps: int, rng: random.Random) -> HeadTargets:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomind.quickstart.settings import SCRIPTS, Place
+from videomind.quickstart.settings import SCRIPTS, Site
 from videomind.quickstart.steps import Command, Step
 
 WARMING = """\
@@ -44,13 +44,13 @@ class AgentQuickstart:
     """The steps of the agent's quickstart.
 
     Attributes:
-        place: where it runs.
+        site: where it runs.
         lengths: of its trainings.
         has_chain: whether the other roles and the chain follow the grounder.
         deepspeed: stage of the trainings, or none.
     """
 
-    place: Place
+    site: Site
     lengths: Lengths
     has_chain: bool
     deepspeed: str
@@ -61,10 +61,10 @@ class AgentQuickstart:
         return [*self._start(), *self._grounder(), *chain]
 
     def _at(self, name: str) -> Path:
-        return self.place.folder / name
+        return self.site.folder / name
 
     def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
-        environment = {**self.place.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
+        environment = {**self.site.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
         return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=environment)
 
     def _start(self) -> Iterator[Step]:

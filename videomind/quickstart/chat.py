@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomind.quickstart.settings import Place
+from videomind.quickstart.settings import Site
 from videomind.quickstart.steps import Command, Step
 
 TRAINING_NOTE = """\
@@ -34,11 +34,11 @@ class ChatQuickstart:
     """The steps of Video-ChatGPT's quickstart.
 
     Attributes:
-        place: where it runs.
+        site: where it runs.
         length: optimizer steps of the training.
     """
 
-    place: Place
+    site: Site
     length: int
 
     def steps(self) -> list[Step]:
@@ -46,10 +46,10 @@ class ChatQuickstart:
         return [*self._start(), *self._training()]
 
     def _at(self, name: str) -> Path:
-        return self.place.folder / name
+        return self.site.folder / name
 
     def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
-        batch = self.place.batch(GLOBAL_BATCH)
+        batch = self.site.batch(GLOBAL_BATCH)
         return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=batch)
 
     def ask(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ CPU_PROCESSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Site:
     """Where a quickstart runs.
 
     Attributes:
@@ -43,6 +43,6 @@ class Place:
         return {"BATCH_PER_DEVICE": str(each), "GLOBAL_BATCH": str(each * self.processes)}
 
 
-def place_for(folder: Path, say: Callable[[str], None]) -> Place:
+def site_of(folder: Path, say: Callable[[str], None]) -> Site:
     """Look at this machine once."""
-    return Place(folder=folder, device=detect(), say=say)
+    return Site(folder=folder, device=detect(), say=say)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Command:
     Attributes:
         argv: program and arguments; a first word `videomind` means this package's own command.
         log: file that its output goes to, instead of the screen; the end of it is shown on failure.
-        output: file that its standard output alone goes to.
+        output: file that its standard output alone goes to, where there is no log.
         environment: variables that are set for it.
     """
 
@@ -167,23 +168,21 @@ def run_process(command: Command) -> int:
     Returns:
         Its exit code.
     """
-    environment = {**os.environ, **command.environment}
-    for path in (command.log, command.output):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    if command.log is not None:
-        with open(command.log, "wb") as log:
-            code = subprocess.run(
-                command.full_argv(), env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
-            ).returncode
-        if code:
-            lines = command.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-            logging.getLogger(__name__).error("The end of %s:\n%s", command.log, "\n".join(lines))
-        return code
-    if command.output is None:
-        return subprocess.run(command.full_argv(), env=environment, check=False).returncode
-    with open(command.output, "wb") as out:
-        return subprocess.run(command.full_argv(), env=environment, stdout=out, check=False).returncode
+    path = command.log or command.output
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if path is None else open(path, "wb") as file:
+        code = subprocess.run(
+            command.full_argv(),
+            env={**os.environ, **command.environment},
+            stdout=file,
+            stderr=subprocess.STDOUT if command.log is not None else None,
+            check=False,
+        ).returncode
+    if code and command.log is not None:
+        lines = command.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+        logging.getLogger(__name__).error("The end of %s:\n%s", command.log, "\n".join(lines))
+    return code
 
 
 def _remove(path: Path) -> None:
