@@ -181,7 +181,7 @@ def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines, case)
         prepared = prepare(grounder_sample(anno["video_path"], anno["query"], ChainSettings()), encoder)
         with torch.inference_mode():
             slow = pipeline.generate(prepared.encoded)
-            for draft in (slow.ids, slow.ids[:-1] + [slow.ids[-1] + 1], pipeline._grounder_draft):
+            for draft in (slow.ids, slow.ids[:-1] + [slow.ids[-1] + 1], pipeline.grounder_draft):
                 fast = pipeline.generate(prepared.encoded, draft=draft)
                 assert fast.ids == slow.ids and fast.text == slow.text
                 shared = min(len(fast.states), len(slow.states))

@@ -153,6 +153,10 @@ class Pipeline:
         roles: that it was trained for (a merged model has no adapter to tell), by default those that have
             an adapter.
         max_new_tokens: of a response.
+
+    Attributes:
+        roles: that it plays.
+        grounder_draft: ids of what the grounder is expected to say.
     """
 
     def __init__(
@@ -181,7 +185,7 @@ class Pipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
         self._judged_at_once = NUM_CANDIDATES
-        self._grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
+        self.grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
 
     def _tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
@@ -250,7 +254,7 @@ class Pipeline:
         encoded = prepared.encoded
         # 1. Let the grounder answer. What it is trained to say is known, so that is checked first.
         with self._as("grounder"):
-            out = self.generate(encoded, draft=self._grounder_draft)
+            out = self.generate(encoded, draft=self.grounder_draft)
         # 2. It points at a moment by saying <|reg|>; without one there is nothing to decode.
         inner = bare(self.model)
         reg = inner.config.reg_token_id
