@@ -1,4 +1,7 @@
-"""Roles from training to the agent: each trains, they load from one folder or several, the chain runs."""
+"""Roles from training to the agent: each trains, they load from one folder or several, the chain runs.
+
+Covers `model/assembly.py`.
+"""
 
 import json
 import random

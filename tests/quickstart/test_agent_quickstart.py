@@ -1,4 +1,7 @@
-"""The quickstart as a newcomer runs it: all roles learn, a rerun does nothing anew, it reads real videos."""
+"""The quickstart as a newcomer runs it: all roles learn, a rerun does nothing anew, it reads real videos.
+
+Covers `quickstart/agent.py` and `eval/picture.py`.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""The quickstart of Video-ChatGPT as a newcomer runs it: it learns, its rerun makes nothing anew."""
+"""The quickstart of Video-ChatGPT as a newcomer runs it: it learns, its rerun makes nothing anew.
+
+Covers `quickstart/chat.py`.
+"""
 
 import json
 import re

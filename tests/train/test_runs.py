@@ -1,4 +1,7 @@
-"""Whole training runs as a user starts them: DeepSpeed stages, accumulation, a kill and a rerun."""
+"""Whole training runs as a user starts them: DeepSpeed stages, accumulation, a kill and a rerun.
+
+Covers `train/` and `model/sharding.py`.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Answers about one video, a folder, and the three kinds of evaluation files."""
+"""Answers about one video, a folder, and the three kinds of evaluation files.
+
+Covers `video_chatgpt/infer.py`.
+"""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""Whole trainings of Video-ChatGPT on recorded features: losses, what is saved, kills and reruns."""
+"""Whole trainings of Video-ChatGPT on recorded features: losses, what is saved, kills and reruns.
+
+Covers `video_chatgpt/arguments.py`.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The submission of QVHighlights: every query once, whatever the chain found for it."""
+"""The submission of QVHighlights: every query once, whatever the chain found for it.
+
+Covers `eval/scorers/qvhighlights.py`.
+"""
 
 import itertools
 import json
