@@ -178,7 +178,7 @@ def variables(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def covered() -> dict[str, str]:
-    """What the tests say they cover beside the module that a file of theirs is named after, and which says so."""
+    """What the tests say they cover beside the module of their own name, and which of them says so."""
     said = {}
     for path in sorted((REPO / "tests").rglob("test_*.py")):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
