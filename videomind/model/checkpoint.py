@@ -212,6 +212,26 @@ def _find_base(folder: Path, override: str | None) -> Path:
     return resolve_folder(override or recorded, f"base model of {folder}", mend)
 
 
+def model_folders(path: str | Path, base_path: str | None = None, *, what: str = "model") -> list[Path]:
+    """Find the folders whose files a model is loaded from.
+
+    Args:
+        path: folder or hub id of a role checkpoint, or of a base model.
+        base_path: used instead of the base that the checkpoint names.
+        what: it is, for messages.
+
+    Returns:
+        Its folder; and, of a role checkpoint, that of the base which it stands on.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    folder = resolve_folder(path, what, "Download it (model_zoo/README.md) or give another path.")
+    if not (folder / "config.json").is_file() or not is_role_checkpoint(folder):
+        return [folder]
+    return [folder, _find_base(folder, base_path)]
+
+
 def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftModel:
     """Attach one saved adapter, frozen and active.
 
