@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.goldens import assert_same_window, golden_manifest, in_seconds
 
-from videomind.agent.chain import Result, chain, drive, even_windows, parse_plan, ranking
+from videomind.agent.chain import Result, chain, drive, even_spans, parse_plan, ranking
 from videomind.agent.pipeline import Pipeline, prepare, prepare_all
 from videomind.agent.samples import ChainSettings, verifier_samples
 from videomind.dataset.schema import Annotation
@@ -250,7 +250,7 @@ def test_ties_keep_the_grounders_order():
 
 
 def test_five_windows():
-    assert even_windows(12.0) == [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12]]
+    assert even_spans(12.0) == [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12]]
 
 
 @pytest.mark.parametrize(

@@ -244,18 +244,18 @@ def _with_query(ready: Prepared, query: str, encoder: Encoder, settings: ChainSe
 
 
 def _ground(pipeline: Pipeline, result: Result, prepared: Prepared, settings: ChainSettings) -> None:
-    """Find candidates. Without a moment a verifier chooses among five windows, else it is the whole video."""
+    """Find candidates. Without a moment a verifier chooses among five spans, else it is the whole video."""
     output = _timed(result, "grounder", lambda: pipeline.ground(prepared))
     result.grounder_response, result.is_grounded = output.response, output.success
-    spans, scores = output.windows(result.duration, settings.unit_s)
+    spans, scores = output.scored_spans(result.duration, settings.unit_s)
     if not output.success and pipeline.has("verifier"):
-        spans, scores = even_windows(result.duration), [0] * NUM_CANDIDATES
+        spans, scores = even_spans(result.duration), [0] * NUM_CANDIDATES
     result.proposed = [Candidate(span=s, score=c) for s, c in zip(spans, scores, strict=True)]
     result.candidates = result.proposed
 
 
-def even_windows(duration_s: float) -> list[Span]:
-    """Make five windows of a third of the video, one every sixth, s."""
+def even_spans(duration_s: float) -> list[Span]:
+    """Make five spans of a third of the video, one every sixth, s."""
     step = duration_s / (NUM_CANDIDATES + 1)
     return [[i * step, (i + 2) * step] for i in range(NUM_CANDIDATES)]
 

@@ -80,7 +80,7 @@ class GrounderOutput:
     success: bool
     boundaries: Tensor
 
-    def windows(self, duration_s: float, unit_s: float) -> tuple[list[list[float]], list[float]]:
+    def scored_spans(self, duration_s: float, unit_s: float) -> tuple[list[list[float]], list[float]]:
         """Give candidates in seconds and their scores; the whole video with score 0 without success."""
         if not self.success:
             return [[0, duration_s]], [0]

@@ -198,13 +198,13 @@ class AgentQuickstart:
         yield self._role(
             "verifier", self.lengths.verifier, "--datasets", verifying, needs=("warmup", "verifying")
         )
-        plan = ("videomind", "data", "make-planning", "nextqa", "charades_sta:0.5", "--data_root", data)
+        make_plans = ("videomind", "data", "make-planning", "nextqa", "charades_sta:0.5", "--data_root", data)
         yield Step(
             name="planning",
             title=f"How questions are to be answered -> {planning}",
             needs=("data",),
             makes=(planning,),
-            commands=(self._command(*plan, "--out", planning),),
+            commands=(self._command(*make_plans, "--out", planning),),
         )
         yield self._role(
             "planner", self.lengths.planner, "--datasets", planning, needs=("warmup", "planning")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from videomind.agent.chain import Candidate, Plan, Result, even_windows
+from videomind.agent.chain import Candidate, Plan, Result, even_spans
 from videomind.dataset.schema import Annotation
 from videomind.eval.qvhighlights import evaluate_qvhighlights
 from videomind.eval.scorers.qvhighlights import QVHighlightsScorer, submission_row
@@ -30,7 +30,7 @@ def predicted(*, has_plan: bool, found: bool | None, has_verifier: bool, error: 
         result.plan = Plan(response="[]", should_ground=found is not None)
     if found is not None:
         result.grounder_response, result.is_grounded = "said", found
-        spans = [[0, 8], [8, 16]] if found else even_windows(DURATION) if has_verifier else [[0, DURATION]]
+        spans = [[0, 8], [8, 16]] if found else even_spans(DURATION) if has_verifier else [[0, DURATION]]
         scores = [0.75, 0.25] if found else [0] * len(spans)
         result.proposed = [
             Candidate(span=s, score=c, verdict=0.5) for s, c in zip(spans, scores, strict=True)
