@@ -1,4 +1,7 @@
-"""Inference as a user runs it: a rerun goes on, processes share the work, broken videos are recorded."""
+"""Inference as a user runs it: a rerun goes on, processes share the work, broken videos are recorded.
+
+Covers `runs/failures.py`.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Steps of a job: what runs again, what goes on, what is deleted."""
+"""Steps of a job: what runs again, what goes on, what is deleted.
+
+Covers `quickstart/command.py` and `quickstart/settings.py`.
+"""
 
 import sys
 from pathlib import Path

@@ -187,7 +187,7 @@ def run_dataset(args: argparse.Namespace) -> None:
     )
     settings = chain_settings(args, source)
     start_processes()
-    results = ResultFile(args.pred_path, identity(args, split, annotations), part=args.index)
+    results = ResultFile(args.pred_path, agent_identity(args, split, annotations), part=args.index)
     if rank() == 0:
         predicted.write(results.folder)
     share = range(args.index, len(annotations), args.chunk)
@@ -203,7 +203,7 @@ def run_dataset(args: argparse.Namespace) -> None:
         check_failures(failed, len(annotations), args.max_bad_share)
 
 
-def identity(args: argparse.Namespace, split: str, annotations: Sequence[Annotation]) -> dict[str, Any]:
+def agent_identity(args: argparse.Namespace, split: str, annotations: Sequence[Annotation]) -> dict[str, Any]:
     """Collect what predictions depend on: arguments, and what lies behind the paths among them.
 
     Args:
@@ -260,10 +260,12 @@ def predict(
         if isinstance(outcome, Exception):
             fault = Fault.of(outcome)
             log.warning("%s: %s", anno.video_path, fault, exc_info=None if fault.is_stated else outcome)
-            found = Prediction(annotation=annotation_fields(anno), error=str(fault), grounder_success=False)
+            prediction = Prediction(
+                annotation=annotation_fields(anno), error=str(fault), grounder_success=False
+            )
         else:
-            found = outcome.prediction(anno)
-        results.append(pending[position], found.to_json())
+            prediction = outcome.prediction(anno)
+        results.append(pending[position], prediction.to_json())
 
 
 def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:

@@ -38,9 +38,10 @@ class LoraSettings:
 
 
 def lora_targets(model: RoleModel, lora_type: str) -> list[str]:
-    """Full names of the layers that get LoRA, in module order.
+    """Name the layers that get LoRA, in module order.
 
-    Raises: ValueError for an unknown type.
+    Raises:
+        ValueError: The type is unknown.
     """
     if lora_type not in LORA_TYPES:
         raise ValueError(
@@ -82,7 +83,7 @@ def add_adapter(model: RoleModel, role: Role, settings: LoraSettings) -> PeftMod
 
 
 def bare(model: nn.Module) -> RoleModel:
-    """The role model inside a PEFT wrapper, or the model itself."""
+    """Take a role model out of its PEFT wrapper, or give the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -110,5 +111,5 @@ def adapter(model: nn.Module, role: str | None) -> Iterator[nn.Module]:
 
 
 def in_adapter(name: str) -> bool:
-    """Whether a parameter belongs to an adapter."""
+    """Tell whether a parameter belongs to an adapter."""
     return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter."))

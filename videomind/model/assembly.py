@@ -31,8 +31,12 @@ TRAINING_FILES = ("trainer_state.json", "training_args.json")
 def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> LoadedModel:
     """Load roles of one or several checkpoints onto one base model.
 
-    Args: folders, role to the folder or hub id that holds it (an all-in-one checkpoint plays any role).
-    Raises: ValueError that says what is missing or does not fit, and where.
+    Args:
+        folders: role to the folder or hub id that holds it; an all-in-one checkpoint plays any role.
+        settings: how the weights are loaded.
+
+    Raises:
+        ValueError: Something is missing or does not fit; says what, and where.
     """
     mend = "Give another path."
     places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
@@ -52,7 +56,7 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
 
 
 def _adapters_for(folder: Path, roles: list[str]) -> list[str] | None:
-    """The adapters that play roles; None for a merged model, which needs none."""
+    """Name the adapters that play roles; None for a merged model, which needs none."""
     if not (folder / "config.json").is_file() or not is_role_checkpoint(folder):
         return None
     saved = saved_roles(folder)
@@ -73,9 +77,13 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
 
     Config, tokenizer and grounding head come from the grounder's folder (else the first one's).
 
-    Args: folders, role to the folder that holds it; out, a new or empty folder.
-    Raises: ValueError when a role is missing, a base differs, or a checkpoint holds more than adapters and
-    head, which the roles would then share.
+    Args:
+        folders: role to the folder that holds it.
+        out: a new or empty folder.
+
+    Raises:
+        ValueError: A role is missing, a base differs, or a checkpoint holds more than adapters and head,
+            which the roles would then share.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()):
@@ -104,7 +112,11 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`videomind combine OUT grounder=DIR verifier=DIR ...`. Returns the exit code."""
+    """Run `videomind combine OUT grounder=DIR verifier=DIR ...`.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="videomind combine", description=combine.__doc__.splitlines()[0])
     parser.add_argument("out", help="folder to write")
     parser.add_argument("roles", nargs="+", metavar="ROLE=DIR", help="e.g. grounder=work_dirs/grounder")

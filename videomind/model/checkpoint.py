@@ -56,9 +56,15 @@ class LoadSettings:
 
 
 def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
-    """A local folder for a path or a hub id.
+    """Find the local folder of a path or a hub id.
 
-    Raises: ValueError that says which paths were tried and how to mend it.
+    Args:
+        name: the path or id.
+        what: is looked for, for the message.
+        mend: what the user can do, for the message.
+
+    Raises:
+        ValueError: Says which paths were tried and how to mend it.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -74,12 +80,12 @@ def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
 
 
 def is_role_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a role checkpoint rather than a base model."""
+    """Tell whether a folder holds a role checkpoint rather than a base model."""
     return read_json(folder / "config.json").get("model_type") == recognise(folder).role_type
 
 
 def saved_roles(folder: Path) -> list[str]:
-    """Roles whose adapters a folder holds."""
+    """List the roles whose adapters a folder holds."""
     return [name for name in ROLES if (folder / name / ADAPTER_FILES[0]).is_file()]
 
 
@@ -123,7 +129,12 @@ def grow_tables(model: RoleModel, num_tokens: int) -> bool:
     They are the last tokens. A spare row of the base that one of them falls on is overwritten, as in
     published training.
 
-    Args: num_tokens, the tokenizer's size. Returns: whether the tables were too short.
+    Args:
+        model: whose tables they are.
+        num_tokens: the tokenizer's size.
+
+    Returns:
+        Whether the tables were too short.
     """
     old = model.config.get_text_config().vocab_size
     if num_tokens <= old:
@@ -141,8 +152,11 @@ def grow_tables(model: RoleModel, num_tokens: int) -> bool:
 class LoadedModel:
     """A role model ready for use.
 
-    Attributes: model, wrapped by PEFT if it has adapters; processor; base_folder, the base it stands on;
-    tables_grew, whether the base's tables were too short for the special tokens.
+    Attributes:
+        model: wrapped by PEFT if it has adapters.
+        processor: of its backbone.
+        base_folder: the base it stands on.
+        tables_grew: whether the base's tables were too short for the special tokens.
     """
 
     model: RoleModel | PeftModel
@@ -158,7 +172,9 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
         path: folder or hub id.
         settings: dtype, attention, base override.
         roles: adapters to load from a role checkpoint; None loads all that it holds.
-    Raises: ValueError that says what is missing, unexpected or unknown, and where.
+
+    Raises:
+        ValueError: Something is missing, unexpected or unknown; says what, and where.
     """
     mend = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
     folder = resolve_folder(path, "model", mend)
@@ -185,7 +201,7 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
 
 
 def _find_base(folder: Path, override: str | None) -> Path:
-    """The base of a role checkpoint: the override, else the recorded path, else beside the checkpoint."""
+    """Find the base of a role checkpoint: the override, else the recorded path, else beside it."""
     recorded = read_json(folder / "config.json").get("base_model_path")
     tried = [override] if override else [recorded, folder / recorded, folder.parent / Path(recorded).name]
     for candidate in tried:
@@ -219,8 +235,13 @@ def model_folders(path: str | Path, base_path: str | None = None, *, what: str =
 def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftModel:
     """Attach one saved adapter, frozen and active.
 
-    Args: folder, of the role checkpoint; role, whose sub-folder is read.
-    Raises: ValueError that lists missing, unexpected or mismatched tensors.
+    Args:
+        model: bare, or with other adapters.
+        folder: of the role checkpoint.
+        role: whose sub-folder is read.
+
+    Raises:
+        ValueError: Tensors are missing, unexpected or mismatched (lists them).
     """
     for name in ADAPTER_FILES:
         if not (folder / role / name).is_file():
@@ -259,7 +280,7 @@ def restore_role(model: RoleModel | PeftModel, folder: Path, role: str) -> None:
 
 
 def _read_adapter_config(path: Path, backbone: Backbone) -> LoraConfig:
-    """PEFT's config with our module names."""
+    """Read PEFT's config, with our module names."""
     stored = read_json(path)
     fields = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
     if isinstance(fields.get("target_modules"), list):
@@ -270,8 +291,15 @@ def _read_adapter_config(path: Path, backbone: Backbone) -> LoraConfig:
 def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, keep: bool = False) -> None:
     """Load the head and whatever else trained outside the adapters.
 
-    Args: keep, refuse tensors that would change what another checkpoint brought or the base holds, as
-    the roles share it.
+    Args:
+        model: gets a head if the folder has one.
+        folder: of the checkpoint.
+        roles: that it plays; a role that grounds needs the head.
+        keep: refuse tensors that would change what another checkpoint brought or the base holds, as the
+            roles share it.
+
+    Raises:
+        ValueError: The head is missing, a tensor does not fit, or `keep` forbids it.
     """
     path = folder / EXTRA_FILE
     needs_head = any(get_role(role).has_head for role in roles)
@@ -300,7 +328,7 @@ def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, 
 
 
 def adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """An adapter's tensors as PEFT saves them, under our module names."""
+    """Give an adapter's tensors as PEFT saves them, under our module names."""
     found = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
     return {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
 

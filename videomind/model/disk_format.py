@@ -118,7 +118,7 @@ def peft_to_ours(name: str) -> str:
 
 
 def base_key_mapping(backbone: Backbone) -> dict[str, str]:
-    """What `from_pretrained` needs to read a published base model: patterns, and our names for them."""
+    """Map published keys to ours as `from_pretrained` wants it: patterns, and our names for them."""
     ours = "|".join(map(re.escape, backbone.published_names))
     return {
         rf"^(?!(?:{ours})\.){re.escape(published)}(?=\.)": name

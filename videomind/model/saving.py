@@ -26,7 +26,11 @@ from videomind.model.tensors import save_tensors
 def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     """Write `<folder>/<role>/` in the published layout.
 
-    Args: state, gathered parameters by name where the module's own are sharded.
+    Args:
+        model: that holds the adapter.
+        role: whose adapter it is.
+        folder: of the role checkpoint.
+        state: gathered parameters by name where the module's own are sharded.
     """
     out, backbone = folder / role, bare(model).backbone
     own = adapter_state(model, role, state)
@@ -46,9 +50,11 @@ def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Ten
 
 
 def extra_names(model: RoleModel | PeftModel, *, tables: bool = False) -> list[str]:
-    """Parameters that a role checkpoint keeps outside the adapter: the head and what else trained.
+    """Name the parameters that a role checkpoint keeps outside the adapter: the head and what else trained.
 
-    Args: tables, also keep both embedding tables (they grew, and no adapter holds them).
+    Args:
+        model: bare or wrapped by PEFT.
+        tables: also keep both embedding tables (they grew, and no adapter holds them).
     """
     table_names = bare(model).backbone.tables
     names = []
@@ -75,8 +81,12 @@ def save_role(
     """Write a role checkpoint in the published layout.
 
     Args:
+        model: bare or wrapped by PEFT.
+        folder: to write.
         role: whose adapter and config it is.
-        base_path: recorded as `base_model_path`; model_path: what training started from.
+        processor: of its backbone.
+        base_path: recorded as `base_model_path`.
+        model_path: what training started from; `base_path` unless given.
         state: gathered parameters by name where the module's own are sharded.
         tables: see `extra_names`.
     """

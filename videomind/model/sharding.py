@@ -11,7 +11,9 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 def gathered(params: Iterable[nn.Parameter], *, modify: bool = False) -> Iterator[None]:
     """Make sharded parameters whole within the block; does nothing without ZeRO-3.
 
-    Args: params; modify, whether the block writes them (every process must write the same values).
+    Args:
+        params: that the block needs.
+        modify: whether the block writes them; every process must write the same values.
     """
     if not is_deepspeed_zero3_enabled():
         context = nullcontext()

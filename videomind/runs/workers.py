@@ -151,7 +151,11 @@ def in_flight(
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 
         def advance(index: int, steps: Generator[W, P, R], get: Callable[[], P | None]) -> Any:
-            """Run a generator to its next wish. Returns what it ended with, or None."""
+            """Run a generator to its next wish.
+
+            Returns:
+                What it ended with, or None.
+            """
             with Boundary(*also) as sample:
                 try:
                     waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)

@@ -45,7 +45,7 @@ class RoleTrainer(ResumingTrainer):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer over the groups of `parameter_groups`."""
+        """Make the optimizer over the groups of `parameter_groups`."""
         if self.optimizer is None:
             groups = parameter_groups(
                 model or self.model,
@@ -96,7 +96,6 @@ class RoleTrainer(ResumingTrainer):
             )
 
     def restore(self, checkpoint: Path) -> None:
-        """See ResumingTrainer."""
         restore_role(self.model, checkpoint, self.arguments.model.role)
 
 
@@ -126,11 +125,14 @@ def _check_one_type(data_types: np.ndarray, group_size: int) -> None:
 
 
 def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:
-    """What a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
+    """Collect what a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
 
     One parameter at a time, so that a sharded model never has to fit on one device.
 
-    Args: dtype to store in; tables, see `extra_names`.
+    Args:
+        model: bare or wrapped by PEFT.
+        dtype: to store in.
+        tables: see `extra_names`.
     """
     kept = set(extra_names(model, tables=tables))
     state: dict[str, Tensor] = {}

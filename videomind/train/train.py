@@ -38,7 +38,25 @@ log = logging.getLogger(__name__)
 
 
 def build_model(args: Arguments) -> LoadedModel:
-    """Load what training starts from, and let train what the arguments say."""
+    """Load what training starts from, and let train what the arguments say.
+
+    | training starts from             | --lora_enable | --merge_adapter | what learns                      |
+    |----------------------------------|---------------|-----------------|----------------------------------|
+    | a base model                     | True          |                 | a new adapter                    |
+    | a checkpoint of this role        | True          | False           | its adapter goes on              |
+    | a checkpoint of this role        | True          | True            | a new one, on the merged weights |
+    | a checkpoint of other roles      | True          |                 | a new one; theirs are not loaded |
+    | any (an adapter is merged first) | False         |                 | both word tables, no adapter     |
+
+    The grounding head learns too where the role has one, the vision merger with
+    `--tuning_modules projector`.
+
+    Args:
+        args: of the command line.
+
+    Raises:
+        ValueError: The weights do not fit, see `load_model`.
+    """
     role, dtype = get_role(args.model.role), weight_dtype(args.training)
     settings = LoadSettings(
         dtype=dtype,
@@ -50,6 +68,7 @@ def build_model(args: Arguments) -> LoadedModel:
     model = loaded.model
     if isinstance(model, PeftModel) and (args.custom.merge_adapter or not args.custom.lora_enable):
         model = merge_adapter(model)
+    # The head that was loaded goes on; a role that grounds gets a new one where there was none.
     if role.has_head and bare(model).head is None:
         bare(model).add_head()
     bare(model).loss_weights = args.custom.loss_weights()
@@ -74,7 +93,7 @@ def build_model(args: Arguments) -> LoadedModel:
 
 
 def _start_roles(args: Arguments) -> list[str] | None:
-    """The adapter to go on training when starting from a role checkpoint."""
+    """Name the adapter to go on training when starting from a role checkpoint."""
     folder = Path(args.model.model_name_or_path)
     if (folder / "config.json").is_file() and is_role_checkpoint(folder):
         return [args.model.role] if (folder / args.model.role).is_dir() else []
@@ -82,7 +101,7 @@ def _start_roles(args: Arguments) -> list[str] | None:
 
 
 def build_mixture(args: Arguments, processor: Processor) -> Mixture:
-    """The training set; its statistics go to the log."""
+    """Make the training set; its statistics go to the log."""
     data = args.data
     mixture = Mixture(
         data.datasets,
@@ -126,7 +145,11 @@ def _save_full(args: Arguments, loaded: LoadedModel) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for arguments or data that cannot be used."""
+    """Run the command.
+
+    Returns:
+        The exit code: 2 for arguments or data that cannot be used.
+    """
     return run_training(lambda: parse_arguments(argv), train)
 
 

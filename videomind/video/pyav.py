@@ -167,7 +167,7 @@ class PyAVReader(VideoReader):
             said.append(error.strerror or type(error).__name__)
 
     def _packets(self) -> Iterator:
-        """The stream's packets from the current place on; a break in the file ends them."""
+        """Demux the stream's packets from the current place on; a break in the file ends them."""
         with self._damage() as said:
             for packet in self._container.demux(self._stream):
                 if packet.size:
@@ -194,7 +194,11 @@ class PyAVReader(VideoReader):
             missing = [i for i in missing if i not in came]
 
     def _decode_run(self, run: _Run, skip: str) -> Iterator[tuple[int, object]]:
-        """Decode a stretch of packets. Yields the wanted frames that came, with their numbers."""
+        """Decode a stretch of packets.
+
+        Yields:
+            The wanted frames that came, with their numbers.
+        """
         waiting = dict(run.wanted)  # pts -> frame number; what has not come yet
 
         def arrived(frames: Iterable) -> list[tuple[int, object]]:
@@ -219,7 +223,7 @@ class PyAVReader(VideoReader):
                 number += 1
 
     def _decode_packet(self, packet) -> list:
-        """The frames a packet brings forth (None: those still held back); none if it is broken."""
+        """Give the frames a packet brings forth (None: those still held back); none if it is broken."""
         frames = []
         with self._damage():
             frames = self._context.decode(packet)
@@ -227,7 +231,7 @@ class PyAVReader(VideoReader):
         return frames
 
     def _packets_from(self, start: int) -> Iterator[tuple[int, object]]:
-        """Numbered packets from `start` on: seek there, or else read from the file's start."""
+        """Yield numbered packets from `start` on: seek there, or else read from the file's start."""
         dts, pts = self._table.dts[start], self._table.pts[start]
         with self._damage() as said:
             self._container.seek(pts if dts is None else dts, stream=self._stream)
@@ -243,7 +247,7 @@ class PyAVReader(VideoReader):
         yield from (item for item in packets if item[0] >= start)
 
     def _numbered(self) -> Iterator[tuple[int, object]]:
-        """The packets from the current place on with their numbers, those recognised."""
+        """Number the packets from the current place on, those recognised."""
         keyed = (((packet.pts, packet.size), packet) for packet in self._packets())
         return ((self._table.numbers[key], packet) for key, packet in keyed if key in self._table.numbers)
 
@@ -252,7 +256,7 @@ class PyAVReader(VideoReader):
         self._open()
 
     def _shown(self, frames: Iterable[tuple[int, object]]) -> Iterator[tuple[int, np.ndarray]]:
-        """The pictures of decoded frames; one that cannot be converted is one that cannot be decoded."""
+        """Convert decoded frames to pictures; one that cannot be converted is one that cannot be decoded."""
         for number, frame in frames:
             with self._damage() as said:
                 yield number, self._picture(frame)
@@ -262,7 +266,7 @@ class PyAVReader(VideoReader):
                 self.concealed.add(number)
 
     def _picture(self, frame) -> np.ndarray:
-        """The RGB picture (H, W, 3) of a frame, turned as the metadata says."""
+        """Convert a frame to its RGB picture (H, W, 3), turned as the metadata says."""
         self._size = self._size or (frame.width, frame.height)
         if frame.interlaced_frame:
             frame = self._progressive(frame)
@@ -273,7 +277,7 @@ class PyAVReader(VideoReader):
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
     def _progressive(self, frame):
-        """The same picture without its interlaced mark, which changes the colour conversion.
+        """Copy a frame without its interlaced mark, which changes the colour conversion.
 
         The frames that published checkpoints were trained on were converted as progressive ones.
         """

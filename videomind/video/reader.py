@@ -155,7 +155,7 @@ class VideoReader(ABC):
         return results
 
     def _around(self, wanted: Sequence[int], pool: dict[int, Tensor]) -> set[int]:
-        """Neighbours of the wanted frames that could not be decoded, when they are few."""
+        """Find neighbours of the wanted frames that could not be decoded, when they are few."""
         missing = [i for i in wanted if i not in pool]
         if not 0 < len(missing) <= MAX_MISSING * len(wanted):
             return set()

@@ -158,7 +158,7 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
 
 
 def is_gif(path: str) -> bool:
-    """Whether a file is read as a .gif, whose frame rate is the caller's; by its name, in any case."""
+    """Tell whether a file is read as a .gif, whose frame rate is the caller's; by its name, in any case."""
     return path.lower().endswith(".gif")
 
 

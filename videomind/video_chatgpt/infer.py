@@ -222,7 +222,7 @@ def ask_rows(args: argparse.Namespace) -> None:
     rows = read_questions(args)
     start_processes()
     out = Path(args.output_dir) / f"{args.output_name}.json"
-    results = ResultFile(out.with_suffix(".parts"), identity(args, out, rows), flag="--output_name")
+    results = ResultFile(out.with_suffix(".parts"), chat_identity(args, out, rows), flag="--output_name")
     pending = results.pending(range(len(rows)), failed=False)
     log.info("%d questions, %d of them answered", len(rows), len(rows) - len(pending))
     if pending:
@@ -238,7 +238,7 @@ def ask_rows(args: argparse.Namespace) -> None:
         check_failures(write_answers(results, out, len(rows)), len(rows), args.max_bad_share)
 
 
-def identity(args: argparse.Namespace, out: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def chat_identity(args: argparse.Namespace, out: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Collect what answers depend on: arguments, and what lies behind the paths among them.
 
     Args:
