@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
+from videomind.model.disk_format import peft_to_ours
 from videomind.model.role_model import RoleModel
 from videomind.roles import Role
 
@@ -111,4 +112,20 @@ def adapter(model: nn.Module, role: str | None) -> Iterator[nn.Module]:
 
 def in_adapter(name: str) -> bool:
     """Whether a parameter belongs to an adapter."""
-    return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter."))
+    return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter.trainable_tokens_"))
+
+
+def adapter_biases(model: PeftModel, role: str) -> set[str]:
+    """Name the base's biases that a role's adapter holds (`--lora_bias`), as they are called in `model`.
+
+    The grounding head's are the head's own, though PEFT counts every bias of a model when all are to train.
+    """
+    kind = model.peft_config[role].bias
+    names = {
+        name
+        for name, _ in model.named_parameters()
+        if name.endswith(".bias") and not in_adapter(name) and not peft_to_ours(name).startswith("head.")
+    }
+    if kind == "all":
+        return names
+    return {name for name in names if ".base_layer." in name and kind == "lora_only"}

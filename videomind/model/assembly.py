@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from videomind.files import copy_file, labelled_paths, read_json
 from videomind.logger import run_command
 from videomind.model.checkpoint import (
@@ -20,6 +22,7 @@ from videomind.model.checkpoint import (
     resolve_folder,
     saved_roles,
 )
+from videomind.model.tensors import read_tensors
 from videomind.roles import ALL_IN_ONE
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,20 @@ def _check_same_base(first: Path, other: Path) -> None:
         )
 
 
+def _check_same_extra(home: Path, folder: Path, role: str) -> None:
+    """Refuse what a checkpoint holds beside its adapter unless the one that all roles share has the same."""
+    extra, shared = folder / EXTRA_FILE, home / EXTRA_FILE
+    if folder == home or not extra.is_file():
+        return
+    ours, theirs = (read_tensors(path) if path.is_file() else {} for path in (shared, extra))
+    differ = [n for n, t in theirs.items() if n not in ours or not torch.equal(ours[n].float(), t.float())]
+    if differ:
+        raise ValueError(
+            f"{extra} holds tensors beside the {role}'s adapter that {home} has not ({', '.join(differ[:4])}"
+            f"{', ...' if len(differ) > 4 else ''}); only {home}'s can be shared"
+        )
+
+
 def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     """Write one folder that holds several roles, in the published layout.
 
@@ -88,11 +105,7 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
         if role not in saved_roles(folder):
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role}. It holds: {held}.")
-        extra = folder / EXTRA_FILE
-        if folder != home and extra.is_file():
-            raise ValueError(
-                f"{extra} holds tensors beside the {role}'s adapter; only {home}'s can be shared"
-            )
+        _check_same_extra(home, folder, role)
     out.mkdir(parents=True, exist_ok=True)
     for file in home.iterdir():
         if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:

@@ -20,12 +20,17 @@ from torch import Tensor
 from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.registry import load_processor, recognise
 from videomind.files import read_json
-from videomind.model.adapters import bare
+from videomind.model.adapters import adapter_biases, bare
 from videomind.model.disk_format import (
     LORA_FIELDS,
     base_key_mapping,
     peft_to_ours,
     published_to_ours,
+)
+from videomind.model.merging import (
+    merge_adapter,  # noqa: F401 - its old place
+    table_modules,
+    untie,
 )
 from videomind.model.role_model import RoleModel, role_class
 from videomind.model.sharding import gathered
@@ -207,6 +212,12 @@ def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftM
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role} ({role}/{name}). It holds: {held}.")
     config = _read_adapter_config(folder / role / ADAPTER_FILES[0], bare(model).backbone)
+    others = getattr(model, "peft_config", {})
+    if others and any(each.bias != "none" for each in (config, *others.values())):
+        raise ValueError(
+            f"{folder}: adapters of {', '.join((*others, role))} cannot be used together: biases that one "
+            "of them trained (--lora_bias) are the base's, which all of them share"
+        )
     with warnings.catch_warnings():
         # Published adapters hold both tables, trained apart, on tied bases too: this is meant.
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
@@ -225,8 +236,9 @@ def _fill_adapter(model: PeftModel, folder: Path, role: str) -> None:
     backbone = bare(model).backbone
     saved = read_tensors(folder / role / ADAPTER_FILES[1])
     state = {published_to_ours(k, backbone): v for k, v in saved.items()}
-    tables = [p for name, p in model.named_parameters() if f".modules_to_save.{role}." in name]
-    with gathered(tables, modify=True):
+    biases = adapter_biases(model, role)
+    own = [p for n, p in model.named_parameters() if n in biases or f".modules_to_save.{role}." in n]
+    with gathered(own, modify=True):
         refuse(compare(adapter_state(model, role), state), folder / role)
         set_peft_model_state_dict(model, state, adapter_name=role)
 
@@ -265,6 +277,9 @@ def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, 
     new_head = inner.head is None and any(k.startswith("head.") for k in state)
     if new_head:
         inner.add_head()
+    tables = [state[name] for name in table_modules(inner) if name in state]
+    if len(tables) == 2 and not torch.equal(*tables):
+        untie(inner)
     own = {peft_to_ours(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
     with torch.no_grad(), gathered(expected.values(), modify=True):
@@ -277,19 +292,11 @@ def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, 
             )
         for name, value in state.items():
             own[name].copy_(value)
+    inner.changed |= {name for name in state if not name.startswith("head.")}
 
 
 def adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """An adapter's tensors as PEFT saves them, under our module names."""
+    """An adapter's tensors as PEFT saves them, under our module names; the head's biases are the head's."""
     found = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
-    return {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
-
-
-def merge_adapter(model: PeftModel) -> RoleModel:
-    """Fold the active adapter into the weights; tables that it trained apart are no longer tied."""
-    role = model.active_adapter
-    apart = bool(model.peft_config[role].modules_to_save)
-    merged = model.merge_and_unload()
-    if apart:
-        merged.config.tie_word_embeddings = merged.config.get_text_config().tie_word_embeddings = False
-    return merged
+    named = {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
+    return {name: v for name, v in named.items() if not peft_to_ours(name).startswith("head.")}

@@ -4,7 +4,8 @@
     |------------------|------------------------|---------------------------------------|------------------|
     | a layer          | model.language_model.x | P.model.language_model.x.base_layer   | model.x          |
     | its adapter      |                        | P.model.language_model.x.lora_A.ROLE  | P.model.x.lora_A |
-    | a table          | lm_head                | P.lm_head.original_module             | lm_head          |
+    | a table          | lm_head                | P.lm_head.original_module, or         | lm_head          |
+    |                  |                        | P.lm_head.token_adapter.base_layer    |                  |
     | its trained copy |                        | P.lm_head.modules_to_save.ROLE        | P.lm_head        |
     | grounding head   | head.coef              | P.head.coef                           | P.coef           |
 
@@ -114,7 +115,10 @@ def published_to_ours(name: str, backbone: Backbone) -> str:
 
 def peft_to_ours(name: str) -> str:
     """Rename a parameter of a model that PEFT has wrapped as it was called before."""
-    return name.removeprefix(PEFT_PREFIX).replace(".base_layer", "").replace(".original_module", "")
+    name = name.removeprefix(PEFT_PREFIX)
+    for wrapper in (".token_adapter.base_layer", ".base_layer", ".original_module"):
+        name = name.replace(wrapper, "")
+    return name
 
 
 def base_key_mapping(backbone: Backbone) -> dict[str, str]:

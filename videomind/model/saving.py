@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from videomind.backbones.backbone import Processor
 from videomind.files import atomic_files, read_json, write_json
-from videomind.model.adapters import bare, in_adapter
+from videomind.model.adapters import adapter_biases, bare, in_adapter
 from videomind.model.checkpoint import ADAPTER_FILES, EXTRA_FILE, adapter_state
 from videomind.model.disk_format import (
     ADAPTER_FIELDS,
@@ -46,17 +46,23 @@ def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Ten
 
 
 def extra_names(model: RoleModel | PeftModel, *, tables: bool = False) -> list[str]:
-    """Parameters that a role checkpoint keeps outside the adapter: the head and what else trained.
+    """Name the parameters that a role checkpoint keeps outside the adapter.
 
-    Args: tables, also keep both embedding tables (they grew, and no adapter holds them).
+    They are the head, what else trains, and what else is not as the base has it.
+
+    Args:
+        model: the one that is saved.
+        tables: also keep both embedding tables (they grew, and no adapter holds them).
     """
-    table_names = bare(model).backbone.tables
+    inner = bare(model)
+    held = adapter_biases(model, model.active_adapter) if isinstance(model, PeftModel) else ()
     names = []
     for name, param in model.named_parameters():
-        in_head = peft_to_ours(name).startswith("head.")
-        trains_outside = param.requires_grad and not in_adapter(name)
-        is_table = name.split(".")[-2] in table_names
-        if in_head or trains_outside or (tables and is_table):
+        if in_adapter(name) or name in held:
+            continue
+        ours = peft_to_ours(name)
+        is_table = tables and name.split(".")[-2] in inner.backbone.tables
+        if ours.startswith("head.") or param.requires_grad or ours in inner.changed or is_table:
             names.append(name)
     return names
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
-from videomind.model.adapters import in_adapter
+from videomind.model.adapters import adapter_biases, in_adapter
 from videomind.model.checkpoint import LoadedModel, restore_role
 from videomind.model.saving import extra_names, save_role
 from videomind.model.sharding import gathered
@@ -82,18 +83,8 @@ class RoleTrainer(ResumingTrainer):
         # Without DeepSpeed's own state a checkpoint must hold the master weights to go on from.
         master = _internal_call and not self.is_deepspeed_enabled
         dtype = torch.float32 if master else weight_dtype(self.args)
-        state = gather_state(self.model, dtype=dtype, tables=self.loaded.tables_grew)
-        if self.args.should_save:
-            save_role(
-                self.model,
-                output_dir or self.args.output_dir,
-                role=self.arguments.model.role,
-                processor=self.loaded.processor,
-                base_path=str(self.loaded.base_folder),
-                model_path=self.arguments.model.model_name_or_path,
-                state=state,
-                tables=self.loaded.tables_grew,
-            )
+        folder = Path(output_dir or self.args.output_dir)
+        write_role(self.arguments, self.loaded, folder, dtype=dtype, should_write=self.args.should_save)
 
     def restore(self, checkpoint: Path) -> None:
         """See ResumingTrainer."""
@@ -125,6 +116,37 @@ def _check_one_type(data_types: np.ndarray, group_size: int) -> None:
         )
 
 
+def write_role(
+    arguments: Arguments,
+    loaded: LoadedModel,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    should_write: bool = True,
+) -> None:
+    """Write the checkpoint of the role that trains.
+
+    Args:
+        arguments: of the run.
+        loaded: the model that trains; every process takes part in gathering what is sharded.
+        folder: where to.
+        dtype: to store in.
+        should_write: off where another process writes.
+    """
+    state = gather_state(loaded.model, dtype=dtype, tables=loaded.tables_grew)
+    if should_write:
+        save_role(
+            loaded.model,
+            folder,
+            role=arguments.model.role,
+            processor=loaded.processor,
+            base_path=str(loaded.base_folder),
+            model_path=arguments.model.model_name_or_path,
+            state=state,
+            tables=loaded.tables_grew,
+        )
+
+
 def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:
     """What a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
 
@@ -133,6 +155,8 @@ def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) 
     Args: dtype to store in; tables, see `extra_names`.
     """
     kept = set(extra_names(model, tables=tables))
+    if isinstance(model, PeftModel):
+        kept |= adapter_biases(model, model.active_adapter)
     state: dict[str, Tensor] = {}
     for name, param in model.named_parameters():
         if name in kept or in_adapter(name):

@@ -16,15 +16,10 @@ from transformers import set_seed
 from videomind.backbones.backbone import Processor
 from videomind.device import attention, detect
 from videomind.encoding.encoder import Encoder
-from videomind.model.adapters import add_adapter, bare
-from videomind.model.checkpoint import (
-    LoadedModel,
-    LoadSettings,
-    is_role_checkpoint,
-    load_model,
-    merge_adapter,
-)
+from videomind.model.adapters import adapter_biases, add_adapter, bare
+from videomind.model.checkpoint import LoadedModel, LoadSettings, is_role_checkpoint, load_model
 from videomind.model.losses import has_positive
+from videomind.model.merging import merge_adapter
 from videomind.model.saving import save_full
 from videomind.roles import get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
@@ -48,14 +43,22 @@ def build_model(args: Arguments) -> LoadedModel:
     )
     loaded = load_model(args.model.model_name_or_path, settings, roles=_start_roles(args))
     model = loaded.model
+    if args.custom.merge_adapter and not isinstance(model, PeftModel):
+        raise ValueError(
+            f"--merge_adapter: {args.model.model_name_or_path} has no adapter of the {role.name} to fold in"
+        )
     if isinstance(model, PeftModel) and (args.custom.merge_adapter or not args.custom.lora_enable):
         model = merge_adapter(model)
-    if role.has_head and bare(model).head is None:
+    if not role.has_head:
+        bare(model).head = None  # of another role, from whose folder this one starts
+    elif bare(model).head is None:
         bare(model).add_head()
     bare(model).loss_weights = args.custom.loss_weights()
     model.requires_grad_(False)
     if isinstance(model, PeftModel):
         model.set_adapter(role.name)  # trainable again
+        for name in adapter_biases(model, role.name):
+            model.get_parameter(name).requires_grad_(True)
     elif args.custom.lora_enable:
         model = add_adapter(model, role, args.custom.lora())
     else:
