@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from videomind.files import copy_file, labelled_paths, read_json
+from videomind.files import copy_file, labelled_paths
 from videomind.logger import run_command
+from videomind.model.bases import check_same_base, resolve_folder
 from videomind.model.checkpoint import (
     EXTRA_FILE,
     LoadedModel,
@@ -19,7 +20,6 @@ from videomind.model.checkpoint import (
     load_adapter,
     load_extra,
     load_model,
-    resolve_folder,
     saved_roles,
 )
 from videomind.model.tensors import read_tensors
@@ -47,7 +47,7 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
     loaded = load_model(first, settings, roles=held[first])
     model = loaded.model
     for folder in others:
-        _check_same_base(first, folder)
+        check_same_base(first, folder)
         for role in held[folder]:
             model = load_adapter(model, folder, role)
         load_extra(model, folder, held[folder] or ["grounder"], keep=True)
@@ -60,15 +60,6 @@ def _adapters_for(folder: Path, roles: list[str]) -> list[str] | None:
         return None
     saved = saved_roles(folder)
     return list(dict.fromkeys(ALL_IN_ONE if r not in saved and ALL_IN_ONE in saved else r for r in roles))
-
-
-def _check_same_base(first: Path, other: Path) -> None:
-    """Refuse roles of different backbones: their adapters would sit on weights they never saw."""
-    bases = [Path(read_json(f / "config.json").get("base_model_path", "")).name for f in (first, other)]
-    if bases[0] != bases[1]:
-        raise ValueError(
-            f"{first} stands on the base {bases[0]}, {other} on {bases[1]}: use roles of one base"
-        )
 
 
 def _check_same_extra(home: Path, folder: Path, role: str) -> None:
@@ -101,7 +92,7 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
     home = places.get("grounder", next(iter(places.values())))
     for role, folder in places.items():
-        _check_same_base(home, folder)
+        check_same_base(home, folder)
         if role not in saved_roles(folder):
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role}. It holds: {held}.")

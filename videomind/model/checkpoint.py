@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
@@ -21,6 +19,7 @@ from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.registry import load_processor, recognise
 from videomind.files import read_json
 from videomind.model.adapters import adapter_biases, bare
+from videomind.model.bases import Base, find_base, resolve_folder
 from videomind.model.disk_format import (
     LORA_FIELDS,
     base_key_mapping,
@@ -40,6 +39,7 @@ from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 log = logging.getLogger(__name__)
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MEND = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
 EXTRA_FILE = "pytorch_model.safetensors"
 
 
@@ -58,24 +58,6 @@ class LoadSettings:
     attn_implementation: str = "sdpa"
     base_path: str | None = None
     base_model: str | None = None
-
-
-def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
-    """A local folder for a path or a hub id.
-
-    Raises: ValueError that says which paths were tried and how to mend it.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    looks_like_hub_id = str(name).count("/") == 1 and not str(name).startswith((".", "/"))
-    if looks_like_hub_id and not str(name).startswith(("model_zoo/", "work_dirs/")):
-        try:
-            return Path(snapshot_download(str(name)))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"No {what} in {folder} and none on the hub ({reason}). {mend}") from None
-    raise ValueError(f"No {what} in {folder.absolute()}. {mend}")
 
 
 def is_role_checkpoint(folder: Path) -> bool:
@@ -146,13 +128,18 @@ def grow_tables(model: RoleModel, num_tokens: int) -> bool:
 class LoadedModel:
     """A role model ready for use.
 
-    Attributes: model, wrapped by PEFT if it has adapters; processor; base_folder, the base it stands on;
-    tables_grew, whether the base's tables were too short for the special tokens.
+    Attributes:
+        model: wrapped by PEFT if it has adapters.
+        processor: its inputs' maker.
+        base_folder: where the base lies that it stands on.
+        base: what a checkpoint of the model records of that base.
+        tables_grew: whether the base's tables were too short for the special tokens.
     """
 
     model: RoleModel | PeftModel
     processor: Processor
     base_folder: Path
+    base: Base
     tables_grew: bool
 
 
@@ -165,19 +152,20 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
         roles: adapters to load from a role checkpoint; None loads all that it holds.
     Raises: ValueError that says what is missing, unexpected or unknown, and where.
     """
-    mend = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
-    folder = resolve_folder(path, "model", mend)
+    folder = resolve_folder(path, "model", MEND)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder.absolute()} has no config.json: it is not a model folder. {mend}")
+        raise ValueError(f"{folder.absolute()} has no config.json: it is not a model folder. {MEND}")
     backbone = recognise(folder)
     if settings.base_model is not None and settings.base_model != backbone.name:
         raise ValueError(
             f"{folder} is of the backbone {backbone.name}, not {settings.base_model} (--base_model)"
         )
     is_role = is_role_checkpoint(folder)
-    base_folder = _find_base(folder, settings.base_path) if is_role else folder
+    base_folder, base = find_base(folder, settings.base_path) if is_role else (folder, Base.of(folder))
     processor = load_processor(folder)
     model = load_base(base_folder, settings, processor)
+    if base.revision is not None:
+        model.config.name_or_path = base.name  # not a path in this machine's cache of the hub
     grew = grow_tables(model, len(processor.tokenizer))
     if is_role:
         names = saved_roles(folder) if roles is None else [get_role(name).name for name in roles]
@@ -186,19 +174,7 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
         load_extra(model, folder, names or [read_json(folder / "config.json")["role"]])
     elif (folder / EXTRA_FILE).is_file():
         load_extra(model, folder, [])
-    return LoadedModel(model=model, processor=processor, base_folder=base_folder, tables_grew=grew)
-
-
-def _find_base(folder: Path, override: str | None) -> Path:
-    """The base of a role checkpoint: the override, else the recorded path, else beside the checkpoint."""
-    recorded = read_json(folder / "config.json").get("base_model_path")
-    tried = [override] if override else [recorded, folder / recorded, folder.parent / Path(recorded).name]
-    for candidate in tried:
-        if Path(candidate).is_dir():
-            return Path(candidate)
-    listed = ", ".join(str(Path(c).absolute()) for c in tried)
-    mend = f"Tried {listed}. Give the right one with --base_model_path."
-    return resolve_folder(override or recorded, f"base model of {folder}", mend)
+    return LoadedModel(model=model, processor=processor, base_folder=base_folder, base=base, tables_grew=grew)
 
 
 def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftModel:

@@ -44,6 +44,7 @@ ROLE_FIELDS = (
     "seg_s_token_id",
     "seg_e_token_id",
 )
+BASE_FIELDS = ("base_revision", "base_fingerprint")  # ours, in a role's config.json where they are known
 # The fields of adapter_config.json that the published adapters have; older PEFT refuses newer ones.
 ADAPTER_FIELDS = (
     "alpha_pattern",
@@ -151,9 +152,10 @@ def role_config(config: PreTrainedConfig, backbone: Backbone, **fields: object) 
     Args:
         config: of the role model.
         backbone: on which it stands.
-        fields: all of `ROLE_FIELDS`.
+        fields: all of `ROLE_FIELDS`, and those of `BASE_FIELDS` that are known.
     """
-    if set(fields) != set(ROLE_FIELDS):
+    fields = {name: value for name, value in fields.items() if name not in BASE_FIELDS or value is not None}
+    if set(fields) - set(BASE_FIELDS) != set(ROLE_FIELDS):
         raise ValueError(f"A role's config.json has the fields {sorted(ROLE_FIELDS)}, not {sorted(fields)}")
     base = backbone.disk_config(config, is_role=True)
     return {

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from videomind.backbones.backbone import Processor
 from videomind.files import atomic_files, read_json, write_json
 from videomind.model.adapters import adapter_biases, bare, in_adapter
+from videomind.model.bases import Base
 from videomind.model.checkpoint import ADAPTER_FILES, EXTRA_FILE, adapter_state
 from videomind.model.disk_format import (
     ADAPTER_FIELDS,
@@ -74,6 +75,7 @@ def save_role(
     role: str,
     processor: Processor,
     base_path: str,
+    base: Base | None = None,
     model_path: str | None = None,
     state: dict[str, Tensor] | None = None,
     tables: bool = False,
@@ -82,7 +84,10 @@ def save_role(
 
     Args:
         role: whose adapter and config it is.
-        base_path: recorded as `base_model_path`; model_path: what training started from.
+        processor: of the model.
+        base_path: recorded as `base_model_path`.
+        base: what else is known of it.
+        model_path: what training started from.
         state: gathered parameters by name where the module's own are sharded.
         tables: see `extra_names`.
     """
@@ -107,6 +112,8 @@ def save_role(
             base_model=inner.backbone.name,
             conv_type=inner.backbone.conv_type,
             base_model_path=base_path,
+            base_revision=base and base.revision,
+            base_fingerprint=base and base.fingerprint,
             model_name_or_path=model_path or base_path,
             reg_token_id=inner.config.reg_token_id,
             seg_s_token_id=inner.config.seg_s_token_id,

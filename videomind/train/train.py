@@ -17,7 +17,15 @@ from videomind.backbones.backbone import Processor
 from videomind.device import attention, detect
 from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import adapter_biases, add_adapter, bare
-from videomind.model.checkpoint import LoadedModel, LoadSettings, is_role_checkpoint, load_model
+from videomind.model.bases import resolve_folder
+from videomind.model.checkpoint import (
+    MEND,
+    LoadedModel,
+    LoadSettings,
+    is_role_checkpoint,
+    load_model,
+    saved_roles,
+)
 from videomind.model.losses import has_positive
 from videomind.model.merging import merge_adapter
 from videomind.model.saving import save_full
@@ -41,7 +49,8 @@ def build_model(args: Arguments) -> LoadedModel:
         base_path=args.model.base_model_path,
         base_model=args.model.base_model,
     )
-    loaded = load_model(args.model.model_name_or_path, settings, roles=_start_roles(args))
+    start = resolve_folder(args.model.model_name_or_path, "model", MEND)
+    loaded = load_model(start, settings, roles=_start_roles(start, role.name))
     model = loaded.model
     if args.custom.merge_adapter and not isinstance(model, PeftModel):
         raise ValueError(
@@ -76,12 +85,14 @@ def build_model(args: Arguments) -> LoadedModel:
     return replace(loaded, model=model)
 
 
-def _start_roles(args: Arguments) -> list[str] | None:
+def _start_roles(folder: Path, role: str) -> list[str] | None:
     """The adapter to go on training when starting from a role checkpoint."""
-    folder = Path(args.model.model_name_or_path)
-    if (folder / "config.json").is_file() and is_role_checkpoint(folder):
-        return [args.model.role] if (folder / args.model.role).is_dir() else []
-    return None
+    if not (folder / "config.json").is_file() or not is_role_checkpoint(folder):
+        return None
+    saved = saved_roles(folder)
+    if role not in saved:
+        log.info("%s has no adapter of the %s (it has %s): a new one starts", folder, role, saved)
+    return [role] if role in saved else []
 
 
 def build_mixture(args: Arguments, processor: Processor) -> Mixture:
