@@ -18,7 +18,7 @@ from torch import Tensor
 from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.registry import load_processor, recognise
 from videomind.files import read_json
-from videomind.model.adapters import adapter_biases, bare
+from videomind.model.adapters import adapter_biases, bare, check_new_rows
 from videomind.model.bases import Base, find_base, resolve_folder
 from videomind.model.disk_format import (
     LORA_FIELDS,
@@ -188,6 +188,7 @@ def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftM
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role} ({role}/{name}). It holds: {held}.")
     config = _read_adapter_config(folder / role / ADAPTER_FILES[0], bare(model).backbone)
+    check_new_rows(config)
     others = getattr(model, "peft_config", {})
     if others and any(each.bias != "none" for each in (config, *others.values())):
         raise ValueError(
@@ -258,15 +259,15 @@ def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, 
         untie(inner)
     own = {peft_to_ours(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
-    with torch.no_grad(), gathered(expected.values(), modify=True):
-        refuse(compare(expected, state), path)
-        shared = {k: v for k, v in state.items() if not (new_head and k.startswith("head."))}
-        if keep and (names := changed(own, shared)):
-            raise ValueError(
-                f"{path} changes {', '.join(names[:4])}, which the roles of other checkpoints share. "
-                "Use roles that were trained together, or adapters alone."
-            )
-        for name, value in state.items():
+    refuse(compare(expected, state), path)
+    shared = {k: v for k, v in state.items() if not (new_head and k.startswith("head."))}
+    if keep and (names := changed(own, shared)):
+        raise ValueError(
+            f"{path} changes {', '.join(names[:4])}, which the roles of other checkpoints share. "
+            "Use roles that were trained together, or adapters alone."
+        )
+    for name, value in state.items():  # one at a time: a sharded model may not fit on one device
+        with torch.no_grad(), gathered([own[name]], modify=True):
             own[name].copy_(value)
     inner.changed |= {name for name in state if not name.startswith("head.")}
 

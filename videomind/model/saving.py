@@ -132,15 +132,29 @@ def _save_generation_config(model: RoleModel, processor: Processor, folder: Path
     write_json(folder / "generation_config.json", config)
 
 
-def save_full(model: RoleModel, folder: str | Path, processor: Processor, shard_size: str = "5GB") -> None:
+def save_full(
+    model: RoleModel,
+    folder: str | Path,
+    processor: Processor,
+    shard_size: str = "5GB",
+    *,
+    whole: dict[str, Tensor] | None = None,
+) -> None:
     """Write a whole model as a base: sharded safetensors under published names, flat config, tokenizer.
 
     A grounding head goes into a file of its own beside it, and is found there when the folder is loaded.
+
+    Args:
+        model: without adapters.
+        folder: where to.
+        processor: of the model.
+        shard_size: of a file at most.
+        whole: the model's tensors by name where its own are sharded.
     """
     folder = Path(folder)
     head: dict[str, Tensor] = {}
     state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    for name, value in (model.state_dict() if whole is None else whole).items():
         part = head if name.startswith("head.") else state
         part[ours_to_published(name, model.backbone)] = value
     if model.config.tie_word_embeddings:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from videomind.model.adapters import adapter_biases, in_adapter
 from videomind.model.checkpoint import LoadedModel, restore_role
 from videomind.model.saving import extra_names, save_role
-from videomind.model.sharding import gathered
+from videomind.model.sharding import copy_to_cpu
 from videomind.train.arguments import Arguments, weight_dtype
 from videomind.train.mixture import Collator, Mixture
 from videomind.train.optim import parameter_groups
@@ -133,7 +133,7 @@ def write_role(
         dtype: to store in.
         should_write: off where another process writes.
     """
-    state = gather_state(loaded.model, dtype=dtype, tables=loaded.tables_grew)
+    state = gather_state(loaded.model, dtype=dtype, tables=loaded.tables_grew, should_keep=should_write)
     if should_write:
         save_role(
             loaded.model,
@@ -148,19 +148,19 @@ def write_role(
         )
 
 
-def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:
-    """What a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
+def gather_state(
+    model: nn.Module, *, dtype: torch.dtype, tables: bool = False, should_keep: bool = True
+) -> dict[str, Tensor]:
+    """Collect what a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
 
-    One parameter at a time, so that a sharded model never has to fit on one device.
-
-    Args: dtype to store in; tables, see `extra_names`.
+    Args:
+        model: perhaps sharded; every process takes part.
+        dtype: to store in.
+        tables: see `extra_names`.
+        should_keep: off where another process writes: nothing is copied then.
     """
     kept = set(extra_names(model, tables=tables))
     if isinstance(model, PeftModel):
         kept |= adapter_biases(model, model.active_adapter)
-    state: dict[str, Tensor] = {}
-    for name, param in model.named_parameters():
-        if name in kept or in_adapter(name):
-            with gathered([param]):
-                state[name] = param.detach().to(dtype=dtype, device="cpu", copy=True)
-    return state
+    tensors = {name: p for name, p in model.named_parameters() if name in kept or in_adapter(name)}
+    return copy_to_cpu(tensors, dtype, should_keep=should_keep)

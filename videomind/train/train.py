@@ -29,6 +29,7 @@ from videomind.model.checkpoint import (
 from videomind.model.losses import has_positive
 from videomind.model.merging import merge_adapter
 from videomind.model.saving import save_full
+from videomind.model.sharding import copy_to_cpu, unify_dtype
 from videomind.roles import get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.mixture import Mixture
@@ -38,6 +39,8 @@ from videomind.train.sampler import EpochSampler
 from videomind.train.trainer import init_communication, run_training
 
 log = logging.getLogger(__name__)
+
+FULL = "full"  # folder of the whole model, in the output folder
 
 
 def build_model(args: Arguments) -> LoadedModel:
@@ -78,6 +81,7 @@ def build_model(args: Arguments) -> LoadedModel:
         bare(model).head.set_droppath(args.custom.head_droppath)
     if args.custom.tuning_modules == "projector":
         bare(model).get_submodule(bare(model).backbone.merger).requires_grad_(True)
+    unify_dtype(model, dtype)
     if args.training.deepspeed is None:
         for param in model.parameters():
             if param.requires_grad:  # master weights; the forward casts under autocast
@@ -133,10 +137,13 @@ def train(
 
 
 def _save_full(args: Arguments, loaded: LoadedModel) -> None:
-    """Write the whole model, merged."""
-    model = loaded.model
+    """Write the whole model, merged; every process takes part, the first one writes."""
+    model, should_write = loaded.model, args.training.should_save
     merged = merge_adapter(model) if isinstance(model, PeftModel) else model
-    save_full(merged, Path(args.training.output_dir) / "full", loaded.processor)
+    state = merged.state_dict(keep_vars=True)
+    whole = copy_to_cpu(state, weight_dtype(args.training), should_keep=should_write)
+    if should_write:
+        save_full(merged, Path(args.training.output_dir) / FULL, loaded.processor, whole=whole)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
