@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomind.faults import ends_run
-from videomind.video.reader import BadVideoError, replace_missing
+from videomind.video.reader import BadVideoError, VideoReader, replace_missing
 from videomind.video.readers import IMAGE_ERRORS, open_reader
 from videomind.video.request import Excerpt
 
@@ -39,6 +39,8 @@ MAX_FRAMES = 768
 MAX_ASPECT_RATIO = 200
 IMAGE_LIST_FPS = 1.0  # a list of images counts one second per image
 GIF_DURATION_FPS = 1.0
+LENGTH_OFF_S, LENGTH_OFF = 1.0, 0.05  # by how much a length may differ from the file's: the smaller
+MAX_GAPS = 5  # that are named
 EMPTY_LIST = "an empty list of images, not a video"
 
 
@@ -49,9 +51,9 @@ class Frames:
     Attributes:
         frames: uint8 (T, 3, h, w) RGB, resized.
         indices: number of each frame in the video.
-        fps: of the video.
-        total_frames: of the video.
-        problems: one line for each thing that was replaced or concealed.
+        fps: of the video; where its rate varies, of the even grid that frames are chosen on.
+        total_frames: of the video, or positions of that grid; by `fps` they give the video's length.
+        problems: one line for each thing that was replaced or concealed, or that is not as it says.
     """
 
     frames: Tensor
@@ -228,16 +230,41 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
         return resize_frames(frame[None], size=_frame_size(*frame.shape[:2], first))[0]
 
     with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
+        clock = video.clock
+        of_video = {"fps": clock.fps, "total_frames": clock.total}
         plans = [
-            choose_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
-            for excerpt in excerpts
+            [clock.frame_at(i) for i in choose_frames(**of_video, excerpt=excerpt)] for excerpt in excerpts
         ]
-        of_video = {"fps": video.fps, "total_frames": video.total_frames}
-        found = zip(plans, video.get_many(plans, transform=resize), strict=True)
+        found = video.get_many(plans, transform=resize)
         return [
-            Frames(frames=frames, indices=indices, problems=problems, **of_video)
-            for indices, (frames, problems) in found
+            Frames(
+                frames=frames, indices=indices, problems=problems + time_problems(excerpt, video), **of_video
+            )
+            for excerpt, indices, (frames, problems) in zip(excerpts, plans, found, strict=True)
         ]
+
+
+def time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
+    """Say where an excerpt's times and the file's do not go together, one line each.
+
+    Args:
+        excerpt: what was asked for.
+        video: the open file.
+    """
+    length, problems = video.clock.duration_s, []
+    start, end = excerpt.start_s or 0.0, length if excerpt.end_s is None else excerpt.end_s
+    start, end = min(start, end), max(start, end)
+    if start >= length:
+        problems.append(f"begins at {start:.1f} s, behind the video's end at {length:.1f} s")
+    stated = excerpt.stated_s
+    if stated is not None and abs(stated - length) > min(LENGTH_OFF_S, LENGTH_OFF * length):
+        problems.append(f"is of a video of {stated:.2f} s by its annotation, the file has {length:.2f} s")
+    problems += [
+        f"lacks pictures from {a:.2f} s to {b:.2f} s, or nothing moves there"
+        for a, b in video.gaps
+        if a < end and b > start
+    ][:MAX_GAPS]
+    return [f"{video.path}: the excerpt {problem}" for problem in problems]
 
 
 def _read_images(excerpt: Excerpt) -> Frames:
@@ -271,7 +298,7 @@ def _read_images(excerpt: Excerpt) -> Frames:
 
 
 def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> float:
-    """Read the length of a video in seconds: its frames by their average rate.
+    """Read the length of a video in seconds: its frames by their rate, or by their times where that varies.
 
     Lists of images and .gif files count one second per frame. (A .gif's seconds depend on the budget
     that reads it; this is the grounder's, at one frame per second.)
@@ -284,4 +311,4 @@ def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> f
             raise BadVideoError(EMPTY_LIST)
         return len(path) / IMAGE_LIST_FPS
     with open_reader(path, reader, gif_fps=GIF_DURATION_FPS) as video:
-        return video.total_frames / video.fps
+        return video.clock.duration_s

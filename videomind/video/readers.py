@@ -152,6 +152,19 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
     return reader
 
 
+def _take_times(video: VideoReader) -> None:
+    """Give the frames of another reader the times that PyAV finds, where both count the same frames."""
+    try:
+        with PyAVReader(video.path) as other:
+            if other.total_frames == video.total_frames:
+                video.clock, video.gaps = other.clock, other.gaps
+            else:
+                counts = f"{video.total_frames} frames by {video.module}, {other.total_frames} by pyav"
+                video.problems.append(f"{video.path}: {counts}")
+    except BadVideoError as error:
+        video.problems.append(str(error))
+
+
 def is_gif(path: str) -> bool:
     """Whether a file is read as a .gif, whose frame rate is the caller's; by its name, in any case."""
     return path.lower().endswith(".gif")
@@ -178,6 +191,8 @@ def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: fl
     if os.path.getsize(path) == 0:
         raise BadVideoError(f"{path}: an empty file")
     video = GifReader(path, gif_fps) if is_gif(path) else reader(path)
+    if not isinstance(video, GifReader | PyAVReader):
+        _take_times(video)
     if video.total_frames < 1 or not video.fps > 0:
         video.close()
         raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")

@@ -15,6 +15,7 @@ class Excerpt:
         start_s: None is the video's start.
         end_s: None is the video's end.
         num_frames: a fixed count instead of the budget's fps.
+        stated_s: how long the video is by its annotation; compared with the file, nothing else.
     """
 
     path: str | list[str]
@@ -22,3 +23,4 @@ class Excerpt:
     start_s: float | None = None
     end_s: float | None = None
     num_frames: int | None = None
+    stated_s: float | None = None
