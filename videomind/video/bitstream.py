@@ -66,8 +66,9 @@ def inspector(codec: str, extradata: bytes | None) -> Inspector | None:
 
 def is_zeroed(codec: str, data: bytes) -> bool:
     """Whether a part of a packet has been overwritten by zeros, as far as the codec lets that be told."""
-    told = codec in ("h264", "hevc", "vp8", "vp9", "av1", "mjpeg")
-    return told and ZERO_RUN in data and ZERO_RUN in data.rstrip(b"\0")
+    if codec == "mjpeg" and ZERO_RUN in data:  # some cameras fill up their packets
+        return ZERO_RUN in data.rstrip(b"\0")
+    return codec in ("h264", "hevc", "vp8", "vp9", "av1") and ZERO_RUN in data
 
 
 class _Units:

@@ -8,6 +8,7 @@ from statistics import median
 
 LATE_START_S = 0.1  # a first picture later than the sound by more than this is not taken for the start
 JUMP_S = 10.0  # a step that only a container with an index is believed
+FINE_S = 1 / 30  # step of the grid over a video whose rate varies, or its usual step if that is less
 _USUAL_RATES = (
     *map(Fraction, (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)),
     *(Fraction(rate * 1000, 1001) for rate in (12, 24, 30, 48, 60, 120)),
@@ -79,6 +80,7 @@ def clock_of(times: Sequence[float], *, start_s: float, last_s: float, rates: It
     last = shown[-1]
     shown += [last + step * (i + 1) for i in range(lost)]
     duration = shown[-1] + (step if lost or last_s <= 0 else last_s)
+    step = min(step, FINE_S)
     total = max(1, round(duration / step))
     return Clock(total=total, fps=total / duration, times=shown)
 

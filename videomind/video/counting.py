@@ -17,6 +17,7 @@ class Shown:
         concealed: places of damaged pictures that the decoder painted over.
         doubtful: places of pictures that may show the damage of others.
         skipped_at_start: pictures before the first one that can be shown.
+        failed: packets that could not be decoded after it, and what the decoder said of the first.
     """
 
     pts: list[int | None]
@@ -24,6 +25,7 @@ class Shown:
     concealed: set[int]
     doubtful: set[int]
     skipped_at_start: int
+    failed: tuple[int, str]
 
     def is_within(self, packets: Collection[int | None]) -> bool:
         """Whether each picture is known by the time of one packet, and they came in the order of time."""
@@ -43,12 +45,15 @@ class Watch:
         self._doubtful: set[int] = set()
         self._before_first: list[int] = []
         self._is_in_doubt = False
+        self._errors: list[str] = []
 
     def see(self, packet, frames: Iterable, error: str | None) -> None:
         """Note a packet (None at the end), the pictures it brought forth, and what went wrong with it."""
         if not self._pts and packet is not None and packet.pts is not None and not packet.is_discard:
             self._before_first.append(packet.pts)
         self._is_in_doubt |= error is not None or (packet is not None and packet.is_corrupt)
+        if error is not None and self._pts:
+            self._errors.append(error)
         for frame in frames:
             place = len(self._pts)
             self._pts.append(frame.pts)
@@ -65,7 +70,8 @@ class Watch:
         """Sum up."""
         first = self._pts[0] if self._pts else None
         skipped = 0 if first is None else sum(time < first for time in self._before_first)
-        return Shown(self._pts, self._dts, self._concealed, self._doubtful, skipped)
+        failed = len(self._errors), next(iter(self._errors), "")
+        return Shown(self._pts, self._dts, self._concealed, self._doubtful, skipped, failed)
 
 
 _counted: OrderedDict[tuple, Shown] = OrderedDict()

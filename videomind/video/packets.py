@@ -32,6 +32,8 @@ class PacketTable:
     Attributes:
         pts: presentation time of each packet, in the file's (decoding) order.
         dts: decoding time of each packet.
+        ends: where each packet ends in the file, if that is known.
+        holes: bytes between each packet and the one before it, if that is known.
         numbers: place in that order by (pts, size). The size as well, because right after a seek MPEG
             streams give part of a packet under a false time.
         starts: the packets that decoding can start at, in the file's order.
@@ -45,6 +47,8 @@ class PacketTable:
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
+    ends: list[int | None] = field(default_factory=list)
+    holes: list[int | None] = field(default_factory=list)
     numbers: dict[tuple[int | None, int], int] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
@@ -80,6 +84,10 @@ class PacketTable:
         pts, data = packet.pts, bytes(packet)
         self.pts.append(pts)
         self.dts.append(packet.dts)
+        place = packet.pos if packet.pos is not None and packet.pos >= 0 else None
+        before = self.ends[-1] if self.ends else None
+        self.holes.append(None if place is None or before is None else place - before)
+        self.ends.append(None if place is None else place + packet.size)
         self.numbers[pts, packet.size] = number
         if packet.is_corrupt or is_zeroed(codec, data):
             self.damaged.add(number)
@@ -98,6 +106,8 @@ class PacketTable:
             self.frames.append(number)
         if pts is not None and (self.latest is None or pts >= self.latest):
             self.latest, self.last_duration = pts, packet.duration or 0
+        elif pts is None:
+            self.last_duration = packet.duration or 0
 
     @property
     def is_unique(self) -> bool:

@@ -29,6 +29,7 @@ _LENGTH_IS_GUESSED = frozenset(
 _LOSES_NO_PICTURE = frozenset(("mov", "mp4"))  # one index lists all
 _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders by another name
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
+_OVERHEAD = 1024  # bytes of a container between two packets, at most
 _DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 
@@ -161,6 +162,17 @@ class PyAVReader(VideoReader):
             there = f"{self._found} of its {self.total_frames} frames are there"
             self.problems.append(f"{self.path}: cut off, {there}")
 
+    def _tell_of_counting(self, shown: Shown, can_seek: bool) -> None:
+        """Say what went wrong while the frames were counted."""
+        problems = []
+        if shown.skipped_at_start:
+            problems.append(f"begins within a group, {shown.skipped_at_start} pictures cannot be shown")
+        if shown.failed[0]:
+            problems.append("{} of its packets cannot be decoded ({})".format(*shown.failed))
+        if self._table.damaged and not can_seek:
+            problems.append(f"{len(self._table.damaged)} of its packets are damaged")
+        self.problems += [f"{self.path}: {problem}" for problem in problems]
+
     def _all_stand_alone(self) -> bool:
         """Whether every packet is a whole picture, also after seeking."""
         if not self._context.codec.intra_only or self._context.pix_fmt == "pal8":
@@ -235,11 +247,20 @@ class PyAVReader(VideoReader):
         times = self.clock.times
         if times is None:
             return
+        if times[0] > 0:
+            self.gaps.append((0.0, times[0]))
         loses = not self._formats() & _LOSES_NO_PICTURE
         for frame in gaps(times[: self._found], loses_pictures=loses):
             self.gaps.append((times[frame - 1], times[frame]))
             if self._can_seek and loses and frame not in breaks:
-                self._table.damaged.add(min(self._table.frames[frame : frame + 4]))
+                after = min(self._table.frames[frame : frame + 4])
+                if self._may_lack_bytes(after):
+                    self._table.damaged.add(after)
+
+    def _may_lack_bytes(self, packet: int) -> bool:
+        """Whether something may have stood between a packet and the one before it."""
+        hole = self._table.holes[packet]
+        return hole is None or hole > _OVERHEAD or len(self._container.streams) > 1
 
     def _compare_lengths(self) -> None:
         """Compare the length that the header states with the length of what is there."""
