@@ -68,7 +68,7 @@ def is_zeroed(codec: str, data: bytes) -> bool:
     """Whether a part of a packet has been overwritten by zeros, as far as the codec lets that be told."""
     if codec == "mjpeg" and ZERO_RUN in data:  # some cameras fill up their packets
         return ZERO_RUN in data.rstrip(b"\0")
-    return codec in ("h264", "hevc", "vp8", "vp9", "av1") and ZERO_RUN in data
+    return codec in ("h264", "hevc", "vp8", "vp9", "av1", "ffv1") and ZERO_RUN in data
 
 
 class _Units:

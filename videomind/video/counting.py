@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+_LEADS = 3  # FFmpeg's number of a B picture
 _REMEMBERED = 64  # files; several parts of one video are read one after the other
 
 
@@ -46,6 +47,7 @@ class Watch:
         self._before_first: list[int] = []
         self._is_in_doubt = False
         self._errors: list[str] = []
+        self._led: list[int] = []  # places of the pictures since the last one that others may refer to
 
     def see(self, packet, frames: Iterable, error: str | None) -> None:
         """Note a packet (None at the end), the pictures it brought forth, and what went wrong with it."""
@@ -60,11 +62,12 @@ class Watch:
             self._dts.append(frame.dts)
             if frame.is_corrupt:
                 self._concealed.add(place)
-                self._is_in_doubt = True
-            elif frame.key_frame:
-                self._is_in_doubt = False
-            elif self._is_in_doubt:
+            elif self._is_in_doubt and not frame.key_frame:
                 self._doubtful.add(place)
+            if frame.is_corrupt or self._is_in_doubt:
+                self._doubtful.update(self._led)  # they are shown before it, and refer to it
+            self._is_in_doubt = frame.is_corrupt or (self._is_in_doubt and not frame.key_frame)
+            self._led = [*self._led, place] if frame.pict_type == _LEADS else []
 
     def shown(self) -> Shown:
         """Sum up."""

@@ -40,6 +40,7 @@ MAX_ASPECT_RATIO = 200
 IMAGE_LIST_FPS = 1.0  # a list of images counts one second per image
 GIF_DURATION_FPS = 1.0
 LENGTH_OFF_S, LENGTH_OFF = 1.0, 0.05  # by how much a length may differ from the file's: the smaller
+MOST_OVERHANG = 0.1  # of the video, by which an excerpt may end behind it as in published training
 MAX_GAPS = 5  # that are named
 EMPTY_LIST = "an empty list of images, not a video"
 
@@ -251,11 +252,15 @@ def time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
         excerpt: what was asked for.
         video: the open file.
     """
+    if not video.has_times:
+        return []
     length, problems = video.clock.duration_s, []
     start, end = excerpt.start_s or 0.0, length if excerpt.end_s is None else excerpt.end_s
     start, end = min(start, end), max(start, end)
     if start >= length:
         problems.append(f"begins at {start:.1f} s, behind the video's end at {length:.1f} s")
+    elif end - length > max(LENGTH_OFF_S, MOST_OVERHANG * length):
+        problems.append(f"ends at {end:.1f} s, far behind the video's end at {length:.1f} s")
     stated = excerpt.stated_s
     if stated is not None and abs(stated - length) > min(LENGTH_OFF_S, LENGTH_OFF * length):
         problems.append(f"is of a video of {stated:.2f} s by its annotation, the file has {length:.2f} s")

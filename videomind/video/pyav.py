@@ -28,8 +28,13 @@ _LENGTH_IS_GUESSED = frozenset(
 )  # from its times
 _LOSES_NO_PICTURE = frozenset(("mov", "mp4"))  # one index lists all
 _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders by another name
+_WITHOUT_FRAME_THREADS = frozenset(
+    ("hevc",)
+)  # they wait for each other for ever where a certain bit is wrong
+_WITHOUT_THREADS = frozenset(("vp8",))  # of a damaged picture they make another one each time
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
 _OVERHEAD = 1024  # bytes of a container between two packets, at most
+_LARGE_PACKET = 1 << 26  # bytes
 _DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 
@@ -57,6 +62,8 @@ class PyAVReader(VideoReader):
         self._identity = file_identity(path)
         self._container = None
         self._is_size_sure = False
+        # Threads can lose the word of a damaged picture: what shows any damage is decoded again by one.
+        self._is_careful = False
         self._open()
         with ExitStack() as refused:  # a file that is refused is closed at once
             refused.callback(self.close)
@@ -90,9 +97,11 @@ class PyAVReader(VideoReader):
         for other in container.streams:
             if other is not stream:
                 other.discard = self._av.stream.Discard.all
-        # HEVC's frame threads wait for each other for ever where a certain bit is wrong.
-        context.thread_type = "SLICE" if context.name == "hevc" else "AUTO"
-        context.thread_count = DECODER_THREADS
+        context.thread_type = "SLICE" if context.name in _WITHOUT_FRAME_THREADS else "AUTO"
+        alone = self._is_careful or context.name in _WITHOUT_THREADS
+        context.thread_count = 1 if alone else DECODER_THREADS
+        if context.name == "ffv1":  # else it fills damaged parts from the picture before and says nothing
+            context.options = {"err_detect": "crccheck+explode"}
         self._container, self._stream, self._context = container, stream, context
 
     def _opened(self):
@@ -150,10 +159,7 @@ class PyAVReader(VideoReader):
                 table.show(self._shown.pts)
             else:
                 can_seek = False
-            if skipped := self._shown.skipped_at_start:
-                self.problems.append(
-                    f"{self.path}: begins within a group, {skipped} pictures cannot be shown"
-                )
+            self._tell_of_counting(self._shown, can_seek)
         self._can_seek = can_seek
         self._found = len(self._shown.pts if self._shown else table.frames)
         lost = max(0, len(self._stream.index_entries) - len(table.pts))
@@ -189,12 +195,16 @@ class PyAVReader(VideoReader):
 
     def _count(self) -> Shown:
         """Decode the whole file in order, to tell which pictures it shows."""
-        self._reopen()
-        watch = Watch()
-        for packet in chain(self._packets(), [None]):
-            frames, error = self._decode_packet(packet)
-            watch.see(packet, frames, error)
-        return watch.shown()
+        while True:
+            self._reopen()
+            watch = Watch()
+            for packet in chain(self._packets(), [None]):
+                frames, error = self._decode_packet(packet)
+                watch.see(packet, frames, error)
+            shown = watch.shown()
+            if self._is_careful or not (shown.concealed or shown.failed[0]):
+                return shown
+            self._is_careful = True
 
     def _set_clock(self) -> None:
         """Tell when each frame is shown."""
@@ -302,9 +312,14 @@ class PyAVReader(VideoReader):
     def _packets(self) -> Iterator:
         """The stream's packets from the current place on; a break in the file ends them."""
         with self._damage() as said:
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    yield packet
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:
+                        yield packet
+            except MemoryError as error:  # a length that is wrong asks for more than there is
+                if not _has_memory():
+                    raise
+                said.append(str(error.strerror))
         for words in said:
             problem = f"{self.path}: broken off ({words})"
             if problem not in self.problems:
@@ -319,13 +334,21 @@ class PyAVReader(VideoReader):
             for earlier, skip in ((0, self._skip), (1, "DEFAULT")):
                 came = set()
                 for run in self._table.runs(missing, earlier=earlier):
-                    for number, picture in self._pictures(self._decode_run(run, skip)):
+                    for number, picture in self._pictures(self._decode_carefully(run, skip)):
                         came.add(number)
                         yield number, picture
                 missing = [i for i in missing if i not in came]
         if missing and (not self._can_seek or self._is_astray):
             yield from self._pictures(self._decode_in_order(set(missing)))
         self._check_identity()
+
+    def _decode_carefully(self, run: Run, skip: str) -> Iterator[tuple[int, object]]:
+        """Decode a stretch of packets; once more if it shows damage. What comes last counts."""
+        was_careful = self._is_careful
+        yield from self._decode_run(run, skip)
+        if self._is_careful and not was_careful:
+            self._reopen()
+            yield from self._decode_run(run, skip)
 
     def _decode_run(self, run: Run, skip: str) -> Iterator[tuple[int, object]]:
         """Decode a stretch of packets. Yields the wanted frames that came, with their numbers."""
@@ -354,6 +377,7 @@ class PyAVReader(VideoReader):
         for number in failed:  # threads tell it some packets late
             late = range(max(run.first, number - DECODER_THREADS), number + 1)
             broken.add(next((i for i in late if self._table.pts[i] not in came), number))
+        self._is_careful |= bool(broken)
         self._doubt(run, broken)
 
     def _doubt(self, run: Run, broken: set[int]) -> None:
@@ -479,3 +503,11 @@ class PyAVReader(VideoReader):
 
 def _is_near(length: float, there: float) -> bool:
     return abs(length - there) <= min(_HEADER_OFF_S, max(_HEADER_OFF * there, 0.1))
+
+
+def _has_memory() -> bool:
+    """Whether the machine still gives what any packet of a whole file may need."""
+    try:
+        return len(bytearray(_LARGE_PACKET)) == _LARGE_PACKET
+    except MemoryError:
+        return False

@@ -94,12 +94,14 @@ class VideoReader(ABC):
         doubtful: numbers of frames that may show the damage of frames before them.
         resized: (W, H) of frames that have another size than the video's.
         reasons: why frames could not be decoded, where the decoder says it.
+        has_times: whether its times are the file's own, not the caller's.
         module: what decodes.
         remedy: how to get that.
     """
 
     total_frames: int
     fps: float
+    has_times: ClassVar[bool] = True
     module: ClassVar[str] = "PIL"
     remedy: ClassVar[str] = "pip install videomind"
 
@@ -145,7 +147,7 @@ class VideoReader(ABC):
             indices: distinct, increasing frame numbers.
 
         Yields:
-            Number and picture, (H, W, 3) uint8 RGB, in any order.
+            Number and picture, (H, W, 3) uint8 RGB, in any order; of two of a number the later one counts.
         """
 
     def get_frames(

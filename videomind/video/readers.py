@@ -99,6 +99,8 @@ class TorchCodecReader(VideoReader):
 class GifReader(VideoReader):
     """A .gif, by PIL. Its own timing is ignored: `fps` is the caller's (that of the visual budget)."""
 
+    has_times = False
+
     def __init__(self, path: str, fps: float):
         super().__init__(path)
         self.fps = fps
