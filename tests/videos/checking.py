@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import av
 import numpy as np
-from videos.making import Made, number_of
+from videos.making import FPS, Made, number_of
 
 from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
@@ -136,7 +136,7 @@ def _judge_clip(
         verdict.marked += 1
         return
     length = result.total_frames / result.fps  # of a file that was cut off unnoticed it is less than made
-    first, last = start or 0.0, length if stop is None else min(stop, length)
+    first, last = start or 0.0, min(length if stop is None else stop, length - 1 / result.fps)
     wanted = np.linspace(first, last, len(result.frames))
     off = [
         (round(float(t), 2), number_of(frame.permute(1, 2, 0)))
@@ -159,11 +159,12 @@ def _is_shown(made: Made, expected: Reference, number: int | None, at: float) ->
         slack = max(0.06, min(end - begin, 1) + 0.01)
         if begin - slack <= at <= max(end, begin) + slack:
             return True
-    if expected.times is None or not expected.times:
-        return False
+    times = expected.times
+    if times is None:
+        times = [i / FPS for i in range(len(expected.pictures))]
     offset = max(0.0, made.times[0])
-    step = max(0.06, np.median(np.diff(expected.times)) + 0.01) if len(expected.times) > 1 else 0.06
-    near = [i for i, t in enumerate(expected.times) if t + offset <= at + step]
-    until = [i for i, t in enumerate(expected.times) if t + offset <= at - step]
+    step = max(0.06, np.median(np.diff(times)) + 0.01) if len(times) > 1 else 0.06
+    near = [i for i, t in enumerate(times) if t + offset <= at + step]
+    until = [i for i, t in enumerate(times) if t + offset <= at - step]
     among = range(until[-1] if until else 0, (near[-1] if near else 0) + 1)
     return any(number_of(expected.pictures[i]) == number for i in among)

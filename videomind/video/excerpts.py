@@ -7,7 +7,7 @@ Used by training and inference alike, between the conversation and the encoding.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomind.faults import ends_run
+from videomind.video.images import IMAGE_ERRORS, read_image
 from videomind.video.reader import BadVideoError, VideoReader, replace_missing
-from videomind.video.readers import IMAGE_ERRORS, open_reader
-from videomind.video.request import Excerpt
+from videomind.video.readers import open_reader
+from videomind.video.request import Excerpt, ImageList
 
 __all__ = [
     "BadVideoError",
@@ -199,8 +200,8 @@ def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
 def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
     """Decode and resize the frames of an excerpt.
 
-    A list of image files is taken whole: one frame each, the last repeated to fill its step; its frame rate,
-    maximum count, start and end do not apply.
+    A list of image files without a rate is taken whole: one frame each, the last repeated to fill its step;
+    the budget's frame rate and maximum, start and end do not apply, as in published training.
 
     Args:
         excerpt: what to decode.
@@ -277,12 +278,18 @@ def _read_images(excerpt: Excerpt) -> Frames:
     paths = list(excerpt.path)
     if not paths:
         raise BadVideoError(EMPTY_LIST)
+    name = f"{len(paths)} images from {paths[0]}"
+    if isinstance(excerpt.path, ImageList):
+        fps = excerpt.path.fps
+        indices = choose_frames(total_frames=len(paths), fps=fps, excerpt=replace(excerpt, path=name))
+    else:
+        fps, indices = IMAGE_LIST_FPS, list(range(len(paths)))
+        indices += indices[-1:] * (-len(indices) % excerpt.budget.known_units().frames_per_step)
     pool: dict[int, Tensor] = {}
     reasons: dict[int, str] = {}
-    for i, path in enumerate(paths):
+    for i in sorted(set(indices)):
         try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
+            rgb = read_image(paths[i])
         except IMAGE_ERRORS as error:
             if ends_run(error):
                 raise
@@ -290,23 +297,19 @@ def _read_images(excerpt: Excerpt) -> Frames:
             continue
         height, width = _frame_size(rgb.height, rgb.width, excerpt)
         pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
-    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}", reasons)
+    problems = replace_missing(sorted(set(indices)), pool, name, reasons)
     sizes = {frame.shape for frame in pool.values()}
     if len(sizes) > 1:
-        raise BadVideoError(f"{len(paths)} images from {paths[0]}: of different sizes {sorted(sizes)}")
-    indices = list(range(len(paths)))
-    indices += indices[-1:] * (-len(indices) % excerpt.budget.known_units().frames_per_step)
+        raise BadVideoError(f"{name}: of different sizes {sorted(sizes)}")
     frames = torch.stack([pool[i] for i in indices]).permute(0, 3, 1, 2).contiguous()
-    return Frames(
-        frames=frames, indices=indices, fps=IMAGE_LIST_FPS, total_frames=len(paths), problems=problems
-    )
+    return Frames(frames=frames, indices=indices, fps=fps, total_frames=len(paths), problems=problems)
 
 
 def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> float:
     """Read the length of a video in seconds: its frames by their rate, or by their times where that varies.
 
-    Lists of images and .gif files count one second per frame. (A .gif's seconds depend on the budget
-    that reads it; this is the grounder's, at one frame per second.)
+    .gif files and lists of images without a rate count one second per frame. (A .gif's seconds depend on
+    the budget that reads it; this is the grounder's, at one frame per second.)
 
     Raises:
         BadVideoError: it is no usable video.
@@ -314,6 +317,6 @@ def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> f
     if isinstance(path, list | tuple):
         if not path:
             raise BadVideoError(EMPTY_LIST)
-        return len(path) / IMAGE_LIST_FPS
+        return len(path) / (path.fps if isinstance(path, ImageList) else IMAGE_LIST_FPS)
     with open_reader(path, reader, gif_fps=GIF_DURATION_FPS) as video:
         return video.clock.duration_s

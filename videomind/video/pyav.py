@@ -4,6 +4,7 @@ Where packets do not tell which pictures they show, or where decoding can start,
 count them and is read in order: then each frame is what a player shows, at the cost of that time.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,7 +32,8 @@ _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders 
 _WITHOUT_FRAME_THREADS = frozenset(
     ("hevc",)
 )  # they wait for each other for ever where a certain bit is wrong
-_WITHOUT_THREADS = frozenset(("vp8",))  # of a damaged picture they make another one each time
+# Of a damaged picture they make another one each time, and so does a decoder that was used before.
+_WITHOUT_THREADS = frozenset(("vp8",))
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
 _OVERHEAD = 1024  # bytes of a container between two packets, at most
 _LARGE_PACKET = 1 << 26  # bytes
@@ -161,6 +163,9 @@ class PyAVReader(VideoReader):
                 can_seek = False
             self._tell_of_counting(self._shown, can_seek)
         self._can_seek = can_seek
+        self._is_astray = False
+        if can_seek and self._formats() & (_LENGTH_IS_GUESSED | {"nut"}):
+            self._check_end()
         self._found = len(self._shown.pts if self._shown else table.frames)
         lost = max(0, len(self._stream.index_entries) - len(table.pts))
         self.total_frames = self._found + lost
@@ -195,6 +200,7 @@ class PyAVReader(VideoReader):
 
     def _count(self) -> Shown:
         """Decode the whole file in order, to tell which pictures it shows."""
+        self._is_careful |= bool(self._formats() & _LENGTH_IS_GUESSED)
         while True:
             self._reopen()
             watch = Watch()
@@ -205,6 +211,19 @@ class PyAVReader(VideoReader):
             if self._is_careful or not (shown.concealed or shown.failed[0]):
                 return shown
             self._is_careful = True
+
+    def _check_end(self) -> None:
+        """Decode the last group of a file without a stated length by one thread: it may be cut off."""
+        last = len(self._table.pts) - 1
+        self._is_careful, was_careful = True, self._is_careful
+        self._reopen()
+        first = self._table.starts[-1]
+        for number, packet in chain(self._packets_from(first), [(last, None)]):
+            frames, error = self._decode_packet(packet)
+            broken = [self._table.number_at[frame.pts] for frame in frames if frame.is_corrupt]
+            self._table.damaged.update(broken if error is None else [number, *broken])
+        self._is_careful = was_careful
+        self._reopen()
 
     def _set_clock(self) -> None:
         """Tell when each frame is shown."""
@@ -291,8 +310,8 @@ class PyAVReader(VideoReader):
         ends = [0.0]
         container = self._opened()
         with container, self._damage():
-            for packet in container.demux():
-                if packet.pts is not None and packet.size:
+            for packet in self._demuxed(container):
+                if packet.pts is not None:
                     ends.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
         return max(ends) - min(self._stream_starts(), default=0.0)
 
@@ -312,25 +331,33 @@ class PyAVReader(VideoReader):
     def _packets(self) -> Iterator:
         """The stream's packets from the current place on; a break in the file ends them."""
         with self._damage() as said:
-            try:
-                for packet in self._container.demux(self._stream):
-                    if packet.size:
-                        yield packet
-            except MemoryError as error:  # a length that is wrong asks for more than there is
-                if not _has_memory():
-                    raise
-                said.append(str(error.strerror))
+            yield from self._demuxed(self._container, self._stream)
         for words in said:
             problem = f"{self.path}: broken off ({words})"
             if problem not in self.problems:
                 self.problems.append(problem)
+
+    def _demuxed(self, container, *streams) -> Iterator:
+        """The packets of some streams, or of all.
+
+        Raises:
+            FFmpegError: the file is broken there.
+        """
+        said = None
+        try:
+            yield from (packet for packet in container.demux(*streams) if packet.size)
+        except MemoryError as error:  # a wrong length in the file asks for more than there is
+            if not _has_memory():
+                raise
+            said = error.strerror
+        if said is not None:
+            raise self._av.error.InvalidDataError(errno.EINVAL, said)
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         missing = [i for i in indices if i < self._found]
         if self._can_seek:
             # Pictures that no other refers to are skipped unless wanted. A decoder that has to guess the
             # order can lose a wanted one by that: what did not come is tried again from a start before.
-            self._is_astray = False
             for earlier, skip in ((0, self._skip), (1, "DEFAULT")):
                 came = set()
                 for run in self._table.runs(missing, earlier=earlier):
@@ -345,6 +372,8 @@ class PyAVReader(VideoReader):
     def _decode_carefully(self, run: Run, skip: str) -> Iterator[tuple[int, object]]:
         """Decode a stretch of packets; once more if it shows damage. What comes last counts."""
         was_careful = self._is_careful
+        if self.decoded_frames and self._context.name in _WITHOUT_THREADS:
+            self._reopen()
         yield from self._decode_run(run, skip)
         if self._is_careful and not was_careful:
             self._reopen()
