@@ -29,14 +29,13 @@ _LENGTH_IS_GUESSED = frozenset(
 )  # from its times
 _LOSES_NO_PICTURE = frozenset(("mov", "mp4"))  # one index lists all
 _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders by another name
-_WITHOUT_FRAME_THREADS = frozenset(
-    ("hevc",)
-)  # they wait for each other for ever where a certain bit is wrong
-# Of a damaged picture they make another one each time, and so does a decoder that was used before.
-_WITHOUT_THREADS = frozenset(("vp8",))
+# HEVC's frame threads wait for each other for ever where a certain bit is wrong; VP8's, and one alone, do not
+# say that a picture ended too early.
+_BY_SLICES = frozenset(("hevc", "vp8"))
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
 _OVERHEAD = 1024  # bytes of a container between two packets, at most
 _LARGE_PACKET = 1 << 26  # bytes
+_DELIMITER = b"\x09\xf0"  # H.264's access unit delimiter
 _DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 
@@ -99,9 +98,8 @@ class PyAVReader(VideoReader):
         for other in container.streams:
             if other is not stream:
                 other.discard = self._av.stream.Discard.all
-        context.thread_type = "SLICE" if context.name in _WITHOUT_FRAME_THREADS else "AUTO"
-        alone = self._is_careful or context.name in _WITHOUT_THREADS
-        context.thread_count = 1 if alone else DECODER_THREADS
+        context.thread_type = "SLICE" if context.name in _BY_SLICES else "AUTO"
+        context.thread_count = 1 if self._is_careful and context.name != "vp8" else DECODER_THREADS
         if context.name == "ffv1":  # else it fills damaged parts from the picture before and says nothing
             context.options = {"err_detect": "crccheck+explode"}
         self._container, self._stream, self._context = container, stream, context
@@ -164,7 +162,7 @@ class PyAVReader(VideoReader):
             self._tell_of_counting(self._shown, can_seek)
         self._can_seek = can_seek
         self._is_astray = False
-        if can_seek and self._formats() & (_LENGTH_IS_GUESSED | {"nut"}):
+        if can_seek and self._table.starts and self._formats() & (_LENGTH_IS_GUESSED | {"nut"}):
             self._check_end()
         self._found = len(self._shown.pts if self._shown else table.frames)
         lost = max(0, len(self._stream.index_entries) - len(table.pts))
@@ -372,8 +370,6 @@ class PyAVReader(VideoReader):
     def _decode_carefully(self, run: Run, skip: str) -> Iterator[tuple[int, object]]:
         """Decode a stretch of packets; once more if it shows damage. What comes last counts."""
         was_careful = self._is_careful
-        if self.decoded_frames and self._context.name in _WITHOUT_THREADS:
-            self._reopen()
         yield from self._decode_run(run, skip)
         if self._is_careful and not was_careful:
             self._reopen()
@@ -402,12 +398,27 @@ class PyAVReader(VideoReader):
             if number >= run.last or not waiting:
                 break
         if waiting:
-            yield from arrived(number, None)  # frames that the decoder still holds back
+            for packet in (*self._pauses(), None):  # None: frames that the decoder still holds back
+                yield from arrived(number, packet)
         for number in failed:  # threads tell it some packets late
             late = range(max(run.first, number - DECODER_THREADS), number + 1)
             broken.add(next((i for i in late if self._table.pts[i] not in came), number))
         self._is_careful |= bool(broken)
         self._doubt(run, broken)
+
+    def _pauses(self) -> list:
+        """Packets without a picture that let H.264's threads end before the decoder is emptied.
+
+        Else a picture that one thread hands out while another is still at work on it lacks that one's word
+        that it is damaged.
+        """
+        if self._context.name != "h264" or self._context.thread_count == 1:
+            return []
+        extradata = self._context.extradata or b""
+        size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 4 else 0
+        before = len(_DELIMITER).to_bytes(size) if size else b"\0\0\0\1"
+        self._context.skip_frame = "NONREF"  # else a packet without a picture is an error
+        return [self._av.Packet(before + _DELIMITER) for _ in range(self._context.thread_count - 1)]
 
     def _doubt(self, run: Run, broken: set[int]) -> None:
         """Note which wanted frames of a stretch may show its damage."""
