@@ -1,6 +1,7 @@
 """A saved checkpoint, loaded alone, gives the logits of the model that was saved.
 
-Whatever training starts from and whatever trains: parameters that train are moved in place of steps.
+Whatever training starts from and whatever trains: parameters that train are moved in place of steps. Covers
+`model/merging.py`.
 """
 
 from itertools import product

@@ -55,7 +55,7 @@ def render(sample: Sample, backbone: Backbone) -> Conversation:
 
 
 def _template_start(prompt: str) -> str:
-    """The part of a prompt, from its start, that is a role's template; '' where it begins with data."""
+    """Give the part of a prompt, from its start, that is a role's template; '' where it begins with data."""
     starts = (PROMPTS[role].partition("{}")[0] for role in ("planner", "grounder", "verifier"))
     return next((start for start in starts if prompt.startswith(start)), "")
 

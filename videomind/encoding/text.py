@@ -103,7 +103,7 @@ class TextEncoder:
         return self._apart(text, meant, add_special_tokens)
 
     def _places(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-        """Where control tokens are meant, in the whole text."""
+        """Find where control tokens are meant, in the whole text."""
         offset = 0
         for piece in pieces:
             if piece.is_template:
@@ -117,15 +117,15 @@ class TextEncoder:
         begins = bool(around) and around[0] == self._tokenizer.bos_token_id
         ids: list[int] = around[: int(begins)]
         starts = [0] * len(ids)
-        place = 0
+        done = 0
         for start, end in (*meant, (len(text), len(text))):
-            if start > place:
-                encoding = self._plain.encode(text[place:start], add_special_tokens=False)
+            if start > done:
+                encoding = self._plain.encode(text[done:start], add_special_tokens=False)
                 ids += encoding.ids
-                starts += [place + offset for offset, _ in encoding.offsets]
+                starts += [done + offset for offset, _ in encoding.offsets]
             if end > start:
                 ids.append(self._controls[text[start:end]])
                 starts.append(start)
-            place = end
+            done = end
         closing = around[int(begins) :]
         return Tokens(ids=ids + closing, starts=starts + [0] * len(closing))

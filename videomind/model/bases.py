@@ -26,7 +26,7 @@ _LENGTH = struct.Struct("<Q")  # of a safetensors file's header, its first bytes
 
 
 def resolve_folder(name: str | Path, what: str, mend: str, *, revision: str | None = None) -> Path:
-    """A local folder for a path or a hub id.
+    """Find the local folder of a path or a hub id.
 
     Args:
         name: path or id.

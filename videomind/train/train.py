@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from transformers import set_seed
 
@@ -28,9 +29,10 @@ from videomind.model.checkpoint import (
 )
 from videomind.model.losses import has_positive
 from videomind.model.merging import merge_adapter
+from videomind.model.role_model import RoleModel
 from videomind.model.saving import save_full
 from videomind.model.sharding import copy_to_cpu, unify_dtype
-from videomind.roles import get_role
+from videomind.roles import Role, get_role
 from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
@@ -64,6 +66,18 @@ def build_model(args: Arguments) -> LoadedModel:
         ValueError: The weights do not fit, see `load_model`.
     """
     role, dtype = get_role(args.model.role), weight_dtype(args.training)
+    loaded = _load_start(args, role, dtype)
+    model = _choose_what_trains(loaded.model, args, role)
+    unify_dtype(model, dtype)
+    if args.training.deepspeed is None:
+        for param in model.parameters():
+            if param.requires_grad:  # master weights; the forward casts under autocast
+                param.data = param.data.float()
+    return replace(loaded, model=model)
+
+
+def _load_start(args: Arguments, role: Role, dtype: torch.dtype) -> LoadedModel:
+    """Load what training starts from, with a head where the role has one; what is to be merged is."""
     settings = LoadSettings(
         dtype=dtype,
         attn_implementation=attention(args.model.attn_implementation, detect().kind, dtype),
@@ -83,6 +97,11 @@ def build_model(args: Arguments) -> LoadedModel:
         bare(model).head = None  # of another role, from whose folder this one starts
     elif bare(model).head is None:
         bare(model).add_head()
+    return replace(loaded, model=model)
+
+
+def _choose_what_trains(model: RoleModel | PeftModel, args: Arguments, role: Role) -> RoleModel | PeftModel:
+    """Let train what the arguments say; a new adapter is added where one is wanted."""
     bare(model).loss_weights = args.custom.loss_weights()
     model.requires_grad_(False)
     if isinstance(model, PeftModel):
@@ -99,12 +118,7 @@ def build_model(args: Arguments) -> LoadedModel:
         bare(model).head.set_droppath(args.custom.head_droppath)
     if args.custom.tuning_modules == "projector":
         bare(model).get_submodule(bare(model).backbone.merger).requires_grad_(True)
-    unify_dtype(model, dtype)
-    if args.training.deepspeed is None:
-        for param in model.parameters():
-            if param.requires_grad:  # master weights; the forward casts under autocast
-                param.data = param.data.float()
-    return replace(loaded, model=model)
+    return model
 
 
 def _start_roles(folder: Path, role: str) -> list[str] | None:

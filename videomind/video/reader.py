@@ -198,7 +198,7 @@ class VideoReader(ABC):
         return results
 
     def _problems_of(self, numbers: set[int]) -> list[str]:
-        """What is wrong with some frames that are there, one line each kind."""
+        """Say what is wrong with some frames that are there, one line each kind."""
         problems = []
         if concealed := self.concealed & numbers:
             words = "damaged frames, painted over by the decoder"
