@@ -7,7 +7,7 @@
 #   BASE_PYTHON   the Python that a new one is made with (default: the first of 3.11, 3.12, 3.13 that can)
 #   INSTALLER     uv or pip (default: uv where it can be had)
 
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repo=$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 find_python() { # CANDIDATES...: prints the first that is of a supported version and can make environments
     local candidate version incomplete=''

@@ -15,6 +15,7 @@
 #   DEBIAN_MIRROR   where Debian's packages come from (default: where this machine's do)
 #   PIP_*, UV_*, *_PROXY, certificates, pip's and uv's files: as they are here, so they are in there
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage="Usage: bash scripts/fresh.sh [bookworm] [trixie] [--python VERSION]... [--newest VERSION]... [--keep]"
 

@@ -6,6 +6,7 @@
 #
 # MODULE=videomind.video_chatgpt.train trains Video-ChatGPT instead.
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 case ${MODULE:-videomind.train.train} in

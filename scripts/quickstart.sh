@@ -11,6 +11,7 @@
 # Needs Python 3.11 to 3.13 and git; uses a GPU or NPU if there is one. Everything goes to work_dirs/quickstart,
 # that of the short run to work_dirs/quickstart_grounder (QUICKSTART_DIR overrides it).
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/env.sh
 source scripts/env.sh

@@ -3,6 +3,7 @@
 #
 #   bash scripts/test.sh [--all] [PYTEST_ARGUMENTS...]      --all adds the slow tests
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/env.sh
 source scripts/env.sh

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+from videomind.environment import check_processes, drop_foreign, drop_ranks
+
 log = logging.getLogger(__name__)
 
 HANDLER_NAME = "videomind"  # of the handlers set up here
@@ -108,6 +110,7 @@ def run_command(
     *,
     log_file: Callable[[Arguments], Path | None] = lambda _: None,
     exit_codes: Mapping[type[Exception], int] = MappingProxyType({}),
+    shares_work: bool = False,
 ) -> int:
     """Run a command from its command line to its exit code: the `main` of every module that is one.
 
@@ -118,16 +121,29 @@ def run_command(
         run: does the work; what it returns, if anything, is the exit code.
         log_file: where the arguments say that a log is to be written; None is the screen alone.
         exit_codes: of further errors that end a run with their message alone.
+        shares_work: whether several processes may run it together, as torchrun starts them; then the
+            environment has to say which one this is.
 
     Returns:
         That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError
         of either step), a file that cannot be read or written (an OSError).
     """
+    try:
+        if shares_work:
+            check_processes(os.environ)
+    except ValueError as error:
+        drop_ranks(os.environ)  # they say nothing that could be used
+        setup_logging()
+        _report(error)
+        return 2
+    foreign = drop_foreign(os.environ)
     setup_logging()
     try:
         args = parse()
         if (path := log_file(args)) is not None:
             setup_logging(path)
+        if foreign:
+            log.warning("Not used, arguments say it instead: %s in the environment", ", ".join(foreign))
         return run(args) or 0
     except (ValueError, OSError, *exit_codes) as error:
         _report(error)

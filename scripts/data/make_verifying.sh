@@ -7,6 +7,7 @@
 # be given to --datasets as it is. Arguments go to videomind.agent.infer; SPLIT (default train) and DATA_ROOT
 # name another split and data root. A rerun continues.
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 if (($# < 3)); then
     echo "Usage: bash $0 GROUNDER DATASET OUT.json [ARGUMENTS...]" >&2
     exit 2

@@ -11,6 +11,7 @@
 #   OUT        folder of the outputs (default outputs_SIZE/DATASET_SPLIT)
 #   DATA_ROOT  folder of all data sets (default data)
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 if (($# < 2)); then
     echo "Usage: bash $0 SIZE DATASET [SPLIT] [ARGUMENTS...]" >&2
     exit 2

@@ -7,6 +7,7 @@
 # OUT defaults to MODEL's own outputs_qvhighlights/, of a hub id to outputs_qvhighlights/ORG_NAME; arguments, which
 # begin with a dash, go to videomind.agent.infer. SPLITS="valid" skips test, DATA_ROOT names another data root.
 set -euo pipefail
+unset CDPATH # it would change what cd goes to and says
 if (($# < 1)) || [[ $1 == -* ]]; then
     echo "Usage: bash $0 MODEL [OUT] [ARGUMENTS...]" >&2
     exit 2

@@ -12,6 +12,7 @@ FLOORS = (
         "cores",
         "device",
         "doors",
+        "environment",
         "faults",
         "files",
         "imports",

@@ -325,6 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run,
         log_file=lambda args: Path(args.pred_path) / "infer.log",
         exit_codes={TooManyFailedError: EXIT_CODE},
+        shares_work=True,
     )
 
 

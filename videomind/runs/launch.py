@@ -17,6 +17,7 @@ over it, and the command line over both.
 
 import importlib
 import importlib.util
+import logging
 import os
 import shlex
 import shutil
@@ -27,10 +28,13 @@ from pathlib import Path
 
 from videomind.cores import usable_cores
 from videomind.device import Device, detect
+from videomind.environment import drop_ranks
 from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs import torchrun
 from videomind.runs.recipes import launch_section
+
+log = logging.getLogger(__name__)
 
 TRAINING = {"train": "videomind.train.train", "train-chat": "videomind.video_chatgpt.train"}
 COMMANDS = {**TRAINING, "infer": "videomind.agent.infer"}
@@ -232,7 +236,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(f"{__doc__}")
         return 0 if argv else 2
-    return run_command(lambda: argv, lambda argv: launch(argv[0], argv[1:]))
+    left = drop_ranks(os.environ)
+
+    def run(argv: Sequence[str]) -> int:
+        if left:
+            log.warning("Left over from another launcher, not used: %s", ", ".join(left))
+        return launch(argv[0], argv[1:])
+
+    return run_command(lambda: argv, run)
 
 
 if __name__ == "__main__":

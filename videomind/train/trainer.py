@@ -246,7 +246,9 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
             write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
         train(args)
 
-    return run_command(parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log")
+    return run_command(
+        parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log", shares_work=True
+    )
 
 
 def init_communication(training: TrainingArguments) -> None:

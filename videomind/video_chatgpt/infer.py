@@ -355,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda: build_parser().parse_args(argv),
         run,
         exit_codes={TooManyFailedError: EXIT_CODE},
+        shares_work=True,
         log_file=lambda args: Path(args.output_dir) / "chat.log" if args.output_dir else None,
     )
 

@@ -309,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 2 for arguments or data that cannot be used.
     """
-    return run_command(lambda: build_parser().parse_args(argv), run)
+    return run_command(lambda: build_parser().parse_args(argv), run, shares_work=True)
 
 
 if __name__ == "__main__":

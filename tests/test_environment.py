@@ -1,0 +1,101 @@
+"""What other launchers left in the environment, from every part of it to whole sets."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+from helpers.runs import REPO, environment
+
+from videomind.environment import WHERE, WHO, check_processes, drop_foreign, drop_ranks
+
+WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "5"}
+PARTS = [part for size in range(len(WHOLE) + 1) for part in combinations(WHOLE, size)]
+
+
+@pytest.mark.parametrize("part", PARTS, ids="+".join)
+def test_parts_of_a_set_are_refused_by_name(part):
+    environ = {name: WHOLE[name] for name in part}
+    if set(part) == set(WHOLE) or not set(part) & set(WHO):
+        return check_processes(environ)
+    with pytest.raises(ValueError, match="in the environment without") as error:
+        check_processes(environ)
+    said = str(error.value)
+    assert all(name in said for name in (*WHO, *WHERE) if name in WHO or name not in part)
+    return None
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {**WHOLE, "RANK": "0", "LOCAL_RANK": "0"},
+        {"RANK": ""},
+        {"PMI_SIZE": "1"},
+    ],
+    ids=str,
+)
+def test_what_is_whole_is_used(environ):
+    check_processes(environ)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"RANK": "x"}, "RANK=x in the environment. Allowed: whole numbers"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE=-2"),
+        ({"RANK": "2"}, "RANK=2 in the environment. Allowed with WORLD_SIZE=2"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        check_processes({**WHOLE, **change})
+
+
+@pytest.mark.parametrize("size", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"])
+def test_processes_of_mpi_are_refused_and_one_alone_is_not_followed(size):
+    with pytest.raises(ValueError, match=f"{size}=4 .* MPI"):
+        check_processes({size: "4"})
+    environ = {size: "1", "ACCELERATE_MIXED_PRECISION": "bf16", "HOME": "/"}
+    check_processes(environ)
+    assert drop_foreign(environ) == ["ACCELERATE_MIXED_PRECISION=bf16", f"{size}=1"]
+    assert environ == {"HOME": "/"}
+
+
+def test_a_command_says_what_is_left_over_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "videomind", "data", "list"]
+    infer = [sys.executable, "-m", "videomind", "infer", "--video", "x", "--pred_path", str(tmp_path)]
+    run = subprocess.run(infer, env=environment(RANK="1"), capture_output=True, text=True)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1
+    assert "RANK=1 in the environment without WORLD_SIZE" in run.stderr
+    run = subprocess.run(command, env=environment(ACCELERATE_X="1"), capture_output=True, text=True)
+    assert run.returncode == 0 and "Not used, arguments say it instead: ACCELERATE_X=1" in run.stderr
+
+
+def test_a_launcher_uses_none_of_them():
+    command = [sys.executable, "-m", "videomind", "launch", "infer", "--show"]
+    run = subprocess.run(command, env=environment(RANK="x", LOCAL_RANK="3"), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "not used: RANK=x, LOCAL_RANK=3" in run.stderr and "--nnodes 1" in run.stdout
+    environ = dict(WHOLE)
+    assert len(drop_ranks(environ)) == 3 and environ.keys() == set(WHERE)
+
+
+def test_cdpath_changes_no_script(tmp_path):
+    """Only `cd` of a shell heeds it, and then says where it went."""
+    (tmp_path / "scripts/evaluation").mkdir(parents=True)
+    printing = tmp_path / "python"
+    printing.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\nprint(json.dumps([os.getcwd(), sys.argv[1:]]))\n"
+    )
+    printing.chmod(0o755)
+    env = environment(CDPATH=str(tmp_path), PYTHON=str(printing))
+    for script in ("evaluation/eval_auto.sh", "evaluation/infer.sh", "launch.sh"):
+        run = subprocess.run(
+            ["bash", f"scripts/{script}", "2b", "nextgqa"], cwd=REPO, env=env, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        assert {json.loads(line)[0] for line in run.stdout.splitlines()} == {os.path.realpath(REPO)}
