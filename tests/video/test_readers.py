@@ -255,7 +255,10 @@ def test_concealed_frames_are_reported(tmp_path):
         assert reader.get_frames(range(10))[1] == []
         frames, problems = reader.get_frames(range(48))
     assert len(frames) == 48
-    assert problems == [f"{path}: damaged frames, painted over by the decoder: [30]"]
+    assert problems == [
+        f"{path}: damaged frames, painted over by the decoder: [30]",
+        f"{path}: frames that may show the damage of frames before them: {list(range(31, 47))} and 1 more",
+    ]
 
 
 @pytest.mark.parametrize("name", [n for n in INSTALLED if n != "pyav"])

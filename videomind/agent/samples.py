@@ -82,7 +82,7 @@ def asked_text(anno: Annotation, settings: ChainSettings) -> str:
 def planner_sample(anno: Annotation, settings: ChainSettings) -> Sample:
     """Make the planner's input."""
     role = get_role("planner")
-    excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of(role.name))
+    excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of(role.name), stated_s=anno.duration)
     return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(asked_text(anno, settings)))
 
 

@@ -6,6 +6,7 @@ A source registers its names with a view; training and inference use the same on
 import json
 import random
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 from videomind.dataset.schema import Annotation, GroundingTarget, Route, Sample
@@ -62,7 +63,7 @@ class View(ABC):
         excerpt = fields.pop("excerpt", None) or Excerpt(path=anno.video_path, budget=role.budget)
         return Sample(
             role=self.role,
-            excerpt=excerpt,
+            excerpt=replace(excerpt, stated_s=anno.duration),
             prompt=role.prompt(text),
             response=response,
             source=anno.source,

@@ -14,6 +14,7 @@ from torch import Tensor
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import GroundingTarget, Sample
 from videomind.encoding.conversation import render
+from videomind.encoding.text import TextEncoder
 from videomind.model.losses import HeadTargets
 from videomind.roles import SEG_END_TOKEN, SEG_START_TOKEN
 from videomind.spans import fit
@@ -65,6 +66,7 @@ class Encoder:
         self.max_length = max_length
         self.is_learnable = is_learnable
         self._video = processor.token_id(self.backbone.video_token)
+        self._text = TextEncoder(processor.tokenizer)
         self._segment = (processor.token_id(SEG_START_TOKEN), processor.token_id(SEG_END_TOKEN))
 
     def __call__(self, sample: Sample, frames: Tensor, rng: random.Random | None = None) -> Encoded:
@@ -105,14 +107,11 @@ class Encoder:
     def _tokens(self, sample: Sample, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Make ids and labels (L,), the video's placeholder expanded and segment tokens inserted."""
         talk = render(sample, self.backbone)
-        encoding = self.processor.tokenizer(
-            talk.context + talk.response, add_special_tokens=False, return_offsets_mapping=True
-        )
-        ids = torch.tensor(encoding["input_ids"])
-        learned = torch.tensor([start >= len(talk.context) for start, _ in encoding["offset_mapping"]])
+        tokens = self._text((*talk.asked, *talk.learned), add_special_tokens=False)
+        ids, length = torch.tensor(tokens.ids), len(talk.context)
+        learned = torch.tensor([start >= length for start in tokens.starts])
         labels = ids.masked_fill(~learned, IGNORE_INDEX)
-        # The first one is the video's: what a user writes comes behind it.
-        video_index = int((ids == self._video).nonzero()[0])
+        (video_index,) = (ids == self._video).nonzero()[:, 0].tolist()  # nothing that data say is one
         repeats = torch.ones_like(ids)
         repeats[video_index] = grid[0] * self.backbone.tokens_per_step(grid.tolist())
         ids, labels = ids.repeat_interleave(repeats), labels.repeat_interleave(repeats)

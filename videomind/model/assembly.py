@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videomind.files import copy_file, labelled_paths, read_json
+import torch
+
+from videomind.files import copy_file, labelled_paths
 from videomind.logger import run_command
+from videomind.model.bases import check_same_base, resolve_folder
 from videomind.model.checkpoint import (
     EXTRA_FILE,
     LoadedModel,
@@ -17,9 +20,9 @@ from videomind.model.checkpoint import (
     load_adapter,
     load_extra,
     load_model,
-    resolve_folder,
     saved_roles,
 )
+from videomind.model.tensors import read_tensors
 from videomind.roles import ALL_IN_ONE
 
 log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
     loaded = load_model(first, settings, roles=held[first])
     model = loaded.model
     for folder in others:
-        _check_same_base(first, folder)
+        check_same_base(first, folder)
         for role in held[folder]:
             model = load_adapter(model, folder, role)
         load_extra(model, folder, held[folder] or ["grounder"], keep=True)
@@ -63,12 +66,17 @@ def _adapters_for(folder: Path, roles: list[str]) -> list[str] | None:
     return list(dict.fromkeys(ALL_IN_ONE if r not in saved and ALL_IN_ONE in saved else r for r in roles))
 
 
-def _check_same_base(first: Path, other: Path) -> None:
-    """Refuse roles of different backbones: their adapters would sit on weights they never saw."""
-    bases = [Path(read_json(f / "config.json").get("base_model_path", "")).name for f in (first, other)]
-    if bases[0] != bases[1]:
+def _check_same_extra(home: Path, folder: Path, role: str) -> None:
+    """Refuse what a checkpoint holds beside its adapter unless the one that all roles share has the same."""
+    extra, shared = folder / EXTRA_FILE, home / EXTRA_FILE
+    if folder == home or not extra.is_file():
+        return
+    ours, theirs = (read_tensors(path) if path.is_file() else {} for path in (shared, extra))
+    differ = [n for n, t in theirs.items() if n not in ours or not torch.equal(ours[n].float(), t.float())]
+    if differ:
         raise ValueError(
-            f"{first} stands on the base {bases[0]}, {other} on {bases[1]}: use roles of one base"
+            f"{extra} holds tensors beside the {role}'s adapter that {home} has not ({', '.join(differ[:4])}"
+            f"{', ...' if len(differ) > 4 else ''}); only {home}'s can be shared"
         )
 
 
@@ -92,15 +100,11 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
     home = places.get("grounder", next(iter(places.values())))
     for role, folder in places.items():
-        _check_same_base(home, folder)
+        check_same_base(home, folder)
         if role not in saved_roles(folder):
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role}. It holds: {held}.")
-        extra = folder / EXTRA_FILE
-        if folder != home and extra.is_file():
-            raise ValueError(
-                f"{extra} holds tensors beside the {role}'s adapter; only {home}'s can be shared"
-            )
+        _check_same_extra(home, folder, role)
     out.mkdir(parents=True, exist_ok=True)
     for file in home.iterdir():
         if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:

@@ -4,7 +4,9 @@ Shapes: T clips, Q queries (one per `<|reg|>` token), D hidden size of the langu
 F fusion layers, K pyramid levels, P points over all levels.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -76,6 +78,15 @@ def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: i
     return torch.cat(points)
 
 
+@cache
+def largest_exponent(dtype: torch.dtype) -> float:
+    """Find the largest number of a type whose exponential is a finite number of that type."""
+    bound = torch.tensor(math.log(torch.finfo(dtype).max), dtype=dtype)
+    while not bound.exp().isfinite():
+        bound = torch.nextafter(bound, torch.zeros_like(bound))
+    return bound.item()
+
+
 class GroundingHead(nn.Module):
     """Fuses clips with a query and predicts boundaries on a temporal pyramid."""
 
@@ -113,9 +124,7 @@ class GroundingHead(nn.Module):
         levels, masks = self._pyramid(clip_emb.flatten(0, 1), min_clips)
         num_rows, padded = clip_emb.shape[:2], max(min_clips, clips.size(1))
         class_logits = torch.cat([self.class_head(level) for level in levels], dim=1)  # (F*Q, P, 1)
-        # exp keeps distances positive (a relu in ActionFormer); the level's factor is FCOS's, arXiv
-        # 1904.01355, which has it within the exp.
-        offsets = [self.coef(self.coord_head(level).exp(), i) for i, level in enumerate(levels)]
+        offsets = [self._distances(level, i) for i, level in enumerate(levels)]
         return HeadOutput(
             class_logits=class_logits.squeeze(-1).unflatten(0, num_rows),
             offsets=torch.cat(offsets, dim=1).unflatten(0, num_rows),
@@ -129,6 +138,26 @@ class GroundingHead(nn.Module):
         """Set how often training leaves a branch of a fusion layer out (DROPPATH unless set)."""
         for layer in self.vis_fuse:
             layer.droppath.p = rate
+
+    def _distances(self, level: Tensor, number: int) -> Tensor:
+        """Regress the distances of a level's points, positive and finite.
+
+        What half precision cannot hold stays the largest number that it can: an infinite one would make the
+        gradient of an idle head NaN, which is zero times the outputs. The bounds change no finite value.
+
+        Args:
+            level: (B, P, C).
+            number: of the level.
+
+        Returns:
+            (B, P, 2), in strides.
+        """
+        # exp keeps distances positive (a relu in ActionFormer); the level's factor is FCOS's, arXiv
+        # 1904.01355, which has it within the exp.
+        raw = self.coord_head(level)
+        return self.coef(raw.clamp(max=largest_exponent(raw.dtype)).exp(), number).clamp(
+            max=torch.finfo(raw.dtype).max
+        )
 
     def _fuse(self, clips: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Let clips and query see each other.

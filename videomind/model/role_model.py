@@ -45,6 +45,8 @@ class RoleModel(PreTrainedModel):
     Attributes:
         backbone: its declaration.
         head: for roles that ground.
+        changed: names of parameters, without adapters, that are not as the base on disk has them; a
+            checkpoint of the model must hold them.
         loss_weights: of the grounding losses.
     """
 
@@ -53,6 +55,7 @@ class RoleModel(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.head: GroundingHead | None = None
+        self.changed: set[str] = set()
         self.loss_weights = LossWeights()
 
     def add_head(self) -> GroundingHead:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videomind.files import atomic_path
+from videomind.model.sharding import whole_shape
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -24,11 +25,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Name the tensors that are missing, unexpected, or mismatched in shape."""
+    """Name the tensors that are missing, unexpected, or mismatched in shape; `expected` may be sharded."""
     mismatched = [
-        f"{k} {tuple(found[k].shape)} instead of {tuple(expected[k].shape)}"
+        f"{k} {tuple(found[k].shape)} instead of {tuple(whole_shape(expected[k]))}"
         for k in expected.keys() & found.keys()
-        if expected[k].shape != found[k].shape
+        if whole_shape(expected[k]) != found[k].shape
     ]
     return {
         "missing": sorted(expected.keys() - found.keys()),

@@ -108,7 +108,7 @@ class Workflow:
         """
         fingerprints: dict[str, str] = {}
         for step in self.steps:
-            fingerprints[step.name] = fingerprint(
+            fingerprints[step.name] = digest_of_step(
                 step, self.folder, [fingerprints[name] for name in step.needs]
             )
             self.announce(step.title)
@@ -149,7 +149,7 @@ class Workflow:
         return self.folder / MARKS / f"{step.name}.json"
 
 
-def fingerprint(step: Step, folder: Path, needed: Sequence[str]) -> str:
+def digest_of_step(step: Step, folder: Path, needed: Sequence[str]) -> str:
     """Tell a step's results from those of another command or other inputs.
 
     Args:

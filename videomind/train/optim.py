@@ -50,7 +50,8 @@ def parameter_groups(
         Six groups of params, names, lr, weight_decay, in the order of KINDS, decayed first; empty ones are
         kept.
     """
-    rates = {"base": lr, "lora": lora_lr or lr, "head": head_lr or lr}
+    rates = {"base": lr, "lora": lora_lr, "head": head_lr}
+    rates = {kind: lr if rate is None else rate for kind, rate in rates.items()}
     decayed = decayed_names(model)
     groups = {
         (kind, decays): {

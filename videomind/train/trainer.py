@@ -207,7 +207,7 @@ class ResumingTrainer(Trainer):
         """Train from the newest checkpoint to the end and save; a finished run is left as it is.
 
         Args:
-            after: what else is to be written, by the first process.
+            after: writes what else is to be written; every process calls it.
         """
         finished = Path(self.args.output_dir) / FINISHED
         if finished.is_file() and int(finished.read_text()) >= self.planned_steps():
@@ -221,9 +221,9 @@ class ResumingTrainer(Trainer):
         elif checkpoint is not None:
             self.restore(Path(checkpoint))
         self.save_model()
+        if after is not None:
+            after()
         if self.args.should_save:
-            if after is not None:
-                after()
             write_text(finished, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
 

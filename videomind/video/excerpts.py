@@ -7,7 +7,7 @@ Used by training and inference alike, between the conversation and the encoding.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomind.faults import ends_run
-from videomind.video.reader import BadVideoError, replace_missing
-from videomind.video.readers import IMAGE_ERRORS, open_reader
-from videomind.video.request import Excerpt
+from videomind.video.images import IMAGE_ERRORS, read_image
+from videomind.video.reader import BadVideoError, VideoReader, replace_missing
+from videomind.video.readers import open_reader
+from videomind.video.request import Excerpt, ImageList
 
 __all__ = [
     "BadVideoError",
@@ -39,6 +40,9 @@ MAX_FRAMES = 768
 MAX_ASPECT_RATIO = 200
 IMAGE_LIST_FPS = 1.0  # a list of images counts one second per image
 GIF_DURATION_FPS = 1.0
+LENGTH_OFF_S, LENGTH_OFF = 1.0, 0.05  # by how much a length may differ from the file's: the smaller
+MOST_OVERHANG = 0.1  # of the video, by which an excerpt may end behind it as in published training
+MAX_GAPS = 5  # that are named
 EMPTY_LIST = "an empty list of images, not a video"
 
 
@@ -49,9 +53,9 @@ class Frames:
     Attributes:
         frames: uint8 (T, 3, h, w) RGB, resized.
         indices: number of each frame in the video.
-        fps: of the video.
-        total_frames: of the video.
-        problems: one line for each thing that was replaced or concealed.
+        fps: of the video; where its rate varies, of the even grid that frames are chosen on.
+        total_frames: of the video, or positions of that grid; by `fps` they give the video's length.
+        problems: one line for each thing that was replaced or concealed, or that is not as it says.
     """
 
     frames: Tensor
@@ -227,8 +231,8 @@ def resize_frames(frames: Tensor, *, size: tuple[int, int]) -> Tensor:
 def read_excerpt(excerpt: Excerpt, *, reader: str | None = None) -> Frames:
     """Decode and resize the frames of an excerpt.
 
-    A list of image files is taken whole: one frame each, the last repeated to fill its step; its frame rate,
-    maximum count, start and end do not apply.
+    A list of image files without a rate is taken whole: one frame each, the last repeated to fill its step;
+    the budget's frame rate and maximum, start and end do not apply, as in published training.
 
     Args:
         excerpt: what to decode.
@@ -259,16 +263,45 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
         return resize_frames(frame[None], size=_frame_size(*frame.shape[:2], first))[0]
 
     with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
+        clock = video.clock
+        of_video = {"fps": clock.fps, "total_frames": clock.total}
         plans = [
-            choose_frames(total_frames=video.total_frames, fps=video.fps, excerpt=excerpt)
-            for excerpt in excerpts
+            [clock.frame_at(i) for i in choose_frames(**of_video, excerpt=excerpt)] for excerpt in excerpts
         ]
-        of_video = {"fps": video.fps, "total_frames": video.total_frames}
-        found = zip(plans, video.get_many(plans, transform=resize), strict=True)
+        found = video.get_many(plans, transform=resize)
         return [
-            Frames(frames=frames, indices=indices, problems=problems, **of_video)
-            for indices, (frames, problems) in found
+            Frames(
+                frames=frames, indices=indices, problems=problems + time_problems(excerpt, video), **of_video
+            )
+            for excerpt, indices, (frames, problems) in zip(excerpts, plans, found, strict=True)
         ]
+
+
+def time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
+    """Say where an excerpt's times and the file's do not go together, one line each.
+
+    Args:
+        excerpt: what was asked for.
+        video: the open file.
+    """
+    if not video.has_times:
+        return []
+    length, problems = video.clock.duration_s, []
+    start, end = excerpt.start_s or 0.0, length if excerpt.end_s is None else excerpt.end_s
+    start, end = min(start, end), max(start, end)
+    if start >= length:
+        problems.append(f"begins at {start:.1f} s, behind the video's end at {length:.1f} s")
+    elif end - length > max(LENGTH_OFF_S, MOST_OVERHANG * length):
+        problems.append(f"ends at {end:.1f} s, far behind the video's end at {length:.1f} s")
+    stated = excerpt.stated_s
+    if stated is not None and abs(stated - length) > min(LENGTH_OFF_S, LENGTH_OFF * length):
+        problems.append(f"is of a video of {stated:.2f} s by its annotation, the file has {length:.2f} s")
+    problems += [
+        f"lacks pictures from {a:.2f} s to {b:.2f} s, or nothing moves there"
+        for a, b in video.gaps
+        if a < end and b > start
+    ][:MAX_GAPS]
+    return [f"{video.path}: the excerpt {problem}" for problem in problems]
 
 
 def _read_images(excerpt: Excerpt) -> Frames:
@@ -276,12 +309,18 @@ def _read_images(excerpt: Excerpt) -> Frames:
     paths = list(excerpt.path)
     if not paths:
         raise BadVideoError(EMPTY_LIST)
+    name = f"{len(paths)} images from {paths[0]}"
+    if isinstance(excerpt.path, ImageList):
+        fps = excerpt.path.fps
+        indices = choose_frames(total_frames=len(paths), fps=fps, excerpt=replace(excerpt, path=name))
+    else:
+        fps, indices = IMAGE_LIST_FPS, list(range(len(paths)))
+        indices += indices[-1:] * (-len(indices) % excerpt.budget.known_units().frames_per_step)
     pool: dict[int, Tensor] = {}
     reasons: dict[int, str] = {}
-    for i, path in enumerate(paths):
+    for i in sorted(set(indices)):
         try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
+            rgb = read_image(paths[i])
         except IMAGE_ERRORS as error:
             if ends_run(error):
                 raise
@@ -289,23 +328,19 @@ def _read_images(excerpt: Excerpt) -> Frames:
             continue
         height, width = _frame_size(rgb.height, rgb.width, excerpt)
         pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
-    problems = replace_missing(range(len(paths)), pool, f"{len(paths)} images from {paths[0]}", reasons)
+    problems = replace_missing(sorted(set(indices)), pool, name, reasons)
     sizes = {frame.shape for frame in pool.values()}
     if len(sizes) > 1:
-        raise BadVideoError(f"{len(paths)} images from {paths[0]}: of different sizes {sorted(sizes)}")
-    indices = list(range(len(paths)))
-    indices += indices[-1:] * (-len(indices) % excerpt.budget.known_units().frames_per_step)
+        raise BadVideoError(f"{name}: of different sizes {sorted(sizes)}")
     frames = torch.stack([pool[i] for i in indices]).permute(0, 3, 1, 2).contiguous()
-    return Frames(
-        frames=frames, indices=indices, fps=IMAGE_LIST_FPS, total_frames=len(paths), problems=problems
-    )
+    return Frames(frames=frames, indices=indices, fps=fps, total_frames=len(paths), problems=problems)
 
 
 def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> float:
-    """Read the length of a video in seconds: its frames by their average rate.
+    """Read the length of a video in seconds: its frames by their rate, or by their times where that varies.
 
-    Lists of images and .gif files count one second per frame. (A .gif's seconds depend on the budget
-    that reads it; this is the grounder's, at one frame per second.)
+    .gif files and lists of images without a rate count one second per frame. (A .gif's seconds depend on
+    the budget that reads it; this is the grounder's, at one frame per second.)
 
     Raises:
         BadVideoError: it is no usable video.
@@ -313,6 +348,6 @@ def video_duration(path: str | Sequence[str], *, reader: str | None = None) -> f
     if isinstance(path, list | tuple):
         if not path:
             raise BadVideoError(EMPTY_LIST)
-        return len(path) / IMAGE_LIST_FPS
+        return len(path) / (path.fps if isinstance(path, ImageList) else IMAGE_LIST_FPS)
     with open_reader(path, reader, gif_fps=GIF_DURATION_FPS) as video:
-        return video.total_frames / video.fps
+        return video.clock.duration_s

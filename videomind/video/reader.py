@@ -1,14 +1,19 @@
 """What every video reader offers: frames by number, with neighbours standing in for a few damaged ones."""
 
 import importlib
+import os
+import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from videomind.video.clock import Clock, counted_clock
 
 MAX_MISSING = 0.1  # share of the wanted frames that neighbours may stand in for
 REPLACEMENT_RADIUS = 16  # frames on either side of an undecodable one that are tried in its place
@@ -18,6 +23,30 @@ DECODER_THREADS = 2
 
 class BadVideoError(ValueError):
     """A video that cannot be used; the message names it, what is wrong and what was tried."""
+
+
+def file_identity(path: str) -> tuple:
+    """Tell a file from another of the same name, and from itself before a change.
+
+    Raises:
+        BadVideoError: it is not there, or no regular file.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise BadVideoError(f"{path}: {reason}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise BadVideoError(f"{path}: a folder, not a video")
+    if not stat.S_ISREG(found.st_mode):
+        raise BadVideoError(f"{path}: no regular file but a pipe, a socket or a device")
+    return os.path.abspath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """Word frame numbers: the first of them."""
+    numbers = sorted(numbers)
+    return f"{numbers[:16]}" + (f" and {len(numbers) - 16} more" if len(numbers) > 16 else "")
 
 
 def replace_missing(
@@ -59,14 +88,20 @@ class VideoReader(ABC):
         total_frames: frames it has, counted, not taken from the container's word.
         fps: average frames per second.
         problems: what is wrong with the file as such, one line each.
+        clock: when each frame is shown.
+        gaps: (start, end), s, where pictures are missing or nothing moves for long.
         concealed: numbers of frames that were damaged and painted over by the decoder.
+        doubtful: numbers of frames that may show the damage of frames before them.
+        resized: (W, H) of frames that have another size than the video's.
         reasons: why frames could not be decoded, where the decoder says it.
+        has_times: whether its times are the file's own, not the caller's.
         module: what decodes.
         remedy: how to get that.
     """
 
     total_frames: int
     fps: float
+    has_times: ClassVar[bool] = True
     module: ClassVar[str] = "PIL"
     remedy: ClassVar[str] = "pip install videomind"
 
@@ -84,8 +119,16 @@ class VideoReader(ABC):
     def __init__(self, path: str):
         self.path = path
         self.problems: list[str] = []
+        self.gaps: list[tuple[float, float]] = []
         self.concealed: set[int] = set()
+        self.doubtful: set[int] = set()
+        self.resized: dict[int, tuple[int, int]] = {}
         self.reasons: dict[int, str] = {}
+
+    @cached_property
+    def clock(self) -> Clock:
+        """When each frame is shown."""
+        return counted_clock(self.total_frames, self.fps)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -104,7 +147,7 @@ class VideoReader(ABC):
             indices: distinct, increasing frame numbers.
 
         Yields:
-            Number and picture, (H, W, 3) uint8 RGB, in any order.
+            Number and picture, (H, W, 3) uint8 RGB, in any order; of two of a number the later one counts.
         """
 
     def get_frames(
@@ -148,11 +191,25 @@ class VideoReader(ABC):
         results = []
         for indices, numbers, neighbours in zip(lists, wanted, around, strict=True):
             own = {i: pool[i] for i in (*numbers, *sorted(neighbours)) if i in pool}
+            there = set(numbers) & own.keys()
             problems = self.problems + replace_missing(numbers, own, self.path, self.reasons)
-            if concealed := sorted(self.concealed & set(numbers)):
-                problems.append(f"{self.path}: damaged frames, painted over by the decoder: {concealed}")
+            problems += self._problems_of(there)
             results.append((torch.stack([own[i] for i in indices]), problems))
         return results
+
+    def _problems_of(self, numbers: set[int]) -> list[str]:
+        """Say what is wrong with some frames that are there, one line each kind."""
+        problems = []
+        if concealed := self.concealed & numbers:
+            words = "damaged frames, painted over by the decoder"
+            problems.append(f"{self.path}: {words}: {listed(concealed)}")
+        if doubtful := self.doubtful & numbers - concealed:
+            words = "frames that may show the damage of frames before them"
+            problems.append(f"{self.path}: {words}: {listed(doubtful)}")
+        if resized := {i: size for i, size in self.resized.items() if i in numbers}:
+            sizes = ", ".join(f"{width} x {height}" for width, height in sorted(set(resized.values())))
+            problems.append(f"{self.path}: frames of another size ({sizes}), scaled: {listed(resized)}")
+        return problems
 
     def _around(self, wanted: Sequence[int], pool: dict[int, Tensor]) -> set[int]:
         """Find neighbours of the wanted frames that could not be decoded, when they are few."""

@@ -10,17 +10,15 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import numpy as np
-from PIL import Image
 
 from videomind.faults import RunError, ends_run
 from videomind.roles import nearest
+from videomind.video.images import GifReader, is_gif
 from videomind.video.pyav import PyAVReader
-from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader
+from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader, file_identity
 
 READER_VARIABLE = "VIDEOMIND_VIDEO_READER"
 DEFAULT_READER = "pyav"
-# What PIL raises on broken files, and on pictures so large that they must be an attack.
-IMAGE_ERRORS = (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError)
 DECORD_BATCH = 16  # frames; bounds how many full-size frames are held at once
 
 
@@ -96,34 +94,6 @@ class TorchCodecReader(VideoReader):
             yield index, frame.data.numpy()
 
 
-class GifReader(VideoReader):
-    """A .gif, by PIL. Its own timing is ignored: `fps` is the caller's (that of the visual budget)."""
-
-    def __init__(self, path: str, fps: float):
-        super().__init__(path)
-        self.fps = fps
-        try:
-            self._image = Image.open(path)
-            self.total_frames = getattr(self._image, "n_frames", 1)
-        except IMAGE_ERRORS as error:
-            raise BadVideoError(f"{path}: not an image that can be opened ({error}; tried PIL)") from error
-
-    def close(self) -> None:
-        self._image.close()
-
-    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        for index in indices:
-            try:
-                self._image.seek(index)
-                frame = np.array(self._image.convert("RGB"))
-            except IMAGE_ERRORS as error:
-                if ends_run(error):
-                    raise
-                self.reasons[index] = str(error)
-                continue
-            yield index, frame
-
-
 READERS: dict[str, type[VideoReader]] = {
     "pyav": PyAVReader,
     "decord": DecordReader,
@@ -157,9 +127,17 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
     return reader
 
 
-def is_gif(path: str) -> bool:
-    """Tell whether a file is read as a .gif, whose frame rate is the caller's; by its name, in any case."""
-    return path.lower().endswith(".gif")
+def _take_times(video: VideoReader) -> None:
+    """Give the frames of another reader the times that PyAV finds, where both count the same frames."""
+    try:
+        with PyAVReader(video.path) as other:
+            if other.total_frames == video.total_frames:
+                video.clock, video.gaps = other.clock, other.gaps
+            else:
+                counts = f"{video.total_frames} frames by {video.module}, {other.total_frames} by pyav"
+                video.problems.append(f"{video.path}: {counts}")
+    except BadVideoError as error:
+        video.problems.append(str(error))
 
 
 def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: float = 1.0) -> VideoReader:
@@ -176,13 +154,12 @@ def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: fl
     """
     reader = choose_reader(name)
     path = os.fspath(path)
-    if os.path.isdir(path):
-        raise BadVideoError(f"{path}: a folder, not a video")
-    if not os.path.exists(path):
-        raise BadVideoError(f"{path}: no such file")
+    file_identity(path)  # a file that is there
     if os.path.getsize(path) == 0:
         raise BadVideoError(f"{path}: an empty file")
     video = GifReader(path, gif_fps) if is_gif(path) else reader(path)
+    if not isinstance(video, GifReader | PyAVReader):
+        _take_times(video)
     if video.total_frames < 1 or not video.fps > 0:
         video.close()
         raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")

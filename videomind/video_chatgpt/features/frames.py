@@ -53,5 +53,7 @@ def read_frames(path: str | os.PathLike, *, size: int, reader: str | None = None
         ValueError: the reader is.
     """
     with open_reader(path, reader) as video:
-        indices = frame_indices(video.total_frames, min(video.total_frames, MAX_FRAMES))
+        clock = video.clock
+        positions = frame_indices(clock.total, min(clock.total, MAX_FRAMES))
+        indices = [clock.frame_at(position) for position in positions]
         return video.get_frames(indices, transform=lambda frame: squash(frame, size))

@@ -1,0 +1,160 @@
+"""The table of a stream's packets, and which of them to decode for some frames."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from videomind.video.bitstream import UNKNOWN, Inspector, is_zeroed
+
+_ONCE = ("palette", "new_extradata", "param_change")  # side data that a demuxer does not give again
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of packets that is decoded in one go.
+
+    Attributes:
+        first: number of its first packet, from which decoding can start.
+        last: number of the last packet that is needed.
+        wanted: presentation time to frame number, of the frames that are asked for.
+    """
+
+    first: int
+    last: int
+    wanted: dict[int, int]
+
+
+@dataclass
+class PacketTable:
+    """Where each frame is, found by reading all packets of a stream once without decoding any.
+
+    Attributes:
+        pts: presentation time of each packet, in the file's (decoding) order.
+        dts: decoding time of each packet.
+        ends: where each packet ends in the file, if that is known.
+        holes: bytes between each packet and the one before it, if that is known.
+        numbers: place in that order by (pts, size). The size as well, because right after a seek MPEG
+            streams give part of a packet under a false time.
+        starts: the packets that decoding can start at, in the file's order.
+        frames: the packet of each frame, in the order they are shown; as far as packets tell it.
+        damaged: packets that arrived broken.
+        keeps_state: whether a demuxer said something once that holds for what follows.
+        latest: the last presentation time.
+        last_duration: how long that picture is shown, in units of the stream; 0 if unknown.
+        is_told: whether packets tell which pictures are shown, without decoding.
+    """
+
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    ends: list[int | None] = field(default_factory=list)
+    holes: list[int | None] = field(default_factory=list)
+    numbers: dict[tuple[int | None, int], int] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    damaged: set[int] = field(default_factory=set)
+    keeps_state: bool = False
+    latest: int | None = None
+    last_duration: int = 0
+    is_told: bool = True
+
+    @classmethod
+    def read(cls, packets: Iterable, *, codec: str, inspect: Inspector | None) -> "PacketTable":
+        """Build the table.
+
+        Args:
+            packets: all of the stream.
+            codec: FFmpeg's name of it.
+            inspect: tells a packet's content; None for a codec that has to be decoded to tell.
+        """
+        table = cls(is_told=inspect is not None)
+        for number, packet in enumerate(packets):
+            table._add(number, packet, codec, inspect)
+        if table.is_told and (None in table.pts or len(set(table.pts)) < len(table.pts)):
+            table.is_told = False
+        if table.is_told:
+            table.frames.sort(key=table.pts.__getitem__)
+            # A recording that begins within a group: some pictures have no key picture.
+            table.is_told = table.starts[:1] == [0] and not (
+                table.frames and table.pts[table.frames[0]] < table.pts[0]
+            )
+        return table
+
+    def _add(self, number: int, packet, codec: str, inspect: Inspector | None) -> None:
+        pts, data = packet.pts, bytes(packet)
+        self.pts.append(pts)
+        self.dts.append(packet.dts)
+        place = packet.pos if packet.pos is not None and packet.pos >= 0 else None
+        before = self.ends[-1] if self.ends else None
+        self.holes.append(None if place is None or before is None else place - before)
+        self.ends.append(None if place is None else place + packet.size)
+        self.numbers[pts, packet.size] = number
+        if packet.is_corrupt or is_zeroed(codec, data):
+            self.damaged.add(number)
+        if number and any(map(packet.has_sidedata, _ONCE)):
+            self.keeps_state = True
+        try:
+            content = inspect(data, packet.is_keyframe) if inspect else UNKNOWN
+        except IndexError:  # it ends within its headers
+            content = UNKNOWN
+            self.damaged.add(number)
+        if content.starts:
+            self.starts.append(number)
+        if content.shown not in (0, 1):
+            self.is_told = False
+        if content.shown != 0 and not packet.is_discard:  # cut off by an edit list: decoded, never shown
+            self.frames.append(number)
+        if pts is not None and (self.latest is None or pts >= self.latest):
+            self.latest, self.last_duration = pts, packet.duration or 0
+        elif pts is None:
+            self.last_duration = packet.duration or 0
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether a presentation time tells which packet a picture comes from."""
+        return None not in self.pts and len(set(self.pts)) == len(self.pts)
+
+    @cached_property
+    def number_at(self) -> dict[int | None, int]:
+        """The packet of each presentation time."""
+        return {time: number for number, time in enumerate(self.pts)}
+
+    def show(self, pts: Sequence[int]) -> None:
+        """Take the frames from what decoding has shown, by their presentation times."""
+        self.frames = [self.number_at[time] for time in pts]
+        self.is_told = True
+
+    def runs(self, indices: Sequence[int], *, earlier: int) -> list[Stretch]:
+        """Find the stretches of packets to decode for some frames; whole groups between are passed over.
+
+        A frame needs everything from the last start shown before it, which is also right for the
+        leading pictures of an open group: those come after the next key picture in the file.
+
+        Args:
+            indices: increasing frame numbers.
+            earlier: by how many starts to begin too soon.
+
+        Returns:
+            The stretches in the file's order.
+        """
+        starts = sorted(self.starts, key=self.pts.__getitem__)
+        start_pts = [self.pts[k] for k in starts]
+        runs: list[Stretch] = []
+        for index in indices:
+            packet = self.frames[index]
+            place = bisect_right(start_pts, self.pts[packet]) - 1 - earlier
+            first, last, wanted = starts[place] if place >= 0 else 0, packet, {}
+            if runs and first <= runs[-1].last + 1:  # goes on where the last one ends
+                before = runs.pop()
+                first, last, wanted = before.first, max(before.last, packet), before.wanted
+            runs.append(Stretch(first, last, {**wanted, self.pts[packet]: index}))
+        return runs
+
+    def depends_on(self, packet: int, damaged: Iterable[int]) -> bool:
+        """Tell whether a picture may show the damage of other packets: of one since its last start."""
+        time = self.pts[packet]
+        place = bisect_right(self.starts, packet) - 1
+        while place >= 0 and self.pts[self.starts[place]] > time:  # a leading picture needs what is before
+            place -= 1
+        start = self.starts[place] if place >= 0 else 0
+        return any(start <= number <= packet for number in damaged)
