@@ -29,8 +29,8 @@ NO_VERBS = {"A", "All", "An", "Each", "Every", "How", "That", "The", "These", "T
 POINTER = re.compile(r"See `?[\w.]+`?[.;]")  # an override inherits its docstring without it
 # Names that say that a thing is there, and not what it is; the rooms that do without them.
 VAGUE = {"found", "given", "place", "wanted"}
-NAMED_ROOMS = {"agent", "dataset", "encoding", "quickstart", "synthetic", *FLOORS[0]}
-COVERS = re.compile(r"^Covers (.*?)\.$", re.M | re.S)
+NAMED_ROOMS = {"agent", "dataset", "encoding", "quickstart", "runs", "synthetic", *FLOORS[0]}
+COVERS = re.compile(r"\bCovers\s(.*?)\.(?=\s|$)", re.S)
 
 
 def imports(path: Path) -> Iterator[str]:

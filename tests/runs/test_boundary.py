@@ -73,7 +73,7 @@ def test_what_a_sample_causes_ends_that_sample(error):
     assert sample.error is error and not ends_run(error)
     fault = sample.fault
     assert fault.kind.endswith(type(error).__name__) and fault.reason
-    assert "test_boundary.py" in fault.place and "(test_what_a_sample_causes" in fault.place
+    assert "test_boundary.py" in fault.raised_at and "(test_what_a_sample_causes" in fault.raised_at
 
 
 @pytest.mark.parametrize("error", MACHINES, ids=name_of)
@@ -125,8 +125,8 @@ def test_errors_of_our_own_speak_for_themselves_others_are_told_with_their_place
 def test_the_place_is_within_the_package_where_the_error_passed_through_it():
     with Boundary() as sample:
         BudgetOverride(fps=1.0).applied(None)
-    assert sample.fault.place.startswith("videomind/roles.py:")
-    assert sample.fault.place.endswith("(applied)")
+    assert sample.fault.raised_at.startswith("videomind/roles.py:")
+    assert sample.fault.raised_at.endswith("(applied)")
     assert str(sample.fault).startswith("TypeError at videomind/roles.py:")
 
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from helpers.runs import environment
@@ -24,8 +23,24 @@ def prepare(wanted):
     kind, number = wanted
     if kind == "first" and number == 3:
         raise ValueError("number 3 is broken")
-    time.sleep(0.02 * (number % 3))
     return number * 10 if kind == "first" else number + 1
+
+
+def overtaking():
+    """Prepares as `prepare` does, but an even number after the odd one behind it."""
+    tried = [threading.Event() for _ in range(8)]
+
+    def prepare_late(wanted):
+        kind, number = wanted
+        if kind == "second":
+            return prepare(wanted)
+        assert number % 2 or tried[number + 1].wait(timeout=60), f"{number} is prepared alone"
+        try:
+            return prepare(wanted)
+        finally:
+            tried[number].set()
+
+    return prepare_late
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 4])
@@ -35,7 +50,7 @@ def test_all_end_with_their_own_result(num_threads):
         in_flight(
             iter(range(8)),
             lambda i: steps(i, model),
-            prepare,
+            overtaking() if num_threads > 1 else prepare,
             num_threads=num_threads,
         )
     )

@@ -25,13 +25,13 @@ class Fault:
 
     Attributes:
         kind: the error's class.
-        place: file, line and function where it was raised; of this package where it went through it.
+        raised_at: file, line and function where it was raised; of this package where it went through it.
         reason: the error's text.
         is_stated: whether this package raised the error itself, so that its text says all.
     """
 
     kind: str
-    place: str
+    raised_at: str
     reason: str
     is_stated: bool
 
@@ -43,13 +43,13 @@ class Fault:
         name = (
             kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         )
-        return cls(kind=name, place=_place(error), reason=str(error) or name, is_stated=in_package)
+        return cls(kind=name, raised_at=_raised_at(error), reason=str(error) or name, is_stated=in_package)
 
     def __str__(self) -> str:
-        return self.reason if self.is_stated else f"{self.kind} at {self.place}: {self.reason}"
+        return self.reason if self.is_stated else f"{self.kind} at {self.raised_at}: {self.reason}"
 
 
-def _place(error: Exception) -> str:
+def _raised_at(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "an unknown place"

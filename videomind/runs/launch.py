@@ -91,20 +91,20 @@ def placement(environ: Mapping[str, str], device: Device, default_port: int) -> 
         ValueError: a variable is not a number in its range.
     """
     num_nodes = _number(environ, "NNODES", 1, lowest=1)
-    found = Placement(
+    layout = Placement(
         num_nodes=num_nodes,
         node_rank=_number(environ, "NODE_RANK", 0, lowest=0),
         per_node=_number(environ, "NPROC_PER_NODE", max(device.count, 1), lowest=1),
         address=environ.get("MASTER_ADDR") or "127.0.0.1",
         port=_number(environ, "MASTER_PORT", default_port, lowest=1),
     )
-    if found.node_rank >= num_nodes:
+    if layout.node_rank >= num_nodes:
         raise ValueError(
-            f"NODE_RANK is {found.node_rank}. Allowed with NNODES={num_nodes}: 0 to {num_nodes - 1}."
+            f"NODE_RANK is {layout.node_rank}. Allowed with NNODES={num_nodes}: 0 to {num_nodes - 1}."
         )
     if num_nodes > 1 and not environ.get("MASTER_ADDR"):
         raise ValueError(f"NNODES is {num_nodes}: name the first node with MASTER_ADDR")
-    return found
+    return layout
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, *, lowest: int) -> int:
@@ -115,14 +115,14 @@ def _number(environ: Mapping[str, str], name: str, default: int, *, lowest: int)
 
 
 def training_arguments(
-    environ: Mapping[str, str], section: Mapping[str, object], place: Placement, kind: str
+    environ: Mapping[str, str], section: Mapping[str, object], layout: Placement, kind: str
 ) -> list[str]:
     """Say how a global batch is cut, and which DeepSpeed stage runs.
 
     Args:
         environ: environment variables, see the module.
         section: a recipe's `launch` section.
-        place: the run's processes.
+        layout: the run's processes.
         kind: of the device, see `Device`.
 
     Raises:
@@ -135,11 +135,11 @@ def training_arguments(
             ("BATCH_PER_DEVICE", "batch_per_device", 1),
         )
     )
-    per_pass = place.world_size * batch
+    per_pass = layout.world_size * batch
     if global_batch % per_pass:
         raise ValueError(
-            f"A global batch of {global_batch} (GLOBAL_BATCH) cannot be shared by {place.num_nodes} node(s) "
-            f"x {place.per_node} process(es) x {batch} sample(s) (BATCH_PER_DEVICE): "
+            f"A global batch of {global_batch} (GLOBAL_BATCH) cannot be shared by {layout.num_nodes} node(s) "
+            f"x {layout.per_node} process(es) x {batch} sample(s) (BATCH_PER_DEVICE): "
             f"{per_pass} must divide it."
         )
     arguments = ["--per_device_train_batch_size", str(batch)]
@@ -212,16 +212,16 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise ValueError(f"Unknown command {command!r} of videomind launch. {nearest(command, COMMANDS)}")
     device, section = detect(), launch_section(argv)
     port = int(str(section.get("master_port", PORTS[command])))
-    place = placement(os.environ, device, port)
+    layout = placement(os.environ, device, port)
     if command in TRAINING:
-        argv = [*training_arguments(os.environ, section, place, device.kind), *argv]
+        argv = [*training_arguments(os.environ, section, layout, device.kind), *argv]
     shows, argv = SHOW in argv, [part for part in argv if part != SHOW]
-    torchrun_argv = [*place.flags(), "-m", "videomind.runs.processes", COMMANDS[command], *argv]
+    torchrun_argv = [*layout.flags(), "-m", "videomind.runs.processes", COMMANDS[command], *argv]
     if shows:
         sys.stdout.write(f"torchrun {shlex.join(torchrun_argv)}\n")
         return 0
-    prepare_environment(device, place.per_node)
-    if command not in TRAINING and place.world_size == 1:
+    prepare_environment(device, layout.per_node)
+    if command not in TRAINING and layout.world_size == 1:
         return importlib.import_module(COMMANDS[command]).main(argv)
     return torchrun.main(torchrun_argv)
 

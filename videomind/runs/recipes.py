@@ -103,13 +103,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Recipe:
     )
 
 
-def _text(value: Any, place: str) -> str:
+def _text(value: Any, where: str) -> str:
     """Write a value as it stands on a command line; a list is joined by commas."""
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return ",".join(map(str, value))
     if isinstance(value, str | int | float):  # True and False too
         return str(value)
-    raise ValueError(f"{place}: {value!r} is neither a text, a number, true or false, nor a list of these")
+    raise ValueError(f"{where}: {value!r} is neither a text, a number, true or false, nor a list of these")
 
 
 def expand(argv: Sequence[str]) -> list[str]:
@@ -125,8 +125,8 @@ def expand(argv: Sequence[str]) -> list[str]:
         return rest
     recipe = read_recipe(path)
     if recipe.sizes and size not in recipe.sizes:
-        given = "not given" if size is None else f"{size!r}"
-        raise ValueError(f"--size is {given}. Sizes of {path}: {', '.join(recipe.sizes)}.")
+        choice = "not given" if size is None else f"{size!r}"
+        raise ValueError(f"--size is {choice}. Sizes of {path}: {', '.join(recipe.sizes)}.")
     if size is not None and not recipe.sizes:
         raise ValueError(f"{path} has no sizes: leave --size {size} out")
     flags = []
@@ -167,15 +167,15 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
 
 def given_arguments(argv: Sequence[str]) -> dict[str, str]:
     """List the arguments of an expanded command line by name, the last of each, as they stand there."""
-    found: dict[str, list[str]] = {}
+    values_of: dict[str, list[str]] = {}
     name = ""
     for part in argv:
         if part.startswith("--"):
             name, sign, value = part[2:].partition("=")
-            found[name] = [value] if sign else []
+            values_of[name] = [value] if sign else []
         elif name:
-            found[name].append(part)
-    return {name: " ".join(values) if values else "True" for name, values in found.items()}
+            values_of[name].append(part)
+    return {name: " ".join(values) if values else "True" for name, values in values_of.items()}
 
 
 def recipe_text(argv: Sequence[str], sections: Mapping[str, str]) -> str:
