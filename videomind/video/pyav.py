@@ -451,7 +451,12 @@ class PyAVReader(VideoReader):
         """The frames a packet brings forth (None: those still held back), and what is wrong with it."""
         frames = []
         with self._damage() as said:
-            frames = self._context.decode(packet)
+            try:
+                frames = self._context.decode(packet)
+            except MemoryError as error:  # as dav1d says of broken packets
+                if not _has_memory():
+                    raise
+                said.append(error.strerror)
         self.decoded_frames += len(frames)
         return frames, said[0] if said else None
 
