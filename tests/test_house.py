@@ -1,4 +1,7 @@
-"""The rules that keep the package a house: import directions, device knowledge, documentation."""
+"""The rules that keep the package a house: import directions, device knowledge, documentation, names, tests.
+
+Covers `doors.py`.
+"""
 
 import ast
 import importlib
@@ -11,13 +14,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.rooms import BESIDE, FILES, FLOOR_OF, PACKAGE, ROOM_FILES, leads_elsewhere, room_of
-from helpers.runs import environment
+from helpers.rooms import BESIDE, FILES, FLOOR_OF, FLOORS, PACKAGE, ROOM_FILES, leads_elsewhere, room_of
+from helpers.runs import REPO, environment
 
 DEVICE_WORDS = re.compile(r"torch\.cuda|torch_npu|torch\.npu|['\"](?:nccl|hccl|gloo)['\"]|VISIBLE_DEVICES")
-
-
 FULL_ROOM = 15  # files
+LONG_FUNCTION = 60  # lines
+# A module may have its own.
+ENTRY_POINTS = {"main", "run", "train", "build_parser", "parse_arguments"}
+SECTION = re.compile(r"\b(?:Args|Attributes|Returns|Yields|Raises):[ \t]+\S")
+# How a description begins, where a function has to say what it does.
+NO_VERBS = {"A", "All", "An", "Each", "Every", "How", "That", "The", "These", "This", "What", "When",
+            "Where", "Whether", "Which", "Who", "Why"}  # fmt: skip
+POINTER = re.compile(r"See `?[\w.]+`?[.;]")  # an override inherits its docstring without it
+# Names that say that a thing is there, and not what it is; the rooms that do without them.
+VAGUE = {"found", "given", "place", "wanted"}
+NAMED_ROOMS = {"agent", "dataset", "encoding", "quickstart", "synthetic", *FLOORS[0]}
+COVERS = re.compile(r"^Covers (.*?)\.$", re.M | re.S)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -89,6 +102,106 @@ def undocumented(tree: ast.Module, module) -> Iterator[str]:
                     getattr(getattr(module, node.name), child.name)
                 ):
                     yield f"{node.name}.{child.name}"
+
+
+def documented(path: Path) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, str]]:
+    """Every function and class that has a docstring of its own."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
+            yield node, text
+
+
+def test_sections_of_docstrings_are_blocks():
+    """Documentation tools read no "Args: x" on one line."""
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
+        for path in ROOM_FILES
+        for node, text in documented(path)
+        if SECTION.search(text)
+    ]
+    assert not found
+
+
+def test_functions_say_what_they_do():
+    """In the imperative; a property is a thing and says which."""
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}: {text.splitlines()[0]}"
+        for path in ROOM_FILES
+        for node, text in documented(path)
+        if isinstance(node, ast.FunctionDef) and not is_property(node)
+        if text.split()[0] in NO_VERBS or POINTER.match(text)
+    ]
+    assert not found
+
+
+def is_property(node: ast.FunctionDef) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def test_functions_fit_a_screen():
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
+        for path in ROOM_FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= LONG_FUNCTION
+    ]
+    assert not found
+
+
+def test_a_public_name_means_one_thing():
+    places: dict[str, list[str]] = {}
+    for path in ROOM_FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {
+        name: where for name, where in places.items() if len(where) > 1 and name not in ENTRY_POINTS
+    } == {}
+
+
+def test_variables_are_named_by_what_they_hold():
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line} {name}"
+        for path in ROOM_FILES
+        if room_of(path) in NAMED_ROOMS
+        for line, name in variables(path)
+        if name in VAGUE
+    ]
+    assert not found
+
+
+def variables(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+
+
+def covered() -> dict[str, str]:
+    """What the tests say they cover beside the module of their own name, and which of them says so."""
+    said = {}
+    for path in sorted((REPO / "tests").rglob("test_*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for line in COVERS.findall(text):
+            said |= dict.fromkeys(re.findall(r"`([^`]+)`", line), str(path.relative_to(REPO)))
+    return said
+
+
+def test_every_module_has_its_tests():
+    """A file of its name, or one whose docstring says "Covers ..." of it or of its folder."""
+    said = covered()
+    gone = {name: test for name, test in said.items() if not (PACKAGE / name).exists()}
+    assert gone == {}, "these cover what is not there"
+    modules = [path.relative_to(PACKAGE) for path in ROOM_FILES if not path.stem.startswith("__")]
+    without = [
+        str(module)
+        for module in modules
+        if not (REPO / "tests" / module.parent / f"test_{module.name}").is_file()
+        and str(module) not in said
+        and not any(f"{folder}/" in said for folder in module.parents)
+    ]
+    assert without == [], "name them in the docstring of the file that tests them: Covers `room/module.py`."
 
 
 def test_nothing_catches_everything():

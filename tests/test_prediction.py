@@ -99,8 +99,8 @@ def test_no_field_of_an_annotation_is_taken_for_a_finding():
 
 def test_the_keys_of_a_line_stand_in_the_published_order():
     result = Result(agents=["planner", "grounder", "verifier", "answerer"], duration=9.0, answer="A")
-    result.plan = Plan(response="[]", query="y", readable=False)
-    result.grounder_response, result.grounded = "in <|reg|>", True
+    result.plan = Plan(response="[]", query="y", is_readable=False)
+    result.grounder_response, result.is_grounded = "in <|reg|>", True
     result.proposed = [Candidate(span=[i, i + 1], score=0.5, verdict=0.6) for i in range(2)]
     result.candidates, result.ranks = result.proposed[::-1], [1, 0]
     row = result.prediction(Annotation(source="s", query="x", task="t")).to_json()

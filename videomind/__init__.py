@@ -10,7 +10,7 @@ __all__ = ["VideoMind", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`videomind.VideoMind` is imported when it is used, so that importing the package does no work."""
+    """Import `videomind.VideoMind` when it is used, so that importing the package does no work."""
     if name == "VideoMind":
         from videomind.agent.agent import VideoMind
 

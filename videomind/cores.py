@@ -9,7 +9,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on, and no more than a container's share of processor time.
+    """Count the cores that this process may run on, and no more than a container's share of processor time.
 
     The machine's own number is larger on nodes that a scheduler shares out, and in containers; that many
     threads only wait for each other.
@@ -20,7 +20,7 @@ def usable_cores() -> int:
 
 
 def cgroup_shares(root: Path, own: Path) -> Iterator[float]:
-    """Cores' worth of time that Linux's control groups grant (version 2), from this process's group upwards.
+    """Find the cores' worth of time that Linux's control groups grant (version 2), from this group upwards.
 
     Args:
         root: where the groups are mounted.
@@ -39,7 +39,11 @@ def cgroup_shares(root: Path, own: Path) -> Iterator[float]:
 
 
 def _share(limit: Path) -> Iterator[float]:
-    """The share that a `cpu.max` file grants. Yields: one figure, or none where there is no limit."""
+    """Read the share that a `cpu.max` file grants.
+
+    Yields:
+        One figure, or none where there is no limit.
+    """
     if limit.is_file():
         quota, period = limit.read_text().split()
         if quota != "max":

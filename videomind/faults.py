@@ -38,7 +38,7 @@ def ends_run(error: BaseException) -> bool:
 
 
 def _origins(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those in whose handling it was raised."""
+    """Yield the error, and those in whose handling it was raised."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -55,7 +55,7 @@ def _is_of_machine(error: BaseException) -> bool:
 
 
 def _device_errors() -> tuple[type[Exception], ...]:
-    """Torch's errors of devices and of the processes' connection; none has come while it is not loaded."""
+    """List torch's errors of devices and of the processes' connection; none can come before it is loaded."""
     torch = sys.modules.get("torch")
     if torch is None:
         return ()

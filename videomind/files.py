@@ -24,7 +24,7 @@ class FileError(ValueError):
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends without an error.
+    """Give a temporary path beside `path` that replaces it when the block ends without an error.
 
     The content is on disk before the name changes, so a reader (or a rerun after a crash) sees the old
     file or the whole new one. Its permissions are those of any new file there, which follow the umask, also
@@ -47,7 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator[Path]:
-    """A temporary folder whose files become files of `folder` when the block ends without an error.
+    """Give a temporary folder whose files become files of `folder` when the block ends without an error.
 
     For libraries that choose the names themselves. Each file is then as if written through `atomic_path`.
 
@@ -197,22 +197,22 @@ def parse_json(text: str, path: Path, *, first_line: int = 1) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = _mistake(text, error.pos)
-        line = first_line + text.count("\n", 0, place)
-        column = place - text.rfind("\n", 0, place)
-        found = repr(text[place : place + SHOWN]) if place < len(text) else "the end"
-        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {found}") from None
+        offset = _mistake(text, error.pos)
+        line = first_line + text.count("\n", 0, offset)
+        column = offset - text.rfind("\n", 0, offset)
+        shown = repr(text[offset : offset + SHOWN]) if offset < len(text) else "the end"
+        raise FileError(f"{path}, line {line}, is not valid JSON: column {column}, at {shown}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         raise FileError(f"{path}, line {first_line}, holds JSON that cannot be read: {error}") from None
 
 
-def _mistake(text: str, place: int) -> int:
-    """Where JSON goes wrong, whatever Python's version.
+def _mistake(text: str, offset: int) -> int:
+    """Find where JSON goes wrong, whatever Python's version.
 
     Of a comma too many before a closing bracket, 3.13 and later name the comma, earlier ones the bracket.
     """
-    before = text[:place].rstrip()
-    return len(before) - 1 if text[place : place + 1] in ("]", "}") and before.endswith(",") else place
+    before = text[:offset].rstrip()
+    return len(before) - 1 if text[offset : offset + 1] in ("]", "}") and before.endswith(",") else offset
 
 
 _BYTE_ORDER_MARKS = (  # the longer of two that begin alike comes first

@@ -47,17 +47,17 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _files_of(name: str, package: Path) -> Iterator[Path]:
-    """The files that importing a name runs: its packages and its module.
+    """Yield the files that importing a name runs: its packages and its module.
 
     The root's `__init__.py` does no work and offers the whole package lazily, so it is not among them.
     """
-    place = package
+    path = package
     for part in name.split(".")[1:]:
-        if place != package and (init := place / "__init__.py").is_file():
+        if path != package and (init := path / "__init__.py").is_file():
             yield init
-        if (module := place / f"{part}.py").is_file():
+        if (module := path / f"{part}.py").is_file():
             yield module
             return
-        place /= part
-    if place != package and (init := place / "__init__.py").is_file():
+        path /= part
+    if path != package and (init := path / "__init__.py").is_file():
         yield init

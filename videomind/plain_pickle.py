@@ -73,7 +73,6 @@ class PlainUnpickler(pickle.Unpickler):
     """Builds plain data only: a pickle can name any function, and running them is how one does harm."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """See pickle.Unpickler."""
         if (module, name) not in _ALLOWED_GLOBALS:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return _ALLOWED_GLOBALS[module, name]

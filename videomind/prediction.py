@@ -78,8 +78,8 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """Make the line's JSON object; nothing that the line held when it was read is left out."""
-        found = {name: value for name in _FORMS if (value := getattr(self, name)) is not None}
-        return dict.fromkeys(self.keys) | dict(self.annotation) | found
+        own = {name: value for name in _FORMS if (value := getattr(self, name)) is not None}
+        return dict.fromkeys(self.keys) | dict(self.annotation) | own
 
     @classmethod
     def from_json(cls, row: Any) -> "Prediction":
@@ -90,13 +90,13 @@ class Prediction:
         """
         if not isinstance(row, dict):
             raise ValueError(f"a JSON {type(row).__name__}, expected a record ({{...}})")
-        found = {name: row[name] for name in _FORMS if row.get(name) is not None}
-        for name, value in found.items():
+        own = {name: row[name] for name in _FORMS if row.get(name) is not None}
+        for name, value in own.items():
             has_form, form = _FORMS[name]
             if not has_form(value):
                 raise ValueError(f"{name!r} is {str(value)[:_SHOWN]}, expected {form}")
         annotation = {name: value for name, value in row.items() if name not in _FORMS}
-        return cls(annotation=annotation, keys=tuple(row), **found)
+        return cls(annotation=annotation, keys=tuple(row), **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +148,11 @@ def read_predictions(rows: Iterable[tuple[str, Any]]) -> list[Prediction]:
         ValueError: one is no record; the message says where it stands.
     """
     predictions = []
-    for place, row in rows:
+    for where, row in rows:
         try:
             predictions.append(Prediction.from_json(row))
         except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
+            raise ValueError(f"{where}: {error}") from None
     return predictions
 
 

@@ -72,7 +72,7 @@ class VisualBudget:
             )
 
     def on(self, units: VisualUnits) -> "VisualBudget":
-        """The same budget in the units of a backbone.
+        """Give the same budget in the units of a backbone.
 
         Raises:
             ValueError: It has not even one step of frames.
@@ -80,7 +80,7 @@ class VisualBudget:
         return replace(self, units=units)
 
     def known_units(self) -> VisualUnits:
-        """The backbone's units.
+        """Give the backbone's units.
 
         Raises:
             ValueError: No backbone has been chosen, so that tokens have no size.
@@ -116,7 +116,7 @@ class BudgetOverride:
     fps: float | None = None
 
     def applied(self, budget: VisualBudget) -> VisualBudget:
-        """A budget with the numbers that are given.
+        """Give a budget with the numbers that are set here.
 
         Raises:
             ValueError: They do not fit the others.
@@ -144,7 +144,7 @@ class Role:
     has_head: bool
 
     def prompt(self, text: str) -> str:
-        """The user's text of this role for a query or question; the answerer's is the question itself."""
+        """Write the user's text of this role for a query or question; the answerer's is the text itself."""
         template = PROMPTS.get(self.name)
         return text if template is None else template.format(text)
 
@@ -175,7 +175,7 @@ MCQ_PREFIX: str = PROMPTS["answerer_mcq"]["generation_prefix_mcq"]
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: what is allowed, and the closest match if there is one."""
+    """Write the end of an error message: what is allowed, and the closest match if there is one."""
     allowed = sorted(allowed)
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -183,7 +183,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def get_role(name: str) -> Role:
-    """Look a role up by name. Raises ValueError that lists the roles."""
+    """Look a role up by name.
+
+    Raises:
+        ValueError: There is none of this name; lists the roles.
+    """
     if name not in ROLES:
         raise ValueError(f"Unknown role {name!r} (--role). {nearest(name, ROLES)}")
     return ROLES[name]

@@ -16,4 +16,5 @@ shift 3
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bash "$here/../evaluation/infer.sh" --dataset "$dataset" --split "${SPLIT:-train}" --data_root "${DATA_ROOT:-data}" \
     --model_gnd_path "$grounder" --pred_path "${out%.json}_predictions" "$@"
+[[ ${NODE_RANK:-0} == 0 ]] || exit 0 # of several nodes the first one writes
 exec "${PYTHON:-python}" -m videomind.dataset.commands make-verifying "${out%.json}_predictions/output.jsonl" "$out"

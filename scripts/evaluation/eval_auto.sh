@@ -39,6 +39,7 @@ status=0
 bash "$here/infer.sh" --dataset "$dataset" ${split[@]+"${split[@]}"} --data_root "${DATA_ROOT:-data}" \
     "${paths[@]}" "$@" || status=$?
 ((status == 0 || status == 3)) || exit "$status" # 3: complete, but more than --max_bad_share of the samples failed
+[[ ${NODE_RANK:-0} == 0 ]] || exit "$status" # of several nodes the first one scores
 metrics=(--max_bad_share 1)
 [[ -n ${CONF_THR:-} ]] && metrics+=(--conf_thr "$CONF_THR")
 "${PYTHON:-python}" -m videomind.eval.evaluate "$out" "${metrics[@]}"

@@ -31,6 +31,7 @@ for split in ${SPLITS:-valid test}; do
         --model_gnd_path "$model" --pred_path "$out/$split" "$@" || code=$?
     ((code == 0 || code == 3)) || exit "$code" # 3: complete, but more than --max_bad_share of the samples failed
     ((code == 0)) || status=$code
+    [[ ${NODE_RANK:-0} == 0 ]] || continue # of several nodes the first one scores
     metrics=(--max_bad_share 1)
     [[ $split == valid ]] && metrics+=(--qvhighlights_anno "$data_root/qvhighlights/highlight_val_release.jsonl")
     "${PYTHON:-python}" -m videomind.eval.evaluate "$out/$split" "${metrics[@]}"

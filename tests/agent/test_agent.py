@@ -1,4 +1,7 @@
-"""Roles from training to the agent: each trains, they load from one folder or several, the chain runs."""
+"""Roles from training to the agent: each trains, they load from one folder or several, the chain runs.
+
+Covers `model/assembly.py`.
+"""
 
 import json
 import random
@@ -17,6 +20,7 @@ from videomind.agent.samples import ChainSettings
 from videomind.dataset.commands import main as data
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
+from videomind.model.adapters import bare
 from videomind.model.assembly import main as combine
 from videomind.roles import BudgetOverride
 from videomind.synthetic.render import render_scene
@@ -218,22 +222,23 @@ def test_half_precision_runs_every_role(folders, rows, dtype):
     assert found.candidates and all(0 <= c.verdict <= 1 for c in found.candidates)
 
 
-def test_too_little_memory_for_all_candidates_judges_fewer(folders, rows, monkeypatch):
+def test_too_little_memory_for_all_candidates_judges_fewer(folders, rows):
     agent = VideoMind.from_pretrained(
         roles={"grounder": folders["grounder"], "verifier": folders["verifier"]}
     )
-    video, judge, sizes = rows["answerer"][0]["video"], agent.pipeline._verdicts, []
+    video, model, sizes = rows["answerer"][0]["video"], agent.pipeline.model, []
     whole = agent(video, query="a red square", settings=TINY)
     assert len(whole.candidates) == 5
 
-    def limited(prepared):
-        sizes.append(len(prepared))
-        if len(prepared) > 1 + room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return judge(prepared)
+    def limit(module, args, inputs):
+        """Refuse batches of candidates as a device does whose memory they exceed."""
+        if model.active_adapter == "verifier":
+            sizes.append(len(inputs["input_ids"]))
+            if sizes[-1] > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(agent.pipeline, "_verdicts", limited)
-    room = 1
+    bare(model).base_model.register_forward_pre_hook(limit, with_kwargs=True)
+    room = 2
     fewer = agent(video, query="a red square", settings=TINY)
     assert sizes == [5, 2, 2, 1]
     assert [c.span for c in fewer.proposed] == [c.span for c in whole.proposed]
@@ -242,7 +247,7 @@ def test_too_little_memory_for_all_candidates_judges_fewer(folders, rows, monkey
     sizes.clear()
     agent(video, query="a red square", settings=TINY)
     assert sizes == [2, 2, 1]  # remembered
-    room = -1
+    room = 0
     with pytest.raises(torch.OutOfMemoryError):
         agent(video, query="a red square", settings=TINY)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.goldens import assert_same_window, golden_manifest, in_seconds
 
-from videomind.agent.chain import Result, chain, drive, even_windows, parse_plan, ranking
+from videomind.agent.chain import Result, chain, drive, even_spans, parse_plan, ranking
 from videomind.agent.pipeline import Pipeline, prepare, prepare_all
 from videomind.agent.samples import ChainSettings, verifier_samples
 from videomind.dataset.schema import Annotation
@@ -136,7 +136,7 @@ def compare_record(result: Result, anno: Annotation, recording: Recording, unit_
 
 
 def readable(response: str) -> bool:
-    return parse_plan(response, rephrasing=True, planning=True).readable
+    return parse_plan(response, rephrasing=True, planning=True).is_readable
 
 
 def same_excerpt(record: dict, recorded: dict) -> bool:
@@ -204,8 +204,8 @@ def test_plans(golden):
     for case in cases:
         flags = {"rephrasing": case["auto_rephrasing"], "planning": case["auto_planning"]}
         plan = parse_plan(case["response"], **flags)
-        assert plan.readable == case["parsed_ok"], case
-        assert plan.grounds == case["do_grounding"], case
+        assert plan.is_readable == case["parsed_ok"], case
+        assert plan.should_ground == case["do_grounding"], case
         assert plan.query == case["dump"].get("planner_parsed_query"), case
 
 
@@ -250,7 +250,7 @@ def test_ties_keep_the_grounders_order():
 
 
 def test_five_windows():
-    assert even_windows(12.0) == [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12]]
+    assert even_spans(12.0) == [[0, 4], [2, 6], [4, 8], [6, 10], [8, 12]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Inference as a user runs it: a rerun goes on, processes share the work, broken videos are recorded."""
+"""Inference as a user runs it: a rerun goes on, processes share the work, broken videos are recorded.
+
+Covers `runs/failures.py`.
+"""
 
 import json
 import os
@@ -79,6 +82,87 @@ def test_two_processes_write_what_one_writes(workshop, grounder, tmp_path):
     parts = sorted((tmp_path / "two/parts").glob("*.jsonl"))
     indices = [json.loads(line)["index"] for part in parts for line in part.read_text().splitlines()]
     assert sorted(indices) == list(range(len(lines(tmp_path / "one"))))
+
+
+@pytest.fixture(scope="module")
+def project(workshop, grounder, tmp_path_factory) -> Path:
+    """A finished run beside its data and its checkpoint."""
+    folder = tmp_path_factory.mktemp("projects") / "project"
+    shutil.copytree(workshop / "data", folder / "data")
+    shutil.copytree(grounder, folder / "grounder")
+    assert main(project_argv(folder)) == 0
+    return folder
+
+
+def project_argv(folder: Path, *extra: str) -> list[str]:
+    argv = [
+        "--dataset",
+        "charades_sta",
+        "--data_root",
+        str(folder / "data"),
+        "--pred_path",
+        str(folder / "out"),
+    ]
+    return [*argv, "--model_gnd_path", str(folder / "grounder"), "--max_new_tokens", "3", *BUDGET, *extra]
+
+
+def retrain(folder: Path, file: str) -> None:
+    """Other values of the same size, as another training leaves them."""
+    path = folder / "grounder" / file
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def change_labels(folder: Path) -> None:
+    path = next((folder / "data/charades_sta").glob("*test*.txt"))
+    path.write_text(path.read_text().replace("##", "##Then ", 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda p: retrain(p, "pytorch_model.safetensors"),
+            "model_gnd_path: pytorch_model.safetensors changed",
+        ),
+        (
+            lambda p: retrain(p, "grounder/adapter_model.safetensors"),
+            "model_gnd_path: grounder/adapter_model",
+        ),
+        (lambda p: retrain(p, "tokenizer.json"), "model_gnd_path: tokenizer.json changed"),
+        (change_labels, "annotations changed"),
+    ],
+    ids=["head", "adapter", "tokenizer", "labels"],
+)
+def test_a_rerun_on_other_inputs_is_refused_with_the_reason(project, tmp_path, capfd, change, words):
+    folder = Path(shutil.copytree(project, tmp_path / "project"))
+    change(folder)
+    before = (folder / "out/output.jsonl").read_bytes()
+    assert main(project_argv(folder)) == 2
+    assert f"holds results of other settings: {words}" in capfd.readouterr().err
+    assert (folder / "out/output.jsonl").read_bytes() == before
+
+
+def test_a_rerun_with_another_reader_or_data_root_is_refused(project, workshop, monkeypatch, capfd):
+    assert main(project_argv(project, "--data_root", str(workshop / "data"))) == 2
+    assert f"data_root was {project / 'data'}, is {workshop / 'data'}" in capfd.readouterr().err
+    monkeypatch.setenv("VIDEOMIND_VIDEO_READER", "decord")
+    assert main(project_argv(project)) == 2
+    assert "video reader was 'pyav', is 'decord'" in capfd.readouterr().err
+
+
+def test_results_that_moved_with_their_inputs_or_are_spelt_otherwise_are_gone_on_with(
+    project, tmp_path, monkeypatch, caplog
+):
+    folder = Path(shutil.copytree(project, tmp_path / "moved"))
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    (folder / "grounder/notes.txt").write_text("what is not loaded may change")
+    for spelling in (folder, Path("moved"), tmp_path / "link"):
+        caplog.clear()
+        assert main([*project_argv(spelling), "--model_gnd_path", f"{spelling}/grounder/"]) == 0
+        assert any(re.search(r"(\d+) samples, \1 of them done", said) for said in caplog.messages)
 
 
 def test_a_broken_video_is_recorded_with_its_reason(workshop, grounder, tmp_path):
@@ -205,7 +289,7 @@ def test_a_run_counts_what_lacks_subtitles(workshop, grounder, tmp_path, capfd):
 def test_results_of_other_settings_are_not_mixed(workshop, grounder, tmp_path, capfd):
     assert main(infer_argv(workshop, grounder, tmp_path)) == 0
     assert main(infer_argv(workshop, grounder, tmp_path, "--max_frames", "8")) == 2
-    assert "holds results of other settings (max_frames differ)" in capfd.readouterr().err
+    assert "holds results of other settings: max_frames was None, is 8" in capfd.readouterr().err
 
 
 def test_a_missing_video_file_is_one_line(workshop, grounder, tmp_path, capfd):

@@ -93,7 +93,7 @@ def test_the_grounder_of_every_chain(golden, pipelines, case):
         if result.success:
             boundaries = arrays[f"{index}.reg0"]
             compare_boundaries(result.boundaries, boundaries)
-        compare_windows(result, anno, record, boundaries, UNITS[case["inputs"]["dataset"]])
+        compare_spans(result, anno, record, boundaries, UNITS[case["inputs"]["dataset"]])
         compared += 1
     assert compared
 
@@ -107,26 +107,26 @@ def compare_boundaries(ours: torch.Tensor, recorded: np.ndarray) -> None:
     np.testing.assert_allclose(ours[:, 2], recorded[:, 2], atol=1e-4)
 
 
-def compare_windows(result, anno: dict, record: dict, boundaries: np.ndarray | None, unit_s: float) -> None:
+def compare_spans(result, anno: dict, record: dict, boundaries: np.ndarray | None, unit_s: float) -> None:
     """Seconds on the data set's grid; the chain's own list is `pred_ori` where a verifier reordered it.
 
     From the recorded boundaries our rule gives the recorded windows exactly.
     """
     duration = anno.get("duration") or video_duration(anno["video_path"])
     assert duration == pytest.approx(record["duration"])
-    windows, scores = result.windows(duration, unit_s)
+    spans, scores = result.scored_spans(duration, unit_s)
     if not result.success and "verifier" in record["agents"]:
-        return  # then the verifier's five windows take their place
+        return  # then the verifier's five spans take their place
     recorded = record.get("pred_ori", record["pred"])
-    assert len(windows) == len(recorded)
+    assert len(spans) == len(recorded)
     if boundaries is None:
-        np.testing.assert_allclose(windows, recorded, atol=1e-6)
+        np.testing.assert_allclose(spans, recorded, atol=1e-6)
     else:
-        ruled, _ = replace(result, boundaries=torch.from_numpy(boundaries)).windows(duration, unit_s)
+        ruled, _ = replace(result, boundaries=torch.from_numpy(boundaries)).scored_spans(duration, unit_s)
         np.testing.assert_allclose(ruled, recorded, atol=1e-6)
         exact = in_seconds(boundaries, duration)
         for i in [i for i, score in enumerate(scores) if score > 0]:
-            assert_same_window(windows[i], recorded[i], exact[i], unit_s=unit_s, duration_s=duration)
+            assert_same_window(spans[i], recorded[i], exact[i], unit_s=unit_s, duration_s=duration)
     np.testing.assert_allclose(scores, record.get("conf_ori", record["conf"]), atol=1e-4)
 
 
@@ -143,13 +143,13 @@ def test_qvhighlights_submission(golden, pipelines, case):
         result = pipeline.ground(
             prepare(grounder_sample(anno["video_path"], anno["query"], ChainSettings()), encoder)
         )
-        windows, scores = result.windows(anno["duration"], UNITS["i_q"])
-        record = {**anno, "pred": windows, "conf": scores, "grounder_success": result.success}
+        spans, scores = result.scored_spans(anno["duration"], UNITS["i_q"])
+        record = {**anno, "pred": spans, "conf": scores, "grounder_success": result.success}
         ours = submission_row(Prediction.from_json(record))
         assert (ours["vid"], ours["qid"]) == (row["vid"], row["qid"])
         assert len(ours["pred_relevant_windows"]) == len(row["pred_relevant_windows"])
         whole = {"unit_s": UNITS["i_q"], "duration_s": anno["duration"]}
-        exact = in_seconds(result.boundaries, anno["duration"]) if result.success else windows
+        exact = in_seconds(result.boundaries, anno["duration"]) if result.success else spans
         for window, recorded, times in zip(
             *(r["pred_relevant_windows"] for r in (ours, row)), exact, strict=True
         ):
@@ -181,7 +181,7 @@ def test_a_draft_gives_what_decoding_step_by_step_gives(golden, pipelines, case)
         prepared = prepare(grounder_sample(anno["video_path"], anno["query"], ChainSettings()), encoder)
         with torch.inference_mode():
             slow = pipeline.generate(prepared.encoded)
-            for draft in (slow.ids, slow.ids[:-1] + [slow.ids[-1] + 1], pipeline._grounder_draft):
+            for draft in (slow.ids, slow.ids[:-1] + [slow.ids[-1] + 1], pipeline.grounder_draft):
                 fast = pipeline.generate(prepared.encoded, draft=draft)
                 assert fast.ids == slow.ids and fast.text == slow.text
                 shared = min(len(fast.states), len(slow.states))
@@ -205,7 +205,7 @@ def test_the_settings_of_a_chat_do_not_count(golden, pipelines, case, monkeypatc
 
 def test_no_moment_gives_the_whole_video():
     result = GrounderOutput(response="?", success=False, boundaries=torch.empty(0, 3))
-    assert result.windows(12.0, 0.1) == ([[0.0, 12.0]], [0.0])
+    assert result.scored_spans(12.0, 0.1) == ([[0.0, 12.0]], [0.0])
 
 
 @pytest.mark.golden

@@ -1,4 +1,7 @@
-"""What each role is shown and asked at inference."""
+"""What each role is shown and asked at inference.
+
+Covers `roles.py`.
+"""
 
 import codecs
 from dataclasses import replace

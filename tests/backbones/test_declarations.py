@@ -1,4 +1,8 @@
-"""What a backbone alone may know is declared in its room, and nowhere else."""
+"""What a backbone alone may know is declared in its room, and nowhere else.
+
+Covers `backbones/backbone.py`, `backbones/registry.py`, `backbones/qwen2_vl/config.py` and
+`backbones/qwen2_vl/declaration.py`.
+"""
 
 import ast
 import json

@@ -1,4 +1,7 @@
-"""M-RoPE positions by the published rule, also for segment tokens and padding."""
+"""M-RoPE positions by the published rule, also for segment tokens and padding.
+
+Covers `backbones/qwen2_vl/positions.py`.
+"""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,7 @@
-"""What sources, the registry and bad files say."""
+"""What sources, the registry and bad files say.
+
+Covers `dataset/filters.py`, `dataset/layout.py`, `dataset/phrases.py` and `dataset/schema.py`.
+"""
 
 import json
 from dataclasses import replace

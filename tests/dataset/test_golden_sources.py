@@ -1,4 +1,7 @@
-"""Every name and split against the original's annotations, views and filters; each fix is named."""
+"""Every name and split against the original's annotations, views and filters; each fix is named.
+
+Covers `dataset/views.py`.
+"""
 
 import json
 import random

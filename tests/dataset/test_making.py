@@ -1,4 +1,7 @@
-"""Planning and verifying files made from what is there."""
+"""Planning and verifying files made from what is there.
+
+Covers `dataset/commands.py`.
+"""
 
 import json
 import threading

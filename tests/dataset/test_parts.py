@@ -1,4 +1,7 @@
-"""Entries of `--datasets`, filters, the cache of annotations, weights, statistics."""
+"""Entries of `--datasets`, filters, the cache of annotations, weights, statistics.
+
+Covers `dataset/cache.py`, `dataset/table.py` and `dataset/statistics.py`.
+"""
 
 import json
 import pickle

@@ -1,4 +1,7 @@
-"""Annotation files to rows, and text clean-up."""
+"""Annotation files to rows, and text clean-up.
+
+Covers `plain_pickle.py`.
+"""
 
 import io
 import os

@@ -5,6 +5,8 @@ value for .json and .pkl, rows for .jsonl and .parquet, lines for .txt and .csv;
 `gives` maps `NAME, NAME@SPLIT` to `annotations` (without `source` and `data_type`, which are the name and
 the view's, unless the rows say them) and to what is counted: `skipped`, `dropped`, `noted`, `empty`. A data
 set that only evaluates is read as for evaluation.
+
+Covers `dataset/sub_classes/`.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Samples to tensors, for every role's budget, against the original system's."""
+"""Samples to tensors, for every role's budget, against the original system's.
+
+Covers `encoding/conversation.py`, `backbones/chatml.py` and `backbones/qwen2_vl/processor.py`.
+"""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Which scorer records get: their own data set's, whatever stands beside them or on the command line."""
+"""Which scorer records get: their own data set's, whatever stands beside them or on the command line.
+
+Covers `eval/scorer.py`.
+"""
 
 import pytest
 

@@ -100,3 +100,12 @@ def test_a_planner_runs_where_it_decides(ask, words, variables, roles):
     (predicted,) = predicting(ask("2b", "nextgqa", *words, script="eval_auto.sh", **variables))
     flags = {word for word in predicted if word.startswith("--model_")}
     assert flags == {f"--model_{role}_path" for role in roles}
+
+
+@pytest.mark.parametrize("script", ["eval_qvhighlights.sh", "eval_auto.sh"])
+def test_of_several_nodes_the_first_one_scores(ask, script):
+    words = ("org/name", "out") if script == "eval_qvhighlights.sh" else ("2b", "nextgqa")
+    for node in range(3):
+        calls = ask(*words, script=script, NNODES="3", NODE_RANK=str(node))
+        predicted = predicting(calls)
+        assert predicted and (len(calls) > len(predicted)) == (node == 0)

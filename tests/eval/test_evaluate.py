@@ -1,4 +1,7 @@
-"""The evaluation command, against the tables of the original and on broken input."""
+"""The evaluation command, against the tables of the original and on broken input.
+
+Covers `eval/records.py`, `eval/tables.py` and `eval/report.py`.
+"""
 
 import json
 import os

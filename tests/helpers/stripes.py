@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
 from videomind.backbones.backbone import Backbone, Processor
-from videomind.roles import GROUNDER_RESPONSE, SPECIAL_TOKENS, VisualUnits
+from videomind.roles import GROUNDER_RESPONSE, VisualUnits
 
 PATCH, MERGE = 6, 3  # pixels; patches of a token along each side
 TURN, END, VIDEO = "<turn>", "</turn>", "<film>"
@@ -84,7 +84,6 @@ class Stripes(Backbone):
 
     def load_processor(self, folder: Path) -> Processor:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        tokenizer.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
         return Processor(backbone=self, tokenizer=tokenizer, patcher=None, chat_template="", source=folder)
 
     def save_processor(self, processor: Processor, folder: Path) -> None:

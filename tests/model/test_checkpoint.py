@@ -1,4 +1,7 @@
-"""The disk layout: what we write has the original's files, keys and shapes; what does not fit is refused."""
+"""The disk layout: what we write has the original's files, keys and shapes; what does not fit is refused.
+
+Covers `model/adapters.py`, `model/disk_format.py`, `model/saving.py` and `model/tensors.py`.
+"""
 
 import json
 import shutil

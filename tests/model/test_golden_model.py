@@ -1,4 +1,7 @@
-"""The role model against the original system: positions, logits, losses, gradients, a short fine-tune."""
+"""The role model against the original system: positions, logits, losses, gradients, a short fine-tune.
+
+Covers `model/role_model.py`.
+"""
 
 import random
 from dataclasses import replace

@@ -1,6 +1,8 @@
 """Our blocks of the head against nncore's, of which published checkpoints were trained: bit for bit.
 
 nncore cannot be installed for Python 3.13; then the recorded values of test_grounding_head.py remain.
+
+Covers `model/layers.py`.
 """
 
 import random

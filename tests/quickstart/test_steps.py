@@ -1,4 +1,7 @@
-"""Steps of a job: what runs again, what goes on, what is deleted."""
+"""Steps of a job: what runs again, what goes on, what is deleted.
+
+Covers `quickstart/command.py` and `quickstart/settings.py`.
+"""
 
 import sys
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from videomind.quickstart.command import clear
-from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, fingerprint
+from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, digest_of_step
 
 APPEND = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
 
@@ -83,8 +86,8 @@ def test_a_job_may_move_as_a_whole(tmp_path):
     first, second = tmp_path / "one", tmp_path / "two"
     for folder in (first, second):
         folder.mkdir()
-    assert fingerprint(step(first, "a"), first, []) == fingerprint(step(second, "a"), second, [])
-    assert fingerprint(step(first, "a"), first, ["p"]) != fingerprint(step(first, "a"), first, [])
+    assert digest_of_step(step(first, "a"), first, []) == digest_of_step(step(second, "a"), second, [])
+    assert digest_of_step(step(first, "a"), first, ["p"]) != digest_of_step(step(first, "a"), first, [])
 
 
 def test_output_goes_to_files_and_the_end_of_a_log_is_shown(tmp_path, caplog):

@@ -1,4 +1,7 @@
-"""Whose fault an error is, and what a sample's boundary makes of it."""
+"""Whose fault an error is, and what a sample's boundary makes of it.
+
+Covers `faults.py`.
+"""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""How a run is placed on devices and nodes, and how a global batch is cut."""
+"""How a run is placed on devices and nodes, and how a global batch is cut.
+
+Covers `runs/torchrun.py` and `runs/processes.py`.
+"""
 
 import json
 import os

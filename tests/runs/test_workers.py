@@ -1,9 +1,13 @@
 """Many samples in flight: results do not depend on the order in which they are prepared."""
 
+import json
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from helpers.runs import environment
 
 from videomind.runs.workers import ResultFile, in_flight
 
@@ -131,3 +135,65 @@ def test_a_whole_line_of_something_else_is_named(tmp_path, line):
         file.write(line + "\n")
     with pytest.raises(ValueError, match="part_0.jsonl, line 2, is no finished sample"):
         results.done()
+
+
+PROCESSES = """
+import json, sys
+from pathlib import Path
+from videomind.logger import rank
+from videomind.runs import workers
+
+workers.SHARED_FOLDER_S = 0.5
+workers.start_processes()
+folder = Path(sys.argv[1]) / (str(rank()) if sys.argv[2] == "apart" else "")
+told = {}
+try:
+    results = workers.ResultFile(folder, {})
+    results.append(rank(), {"by": rank()})  # while the others look
+    told["pending"] = results.pending(range(6))
+except ValueError as error:
+    told["error"] = str(error)
+(Path(sys.argv[1]) / f"told_{rank()}.json").write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("where", ["together", "apart"])
+def test_processes_agree_on_what_is_to_do_or_that_they_cannot(tmp_path, where):
+    """As on nodes that share a folder which lags, or none at all."""
+    ResultFile(tmp_path, {}).append(5, {})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    (tmp_path / "run.py").write_text(PROCESSES)
+    run = subprocess.run(
+        [*command, str(tmp_path / "run.py"), str(tmp_path), where],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"told_{rank}.json").read_text()) for rank in (0, 1))
+    if where == "apart":
+        for told in (first, second):
+            assert "is not the same folder on all nodes" in told["error"] and "--pred_path" in told["error"]
+    else:
+        assert first == second
+        assert {2, 3, 4} <= set(first["pending"]) and 5 not in first["pending"]
+        assert {part.name for part in (tmp_path / "parts").iterdir()} == {
+            "part_0.jsonl",
+            "part_0_0of2.jsonl",
+            "part_0_1of2.jsonl",
+        }
+    assert not list(tmp_path.rglob("*.shared"))
+
+
+def test_no_two_processes_that_run_at_once_write_to_one_file(tmp_path, monkeypatch):
+    """Runs by hand (--chunk) on machines with different numbers of devices."""
+    names = []
+    for part, count in enumerate((1, 4, 2, 3, 1)):
+        monkeypatch.setenv("WORLD_SIZE", str(count))
+        for rank in range(count):
+            monkeypatch.setenv("RANK", str(rank))
+            results = ResultFile(tmp_path, {}, part=part)
+            results.append(len(names), {})
+            names.append(results)
+    assert len(list((tmp_path / "parts").iterdir())) == len(names) == 11
+    assert results.merge(11).read_text() == "{}\n" * 11

@@ -1,4 +1,7 @@
-"""The synthetic data on disk: real layouts, disjoint splits, the same bytes for the same seed."""
+"""The synthetic data on disk: real layouts, disjoint splits, the same bytes for the same seed.
+
+Covers `synthetic/folders.py` and `synthetic/phrases.py`.
+"""
 
 import random
 

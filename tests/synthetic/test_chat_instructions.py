@@ -1,4 +1,7 @@
-"""Synthetic instructions: true answers, held-out videos and phrasings, no way around the video."""
+"""Synthetic instructions: true answers, held-out videos and phrasings, no way around the video.
+
+Covers `synthetic/instructions.py`.
+"""
 
 import json
 import random

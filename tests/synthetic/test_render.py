@@ -1,4 +1,7 @@
-"""Rendered files show what the annotations say, when they say it."""
+"""Rendered files show what the annotations say, when they say it.
+
+Covers `synthetic/scenes.py`.
+"""
 
 import random
 

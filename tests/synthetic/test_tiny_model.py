@@ -1,4 +1,7 @@
-"""The tiny base is what Qwen2-VL was published as, only small."""
+"""The tiny base is what Qwen2-VL was published as, only small.
+
+Covers `synthetic/tiny_tokenizer.py`.
+"""
 
 import json
 

@@ -1,4 +1,7 @@
-"""A few steps of warm-up learn, and give a base in the layout they began with."""
+"""A few steps of warm-up learn, and give a base in the layout they began with.
+
+Covers `synthetic/warmup_data.py` and `synthetic/warmup_loop.py`.
+"""
 
 import random
 from collections import Counter

@@ -2,6 +2,7 @@
 
 import pytest
 from helpers.goldens import golden_bases, golden_manifest, read_golden
+from torch import nn
 
 from videomind.backbones.registry import get_backbone, load_processor
 from videomind.model.adapters import LORA_TYPES, bare, lora_targets
@@ -89,3 +90,15 @@ def test_norms_and_biases_do_not_decay(golden):
     decayed = decayed_names(model)
     assert not any("norm" in name or name.endswith("bias") for name in decayed)
     assert "lm_head.weight" in decayed or model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("lora_lr", [None, 0.0, 0.5])
+@pytest.mark.parametrize("head_lr", [None, 0.0, 0.5])
+@pytest.mark.parametrize("lr", [0.0, 0.1])
+def test_a_rate_of_zero_is_a_rate(lr, lora_lr, head_lr):
+    model = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in ("head", "lora_A", "table")})
+    groups = parameter_groups(model, lr=lr, weight_decay=0, lora_lr=lora_lr, head_lr=head_lr)
+    rates = {name.split(".")[0]: group["lr"] for group in groups for name in group["names"]}
+    default = {"table": lr, "lora_A": lr, "head": lr}
+    given = {"lora_A": lora_lr, "head": head_lr}
+    assert rates == default | {name: rate for name, rate in given.items() if rate is not None}

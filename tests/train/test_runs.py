@@ -1,17 +1,19 @@
-"""Whole training runs as a user starts them: DeepSpeed stages, accumulation, a kill and a rerun."""
+"""Whole training runs as a user starts them: DeepSpeed stages, accumulation, a kill and a rerun.
+
+Covers `train/` and `model/sharding.py`.
+"""
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.kills import run_killed
 from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed
 from safetensors.torch import load_file
 
@@ -136,29 +138,21 @@ def test_batch_and_accumulation_are_the_same(workshop, tmp_path):
         assert found[1][step] == pytest.approx(loss, abs=1e-4, rel=1e-5)
 
 
-class Run:
-    """A training in its own process group, so that a kill reaches its loader workers too."""
+def run(argv: list[str]) -> None:
+    """A training in a process of its own, to its end."""
+    ended = subprocess.run(
+        command(argv),
+        env=environment(),
+        cwd=REPO,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
 
-    def __init__(self, argv: list[str]):
-        command = [sys.executable, "-m", "videomind.train.train", *argv]
-        self.process = subprocess.Popen(
-            command, env=environment(), cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            text=True, start_new_session=True,
-        )  # fmt: skip
 
-    def kill_after(self, path: Path, timeout_s: float = 240) -> None:
-        """SIGKILL as soon as `path` exists."""
-        end = time.monotonic() + timeout_s
-        while not path.exists():
-            assert self.process.poll() is None, self.process.stderr.read()[-3000:]
-            assert time.monotonic() < end, f"{path} did not appear"
-            time.sleep(0.02)
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def finish(self) -> None:
-        _, err = self.process.communicate()
-        assert self.process.returncode == 0, err[-3000:]
+def command(argv: list[str]) -> list[str]:
+    return [sys.executable, "-m", "videomind.train.train", *argv]
 
 
 def test_a_killed_run_goes_on_bit_for_bit(workshop, tmp_path):
@@ -166,10 +160,10 @@ def test_a_killed_run_goes_on_bit_for_bit(workshop, tmp_path):
     extra = ("--per_device_train_batch_size", "4", "--max_steps", "14", "--save_steps", "2",
              "--dataloader_num_workers", "1")  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    Run(arguments(workshop, whole, *extra)).finish()
-    Run(arguments(workshop, killed, *extra)).kill_after(killed / "checkpoint-4/complete")
-    Run(arguments(workshop, killed, *extra)).kill_after(killed / "checkpoint-10/complete")
-    Run(arguments(workshop, killed, *extra)).finish()
+    run(arguments(workshop, whole, *extra))
+    run_killed(command(arguments(workshop, killed, *extra)), killed / "checkpoint-4/complete")
+    run_killed(command(arguments(workshop, killed, *extra)), killed / "checkpoint-10/complete")
+    run(arguments(workshop, killed, *extra))
     assert losses(killed) == losses(whole)
     assert sorted(losses(whole)) == list(range(1, 15))
     for name in ("pytorch_model.safetensors", "grounder/adapter_model.safetensors"):

@@ -1,4 +1,7 @@
-"""Decoding: the right pictures by number, from every reader, and few more pictures than needed."""
+"""Decoding: the right pictures by number, from every reader, and few more pictures than needed.
+
+Covers `video/`.
+"""
 
 import pickle
 import random

@@ -1,4 +1,7 @@
-"""Starting points of either layout, adapters, whole models; every tensor is accounted for."""
+"""Starting points of either layout, adapters, whole models; every tensor is accounted for.
+
+Covers `video_chatgpt/adapter.py`.
+"""
 
 import json
 import os

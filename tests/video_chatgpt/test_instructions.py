@@ -75,7 +75,6 @@ def test_the_number_of_tokens_is_that_of_the_features(dataset, tmp_path):
         (row("<video> or <video>", "a"), "it has 2 times <video> for its one video"),
         (row("no place for it", "a"), "it has 0 times <video> for its one video"),
         (row("<video>", ""), "nothing of it can be learned"),
-        (row("<vid_patch>", "a", video=None), "1 <vid_patch> instead of 0"),
         (row("<video>"), "nothing of it can be learned: it does not end with an answer"),
     ],
 )
@@ -88,6 +87,13 @@ def test_bad_samples_are_recorded_with_the_reason(dataset, bad, reason, is_lazy)
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(item.bad[0].reason)
     assert (item.tokens.labels >= 0).any() and item.features.shape == SHAPE
+
+
+@pytest.mark.parametrize("words", ["<vid_patch>", "a <vid_start> b", "<vid_end>"])
+def test_tokens_of_a_video_in_a_text_are_its_characters(dataset, words):
+    item = dataset(row(words, "a", video=None), *[GOOD] * 2)[0]
+    tokens = dataset(GOOD).tokenizer.decode(item.tokens.input_ids)
+    assert not item.bad and f"USER: {words}" in tokens
 
 
 def test_a_cut_within_the_video_is_recorded(dataset):

@@ -1,16 +1,18 @@
-"""Whole trainings of Video-ChatGPT on recorded features: losses, what is saved, kills and reruns."""
+"""Whole trainings of Video-ChatGPT on recorded features: losses, what is saved, kills and reruns.
+
+Covers `video_chatgpt/arguments.py`.
+"""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.kills import run_killed
 from helpers.runs import REPO, environment, losses
 from helpers.videochat import (
     BASE,
@@ -268,14 +270,9 @@ def test_the_documented_command_survives_a_kill(features, tmp_path, capfd):
     port = 20000 + os.getpid() % 20000
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole, features, port), cwd=REPO, env=environment(), check=True)
-    process = subprocess.Popen(command(killed, features, port + 1), cwd=REPO, env=environment())
-    end = time.monotonic() + 300
-    while not (killed / "checkpoint-8/complete").exists():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)  # of torchrun alone: the others must not go on
-    process.wait()
-    time.sleep(2)
+    # Torchrun alone is killed: the others must not go on.
+    run_killed(command(killed, features, port + 1), killed / "checkpoint-8/complete", whom="parent")
+    assert not (killed / "finished").exists()
     subprocess.run(command(killed, features, port + 2), cwd=REPO, env=environment(), check=True)
     assert losses(killed) == losses(whole) and sorted(losses(whole)) == list(range(1, 41))
     assert equal(whole / "mm_projector.bin", killed / "mm_projector.bin")

@@ -15,10 +15,10 @@ from videomind.agent.samples import (
     ChainSettings,
     answer_span,
     answerer_sample,
-    answers,
     asked_text,
     grounder_sample,
     planner_sample,
+    should_answer,
     verifier_samples,
 )
 from videomind.dataset.schema import Annotation, Sample, Span
@@ -35,15 +35,15 @@ class Plan:
 
     Attributes:
         response: its text.
-        grounds: whether a moment is to be found first.
+        should_ground: whether a moment is to be found first.
         query: what its plan wants found instead of the question, as it stood there, or None.
-        readable: whether the response could be parsed.
+        is_readable: whether the response could be parsed.
     """
 
     response: str
-    grounds: bool = True
+    should_ground: bool = True
     query: Any = None
-    readable: bool = True
+    is_readable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Result:
         plan: what the planner said.
         query: what the grounder was asked.
         grounder_response: what it said.
-        grounded: whether it pointed at a moment.
+        is_grounded: whether it pointed at a moment; None when it was not asked.
         proposed: the grounder's candidates, best first.
         candidates: the final order, reordered by the verifier (then the best five).
         ranks: places of the final candidates among the proposed, when a verifier ran.
@@ -85,7 +85,7 @@ class Result:
     plan: Plan | None = None
     query: str | None = None
     grounder_response: str | None = None
-    grounded: bool | None = None
+    is_grounded: bool | None = None
     proposed: list[Candidate] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     ranks: list[int] | None = None
@@ -100,23 +100,23 @@ class Result:
         fields = annotation_fields(anno)
         if self.duration is not None:
             fields["duration"] = self.duration
-        found: dict[str, Any] = {
+        said: dict[str, Any] = {
             "video_problems": self.problems or None,
             "agents": self.agents,
             "answerer_response": self.answer,
             "response": self.answer,
         }
         if self.plan is not None:
-            found |= {"planner_response": self.plan.response, "planner_parsed_query": self.plan.query}
-            found["planner_unparsable"] = None if self.plan.readable else True
-        if self.grounded is not None:
-            found |= {"grounder_response": self.grounder_response, "grounder_success": self.grounded}
-            found |= {"pred": [c.span for c in self.candidates], "conf": [c.score for c in self.candidates]}
+            said |= {"planner_response": self.plan.response, "planner_parsed_query": self.plan.query}
+            said["planner_unparsable"] = None if self.plan.is_readable else True
+        if self.is_grounded is not None:
+            said |= {"grounder_response": self.grounder_response, "grounder_success": self.is_grounded}
+            said |= {"pred": [c.span for c in self.candidates], "conf": [c.score for c in self.candidates]}
         if self.ranks is not None:
-            found["probs"] = [c.verdict for c in self.proposed[: len(self.ranks)]]
-            found |= {"ranks": self.ranks, "pred_ori": [c.span for c in self.proposed]}
-            found["conf_ori"] = [c.score for c in self.proposed]
-        return Prediction(annotation=fields, **found)
+            said["probs"] = [c.verdict for c in self.proposed[: len(self.ranks)]]
+            said |= {"ranks": self.ranks, "pred_ori": [c.span for c in self.proposed]}
+            said["conf_ori"] = [c.score for c in self.proposed]
+        return Prediction(annotation=fields, **said)
 
 
 def annotation_fields(anno: Annotation) -> dict[str, Any]:
@@ -148,36 +148,40 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
     asked = asked_text(anno, settings)
     if not asked:
         raise BadSampleError("nothing to ask: neither query nor question")
-    plans = pipeline.has("planner") and (settings.planning or settings.rephrasing)
-    grounds = pipeline.has("grounder")
-    # One pass over the video serves planner and grounder.
-    wanted = [planner_sample(anno, settings)] if plans else []
-    wanted += [grounder_sample(anno.video_path, asked, settings)] if grounds else []
-    prepared = _received(result, (yield wanted)) if wanted else []
-    if plans:
-        response = _timed(result, "planner", lambda: pipeline.plan(prepared[0]))
+    should_plan = pipeline.has("planner") and (settings.planning or settings.rephrasing)
+    should_ground = pipeline.has("grounder")
+    # 1. Planner and grounder see the whole video: asked for together, it is decoded once (D508).
+    requests = {"planner": planner_sample(anno, settings)} if should_plan else {}
+    if should_ground:
+        requests["grounder"] = grounder_sample(anno.video_path, asked, settings)
+    inputs: dict[str, Prepared] = {}
+    if requests:
+        inputs = dict(zip(requests, _received(result, (yield list(requests.values()))), strict=True))
+    # 2. The plan may have another query found, or nothing at all.
+    if should_plan:
+        response = _timed(result, "planner", lambda: pipeline.plan(inputs["planner"]))
         result.plan = parse_plan(response, rephrasing=settings.rephrasing, planning=settings.planning)
-        grounds = grounds and result.plan.grounds
-    if grounds:
+        should_ground = should_ground and result.plan.should_ground
+    if should_ground:
+        # 3. The same frames under the plan's query give the candidates.
         result.query = _plain_query(result.plan, asked)
-        ready = prepared[-1]
         if result.query != asked:
-            sample = grounder_sample(anno.video_path, result.query, settings)
-            ready = replace(ready, sample=sample, encoded=encoder.with_text(sample, ready.encoded))
-        _ground(pipeline, result, ready, settings)
+            inputs["grounder"] = _with_query(inputs["grounder"], result.query, encoder, settings)
+        _ground(pipeline, result, inputs["grounder"], settings)
+        # 4. The verifier judges the best of them, by the question as it stands (K502).
         if pipeline.has("verifier") and len(result.proposed) > 1:
             text = result.query if settings.verify_query else asked
             spans = [candidate.span for candidate in result.proposed[:NUM_CANDIDATES]]
-            wanted = verifier_samples(anno.video_path, text, spans, result.duration, settings)
-            prepared = _received(result, (yield wanted))
-            _apply(result, _timed(result, "verifier", lambda: pipeline.verify(prepared)))
-    if answers(anno, settings):
+            samples = verifier_samples(anno.video_path, text, spans, result.duration, settings)
+            judged = _received(result, (yield samples))
+            _apply(result, _timed(result, "verifier", lambda: pipeline.verify(judged)))
+    # 5. The best candidate is answered from, or the whole video.
+    if should_answer(anno, settings):
         if result.candidates:
             result.excerpt = answer_span(result.candidates[0].span, result.duration, settings)
-        prepared = _received(
-            result, (yield [answerer_sample(anno, result.excerpt, settings, result.duration)])
-        )
-        result.answer = _timed(result, "answerer", lambda: pipeline.answer(prepared[0]))
+        sample = answerer_sample(anno, result.excerpt, settings, result.duration)
+        (seen,) = _received(result, (yield [sample]))
+        result.answer = _timed(result, "answerer", lambda: pipeline.answer(seen))
     return result
 
 
@@ -186,10 +190,10 @@ def drive(steps: Chain, prepare: Callable[[list[Sample]], list[Prepared]]) -> Re
     ready: list[Prepared] | None = None  # what starts a generator
     while True:
         try:
-            wanted = steps.send(ready)
+            samples = steps.send(ready)
         except StopIteration as end:
             return end.value
-        ready = prepare(wanted)
+        ready = prepare(samples)
 
 
 def _received(result: Result, prepared: list[Prepared]) -> list[Prepared]:
@@ -223,12 +227,12 @@ def parse_plan(response: str, *, rephrasing: bool, planning: bool) -> Plan:
     try:
         plan = json.loads(response)
         action = plan[0] if isinstance(plan, list) else plan
-        kind = action["type"].lower() if rephrasing or planning else None
-        if rephrasing and kind == "grounder":
+        role = action["type"].lower() if rephrasing or planning else None
+        if rephrasing and role == "grounder":
             return Plan(response=response, query=action["value"] or None)
-        return Plan(response=response, grounds=not (planning and kind == "answerer"))
+        return Plan(response=response, should_ground=not (planning and role == "answerer"))
     except (ValueError, LookupError, TypeError, AttributeError):
-        return Plan(response=response, readable=False)
+        return Plan(response=response, is_readable=False)
 
 
 def _plain_query(plan: Plan | None, asked: str) -> str:
@@ -238,19 +242,25 @@ def _plain_query(plan: Plan | None, asked: str) -> str:
     return plan.query if isinstance(plan.query, str) else json.dumps(plan.query, ensure_ascii=False)
 
 
+def _with_query(ready: Prepared, query: str, encoder: Encoder, settings: ChainSettings) -> Prepared:
+    """Put another query under the grounder's frames, which need not be decoded again."""
+    sample = grounder_sample(ready.sample.excerpt.path, query, settings)
+    return replace(ready, sample=sample, encoded=encoder.with_text(sample, ready.encoded))
+
+
 def _ground(pipeline: Pipeline, result: Result, prepared: Prepared, settings: ChainSettings) -> None:
-    """Find candidates. Without a moment a verifier chooses among five windows, else it is the whole video."""
-    found = _timed(result, "grounder", lambda: pipeline.ground(prepared))
-    result.grounder_response, result.grounded = found.response, found.success
-    spans, scores = found.windows(result.duration, settings.unit_s)
-    if not found.success and pipeline.has("verifier"):
-        spans, scores = even_windows(result.duration), [0] * NUM_CANDIDATES
+    """Find candidates. Without a moment a verifier chooses among five spans, else it is the whole video."""
+    output = _timed(result, "grounder", lambda: pipeline.ground(prepared))
+    result.grounder_response, result.is_grounded = output.response, output.success
+    spans, scores = output.scored_spans(result.duration, settings.unit_s)
+    if not output.success and pipeline.has("verifier"):
+        spans, scores = even_spans(result.duration), [0] * NUM_CANDIDATES
     result.proposed = [Candidate(span=s, score=c) for s, c in zip(spans, scores, strict=True)]
     result.candidates = result.proposed
 
 
-def even_windows(duration_s: float) -> list[Span]:
-    """Make five windows of a third of the video, one every sixth, s."""
+def even_spans(duration_s: float) -> list[Span]:
+    """Make five spans of a third of the video, one every sixth, s."""
     step = duration_s / (NUM_CANDIDATES + 1)
     return [[i * step, (i + 2) * step] for i in range(NUM_CANDIDATES)]
 

@@ -6,11 +6,13 @@ torchrun. A rerun continues where the last one ended.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,12 +28,15 @@ from videomind.dataset.schema import Annotation
 from videomind.eval.scorer import get_scorer, spec_of
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
+from videomind.model.checkpoint import model_folders
 from videomind.prediction import PredictedSplit, Prediction
 from videomind.roles import BudgetOverride
 from videomind.runs.boundary import Fault
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
+from videomind.runs.identity import digest_of, files_of, located
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
 from videomind.video.reader import ON_DAMAGE, USE
+from videomind.video.readers import reader_name
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ NEEDED_ROLE = {"auto_planning": "planner", "auto_rephrasing": "planner", "verify
 VIDEO_UNIT_S = 0.1  # grid of predictions on a single video
 # Arguments that a rerun may have otherwise.
 _CHANGES_NO_RESULT = frozenset(
-    ("video", "query", "question", "options", "data_root", "pred_path", "device", "num_threads",
+    ("video", "query", "question", "options", "pred_path", "device", "num_threads",
      "retry_failed", "max_bad_share", "chunk", "index")
 )  # fmt: skip
 # Of the machine's errors this one ends a sample and not the run: a long one may be too much for the device.
@@ -100,11 +105,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def role_paths(args: argparse.Namespace) -> dict[str, str]:
+    """Collect the checkpoints of the command line by role."""
+    paths = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
+    return {role: path for role, path in paths.items() if path}
+
+
 def load_agent(args: argparse.Namespace) -> VideoMind:
     """Load the model of the command line."""
-    given = {role: getattr(args, f"model_{short}_path") for role, short in ROLE_FLAGS.items()}
     return VideoMind.from_pretrained(
-        roles={role: path for role, path in given.items() if path},
+        roles=role_paths(args),
         base_path=args.base_model_path,
         device=args.device,
         dtype=args.dtype,
@@ -184,16 +194,13 @@ def run_dataset(args: argparse.Namespace) -> None:
     )
     settings = chain_settings(args, source)
     start_processes()
-    kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
-    kept |= {"split": split, "samples": len(annotations)}
-    results = ResultFile(args.pred_path, kept, part=args.index)
+    results = ResultFile(args.pred_path, agent_identity(args, split, annotations), part=args.index)
     if rank() == 0:
         predicted.write(results.folder)
-    done = results.done(failed=not args.retry_failed)
-    pending = [i for i in range(args.index, len(annotations), args.chunk) if i not in done]
-    if dist.is_initialized():
-        dist.barrier()  # every process has read what is done before one writes more
-    log.info("%s %s: %d samples, %d of them done", args.dataset, split, len(annotations), len(done))
+    share = range(args.index, len(annotations), args.chunk)
+    pending = results.pending(share, failed=not args.retry_failed)
+    done = len(share) - len(pending)
+    log.info("%s %s: %d samples, %d of them done", args.dataset, split, len(share), done)
     if pending:
         predict(load_agent(args), annotations, pending, settings, results, args)
     if dist.is_initialized():
@@ -201,6 +208,38 @@ def run_dataset(args: argparse.Namespace) -> None:
     if rank() == 0:
         failed = merge_parts(results, len(annotations), is_alone=args.chunk == 1)
         check_failures(failed, len(annotations), args.max_bad_share)
+
+
+def agent_identity(args: argparse.Namespace, split: str, annotations: Sequence[Annotation]) -> dict[str, Any]:
+    """Collect what predictions depend on: arguments, and what lies behind the paths among them.
+
+    Args:
+        args: of the command line.
+        split: the one that is predicted.
+        annotations: its samples.
+
+    Raises:
+        ValueError: a model is not there.
+    """
+    kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
+    roots = [args.data_root]
+    if os.path.isfile(args.dataset):
+        kept["dataset"] = located(args.dataset, args.pred_path)
+        roots.append(os.path.dirname(args.dataset))
+    for role, path in role_paths(args).items():  # known by their files, wherever these lie
+        folder, *base = model_folders(path, args.base_model_path, what=f"checkpoint of the {role}")
+        kept |= {f"model_{ROLE_FLAGS[role]}_path": files_of(folder)}
+        kept |= {f"base of the {role}": files_of(folder) for folder in base}
+    if args.base_model_path:
+        kept["base_model_path"] = files_of(*model_folders(args.base_model_path))
+    rows = (anno.to_dict() for anno in annotations)
+    return kept | {
+        "split": split,
+        "samples": len(annotations),
+        "data_root": located(args.data_root, args.pred_path),
+        "annotations": digest_of(rows, paths=("video_path", "subtitle_path"), roots=roots),
+        "video reader": reader_name(),
+    }
 
 
 def predict(
@@ -228,10 +267,12 @@ def predict(
         if isinstance(outcome, Exception):
             fault = Fault.of(outcome)
             log.warning("%s: %s", anno.video_path, fault, exc_info=None if fault.is_stated else outcome)
-            found = Prediction(annotation=annotation_fields(anno), error=str(fault), grounder_success=False)
+            prediction = Prediction(
+                annotation=annotation_fields(anno), error=str(fault), grounder_success=False
+            )
         else:
-            found = outcome.prediction(anno)
-        results.append(pending[position], found.to_json())
+            prediction = outcome.prediction(anno)
+        results.append(pending[position], prediction.to_json())
 
 
 def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
@@ -247,7 +288,7 @@ def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
     Returns:
         How many samples failed.
     """
-    if not is_alone and (missing := count - len(results.done())):
+    if not is_alone and (missing := len(results.pending(range(count)))):
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)

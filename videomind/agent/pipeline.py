@@ -83,7 +83,7 @@ class GrounderOutput:
     success: bool
     boundaries: Tensor
 
-    def windows(self, duration_s: float, unit_s: float) -> tuple[list[list[float]], list[float]]:
+    def scored_spans(self, duration_s: float, unit_s: float) -> tuple[list[list[float]], list[float]]:
         """Give candidates in seconds and their scores; the whole video with score 0 without success."""
         if not self.success:
             return [[0, duration_s]], [0]
@@ -169,6 +169,10 @@ class Pipeline:
         roles: that it was trained for (a merged model has no adapter to tell), by default those that have
             an adapter.
         max_new_tokens: of a response.
+
+    Attributes:
+        roles: that it plays.
+        grounder_draft: ids of what the grounder is expected to say.
     """
 
     def __init__(
@@ -197,7 +201,7 @@ class Pipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
         self._judged_at_once = NUM_CANDIDATES
-        self._grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
+        self.grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
 
     def _tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
@@ -264,16 +268,22 @@ class Pipeline:
             prepared: from a `grounder_sample`.
         """
         encoded = prepared.encoded
+        # 1. Let the grounder answer. What it is trained to say is known, so that is checked first.
         with self._as("grounder"):
-            out = self.generate(encoded, draft=self._grounder_draft)
+            out = self.generate(encoded, draft=self.grounder_draft)
+        # 2. It points at a moment by saying <|reg|>; without one there is nothing to decode.
         inner = bare(self.model)
         reg = inner.config.reg_token_id
         if reg not in out.ids or inner.head is None:
             return GrounderOutput(response=out.text, success=False, boundaries=torch.empty(0, 3))
-        length, place = len(encoded.input_ids), next(inner.head.parameters()).device
-        query = out.states[length - 1 + out.ids.index(reg)]  # the state that predicts the token
+        # 3. The query is the state that *predicts* the first <|reg|>, one place before it, as in training.
+        query = out.states[len(encoded.input_ids) - 1 + out.ids.index(reg)]
+        # 4. The clips are the video's states of the same pass, averaged per temporal step.
         clips = inner.clip_states(out.states, encoded.input_ids, encoded.grid.tolist())
-        boundaries = decode(inner.head(clips.to(place), query[None].to(place)), clips.size(0))[0]
+        # 5. The head may be on another device than the last layer when the model is spread. Nothing is
+        #    padded, unlike in training (K302).
+        device = next(inner.head.parameters()).device
+        boundaries = decode(inner.head(clips.to(device), query[None].to(device)), clips.size(0))[0]
         return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 
     def generate(self, encoded: Encoded, draft: list[int] | None = None) -> Generated:

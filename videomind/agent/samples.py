@@ -69,14 +69,14 @@ class ChainSettings:
         return self.budget.applied(own)
 
 
-def answers(anno: Annotation, settings: ChainSettings) -> bool:
+def should_answer(anno: Annotation, settings: ChainSettings) -> bool:
     """Tell whether there is a question to answer."""
     return bool(anno.question and (anno.options or settings.open_ended))
 
 
 def asked_text(anno: Annotation, settings: ChainSettings) -> str:
     """Choose what is asked: the question where one is to be answered, else the query."""
-    return (anno.question if answers(anno, settings) else anno.query) or ""
+    return (anno.question if should_answer(anno, settings) else anno.query) or ""
 
 
 def planner_sample(anno: Annotation, settings: ChainSettings) -> Sample:
@@ -175,13 +175,13 @@ def read_subtitles(path: str | Path) -> list[Subtitle]:
     if encoding == FALLBACK_ENCODING:
         log.warning("The subtitles %s are not UTF-8; they are read as %s", path, encoding)
     blocks = text.replace("\r\n", "\n").split("\n\n")
-    found = []
+    subtitles = []
     for block in blocks:
         if times := _TIMES.search(block):
             start, end = (_seconds(times.groups()[i : i + 4]) for i in (0, 4))
             text = " ".join(block[times.end() :].split())
-            found.append(Subtitle(start_s=start, end_s=end, text=text))
-    return found
+            subtitles.append(Subtitle(start_s=start, end_s=end, text=text))
+    return subtitles
 
 
 def _seconds(parts: Sequence[str]) -> float:

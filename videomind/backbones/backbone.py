@@ -96,7 +96,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def load_processor(self, folder: Path) -> Processor:
-        """Read tokenizer, template and pixel settings, and add the roles' special tokens.
+        """Read tokenizer, template and pixel settings.
 
         Raises:
             ValueError: A file is missing, or says something else than this declaration.

@@ -5,7 +5,7 @@ from pathlib import Path
 from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.qwen2_vl.declaration import Qwen2VL
 from videomind.files import read_json
-from videomind.roles import nearest
+from videomind.roles import SPECIAL_TOKENS, nearest
 
 _BACKBONES: dict[str, Backbone] = {}
 DEFAULT_BACKBONE = Qwen2VL.name  # the published agents'
@@ -62,10 +62,12 @@ def recognise(folder: Path) -> Backbone:
 
 
 def load_processor(folder: str | Path) -> Processor:
-    """Read the processor of a base model or a role checkpoint.
+    """Read the processor of a base model or a role checkpoint; its tokenizer knows the roles' special tokens.
 
     Raises:
         ValueError: A file is missing or contradicts the backbone.
     """
     folder = Path(folder)
-    return recognise(folder).load_processor(folder)
+    processor = recognise(folder).load_processor(folder)
+    processor.tokenizer.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)  # those that are not there yet
+    return processor

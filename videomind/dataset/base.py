@@ -248,23 +248,23 @@ class Source(Layout):
             FileError: a row is not of the source's shape; the message names file and row.
         """
         for path in self.files(split):
-            place = None
-            for place, row in self._placed_rows(path, split):
-                with self._blaming(path, place):
+            where = None
+            for where, row in self._named_rows(path, split):
+                with self._blaming(path, where):
                     annotations = list(self._parsed(row, split, report))
                 yield from annotations
-            if place is None:
+            if where is None:
                 report.empty.append(str(path))
 
-    def _placed_rows(self, path: Path, split: str) -> Iterator[tuple[str, Any]]:
-        """The rows of a file, each with what errors call it."""
+    def _named_rows(self, path: Path, split: str) -> Iterator[tuple[str, Any]]:
+        """Yield the rows of a file, each with what errors call it."""
         rows, number = iter(self.numbered_rows(path, split)), 0
         while True:
             with self._blaming(path, f"{self.row_word} {number + 1}"):
-                found = next(rows, _END)
-            if found is _END:
+                numbered = next(rows, _END)
+            if numbered is _END:
                 return
-            number, row = found
+            number, row = numbered
             is_entry = isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str)
             yield f"{self.row_word} {number}" + (f" ({row[0]!r})" if is_entry else ""), row
 
@@ -284,7 +284,7 @@ class Source(Layout):
                 report.skipped[str(reason)] += 1
 
     @contextmanager
-    def _blaming(self, path: Path, place: str) -> Iterator[None]:
+    def _blaming(self, path: Path, where: str) -> Iterator[None]:
         """Let errors in taking a row apart name its place, but for those that name a file already."""
         try:
             yield
@@ -292,7 +292,7 @@ class Source(Layout):
             raise
         except _ROW_ERRORS as error:
             what = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            raise FileError(f"{path}, {place}, does not fit {self.name}: {what}") from error
+            raise FileError(f"{path}, {where}, does not fit {self.name}: {what}") from error
 
 
 def _import_sources() -> None:

@@ -64,20 +64,20 @@ class Cache:
         """Count the bytes of the annotation files."""
         return sum(path.stat().st_size for path in self.source.files(self.split) if path.is_file())
 
-    def prepare(self, show: bool = False) -> None:
-        """Read and write what is not fresh, one process at a time, with a progress bar if `show`."""
+    def prepare(self, shows: bool = False) -> None:
+        """Read and write what is not fresh, one process at a time, with a progress bar if `shows`."""
         with self._locked():
-            self._write_unless_fresh(show)
+            self._write_unless_fresh(shows)
 
     def _locked(self) -> FileLock:
         return FileLock(self.table.parent / "lock")
 
-    def _write_unless_fresh(self, show: bool) -> None:
+    def _write_unless_fresh(self, shows: bool) -> None:
         if self.is_fresh():
             return
         report = Report()
         with collection_paused():
-            write_table(self.table, self._kept(report, show))
+            write_table(self.table, self._kept(report, shows))
         write_json(self.report, vars(report))
         self._remove_old_states()
 
@@ -90,15 +90,15 @@ class Cache:
     def load(self) -> tuple[AnnotationTable, Report]:
         """Give the annotations, and what reading and filtering left out."""
         with self._locked():  # until the table is open, and so in use
-            self._write_unless_fresh(show=True)
+            self._write_unless_fresh(shows=True)
             report = read_json(self.report)
             counts = {name: Counter(report[name]) for name in ("skipped", "dropped", "noted")}
             return AnnotationTable(self.table), Report(**{**report, **counts})
 
-    def _kept(self, report: Report, show: bool) -> Iterator[tuple[Annotation, int]]:
+    def _kept(self, report: Report, shows: bool) -> Iterator[tuple[Annotation, int]]:
         source, view = self.source, self.source.view
         rows = source.read_usable(self.split, report)
-        for anno in tqdm(rows, desc=source.name, unit=" annotations", delay=2, disable=not show):
+        for anno in tqdm(rows, desc=source.name, unit=" annotations", delay=2, disable=not shows):
             reason, num_words = self.filters.examine(anno, view)
             if reason is None and source.drop_outside and view.is_outside(anno):
                 reason = "moment outside the video"
@@ -129,7 +129,7 @@ def cache_folder() -> Path:
 
 
 def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, str]:
-    """What the annotations are (a folder's name), and the state of all they are made of."""
+    """Tell what the annotations are (a folder's name), and the state of all they are made of."""
     where = [str(source.data_root), str(source.data_root.resolve()), source.seed, asdict(filters)]
     label = "".join(c if c.isalnum() else "_" for c in f"{Path(source.name).stem}-{split}")
     slot = f"{label}-{_digest([source.name, split, *where])}"
@@ -138,7 +138,7 @@ def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, st
 
 
 def _code(cls: type[Source]) -> list[Path]:
-    """All files that make annotations: the source, its bases, the table's writing, what these import."""
+    """List all files that make annotations: the source, its bases, the table's writing, what these import."""
     own = [inspect.getsourcefile(base) for base in cls.__mro__[:-1]]
     return reached_files([*(Path(path) for path in own if path is not None), Path(__file__)])
 

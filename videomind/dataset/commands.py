@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from videomind.dataset.base import get_source, source_names
 from videomind.dataset.filters import Filters
-from videomind.dataset.making import GROUND_ONLY, planning_row, rephrase_prompt, verifying_rows
+from videomind.dataset.making import planning_row, rephrase_prompt, verifying_rows
 from videomind.dataset.parts import Entry, Part, load_benchmark, load_parts, open_source, parse_entries
 from videomind.dataset.readers import read_rows
+from videomind.dataset.schema import Route
 from videomind.dataset.statistics import statistics
 from videomind.files import json_text, read_json_lines, write_json_lines, write_text
 from videomind.logger import run_command
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(prog="videomind data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     names = commands.add_parser("list", help="all data sets: splits, files, and what is there")
@@ -52,7 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def make_verifying(args: argparse.Namespace) -> None:
-    """Write a verifying file. Raises: ValueError when no prediction can be used."""
+    """Write a verifying file.
+
+    Raises:
+        ValueError: No prediction can be used.
+    """
     numbered = enumerate(read_rows(args.predictions), 1)
     records = read_predictions((f"{args.predictions}, record {number}", row) for number, row in numbered)
     rows = list(verifying_rows(records))
@@ -92,7 +97,7 @@ def make_planning(args: argparse.Namespace) -> None:
 
 
 def _key(row: dict) -> tuple:
-    return row["video_path"], row["question"] if row["route"] != GROUND_ONLY else row["query"]
+    return row["video_path"], row["question"] if row["route"] != Route.MOMENT else row["query"]
 
 
 def overview(data_root: str) -> str:
@@ -144,7 +149,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command-line entry. Returns the exit code: 2 for data that cannot be used."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 for data that cannot be used.
+    """
     return run_command(lambda: build_parser().parse_args(argv), run)
 
 

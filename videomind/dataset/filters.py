@@ -37,10 +37,12 @@ class Filters:
         """Say why an annotation does not train, or None, and the number of words that was counted."""
         if problem := view.problem(anno):
             return problem, 0
-        if anno.duration is not None and not _within(anno.duration, self.min_video_len, self.max_video_len):
+        if anno.duration is not None and not _is_within(
+            anno.duration, self.min_video_len, self.max_video_len
+        ):
             return "video length", 0
         num_words = view.num_words(anno)
-        if not _within(num_words, self.min_num_words, self.max_num_words):
+        if not _is_within(num_words, self.min_num_words, self.max_num_words):
             return "number of words", num_words
         return None, num_words
 
@@ -48,7 +50,7 @@ class Filters:
 ALL = Filters()
 
 
-def _within(value: float, low: float, high: float) -> bool:
+def _is_within(value: float, low: float, high: float) -> bool:
     return (low < 0 or value >= low) and (high < 0 or value <= high)
 
 
@@ -71,7 +73,7 @@ class Report:
     empty: list[str] = field(default_factory=list)
 
     def findings(self) -> list[str]:
-        """Lines for a log, one for each thing that a user should know of."""
+        """Write lines for a log, one for each thing that a user should know of."""
         lines = [f"{path} holds no row" for path in self.empty]
         for counts, what in (
             (self.skipped, "rows left out"),
@@ -117,21 +119,21 @@ def mended(anno: Annotation) -> tuple[Annotation, list[str]]:
 
 def oddities(anno: Annotation) -> list[str]:
     """Say what is strange about an annotation that is kept."""
-    found = []
+    remarks = []
     for start, end in anno.span or ():
         if end <= start:
-            found.append("moment ends before it starts, or at once")
+            remarks.append("moment ends before it starts, or at once")
         if anno.duration is not None and (end > anno.duration or start > anno.duration):
-            found.append("moment reaches beyond the video's end")
+            remarks.append("moment reaches beyond the video's end")
     if anno.options is not None and anno.answer is not None:
-        found += _answer_oddities(anno.options, anno.answer, anno.ans)
-    return list(dict.fromkeys(found)) if found else found
+        remarks += _answer_oddities(anno.options, anno.answer, anno.ans)
+    return list(dict.fromkeys(remarks)) if remarks else remarks
 
 
 def _answer_oddities(options: list[str], answer: str, ans: str | None) -> list[str]:
-    places = [i for i, option in enumerate(options) if option == answer]
-    if not places:
+    matches = [i for i, option in enumerate(options) if option == answer]
+    if not matches:
         return ["answer is not among the options"]
-    if ans is not None and ans not in map(letter, places):
+    if ans is not None and ans not in map(letter, matches):
         return ["the answer's letter is that of another option"]
-    return ["several options are the answer"] if len(places) > 1 else []
+    return ["several options are the answer"] if len(matches) > 1 else []

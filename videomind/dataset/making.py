@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from videomind.dataset.phrases import clean_query
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, Route
 from videomind.prediction import Prediction
 
 VERIFYING_FIELDS = ("video_path", "duration", "query", "span", "pred", "conf", "task")
-GROUND_REPHRASED, GROUND_QUESTION, GROUND_ONLY, ANSWER = 1, 2, 3, 4
 # NExT-QA's descriptive questions (count, location, other) are about the whole video.
 DESCRIPTIVE = re.compile(r"D[CLO]")
 OVERVIEW = re.compile(
@@ -29,7 +28,7 @@ REPHRASE = (
 
 
 def verifying_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]]:
-    """Rows of a verifying file from a grounder's predictions; those without a moment are left out."""
+    """Make the rows of a verifying file from a grounder's predictions, leaving out those without moment."""
     for prediction in predictions:
         if prediction.pred and prediction.annotation.get("span") and prediction.grounder_success is not False:
             row = prediction.to_json()
@@ -37,11 +36,11 @@ def verifying_rows(predictions: Iterable[Prediction]) -> Iterator[dict[str, Any]
 
 
 def planning_row(anno: Annotation, rephrase: Callable[[str], str] | None = None) -> dict[str, Any] | None:
-    """A planning row from an annotation, or None when it says too little.
+    """Make a planning row from an annotation, or None when it says too little.
 
-    A query alone is grounded (route 3). A question about the video as a whole is answered at once (4). One
-    that names another event ("... after he sits down") is grounded by that event (1); any other by itself
-    (2), or, with `rephrase`, by what that makes of it (1).
+    A query alone asks for a moment. A question about the video as a whole is answered at once. One that
+    names another event ("... after he sits down") is grounded by that event; any other by itself, or, with
+    `rephrase`, by what that makes of it.
     """
     row = {"source": anno.source, "data_type": "multimodal", "video_path": anno.video_path}
     if anno.duration is not None:
@@ -50,18 +49,18 @@ def planning_row(anno: Annotation, rephrase: Callable[[str], str] | None = None)
         if not anno.query:
             return None
         return row | {
-            "route": GROUND_ONLY,
+            "route": Route.MOMENT,
             "question": f"When does this happen: {anno.query}?",
             "query": anno.query,
         }
     row["question"] = anno.question
     if _is_overview(anno):
-        return row | {"route": ANSWER}
+        return row | {"route": Route.DIRECT}
     if rephrase is not None:
-        return row | {"route": GROUND_REPHRASED, "query": clean_query(rephrase(anno.question))}
+        return row | {"route": Route.REPHRASED, "query": clean_query(rephrase(anno.question))}
     if clause := CLAUSE.search(anno.question):
-        return row | {"route": GROUND_REPHRASED, "query": clean_query(clause[1])}
-    return row | {"route": GROUND_QUESTION}
+        return row | {"route": Route.REPHRASED, "query": clean_query(clause[1])}
+    return row | {"route": Route.QUESTION}
 
 
 def _is_overview(anno: Annotation) -> bool:
@@ -70,5 +69,5 @@ def _is_overview(anno: Annotation) -> bool:
 
 
 def rephrase_prompt(question: str) -> str:
-    """What a language model is asked."""
+    """Word what a language model is asked."""
     return REPHRASE.format(json.dumps(question, ensure_ascii=False))

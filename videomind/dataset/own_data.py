@@ -127,9 +127,11 @@ class OwnData(Source):
         elif "positive" not in row and not row.get("span"):
             raise ValueError("a candidate needs 'positive' (true or false), or 'span' to tell by")
         else:
-            given = row.get("positive")
-            right = are_positive(candidates, row["span"]) if given is None else [given] * len(candidates)
-            for pred, positive in zip(candidates, right, strict=True):
+            if (label := row.get("positive")) is None:
+                labels = are_positive(candidates, row["span"])
+            else:
+                labels = [label] * len(candidates)
+            for pred, positive in zip(candidates, labels, strict=True):
                 yield Annotation(**fields, pred=pred, positive=positive)
 
     def _probe(self, path: str | list[str], split: str) -> float | None:
@@ -146,7 +148,7 @@ class OwnData(Source):
             raise DroppedRow("video cannot be read") from error
 
     def _video(self, row: dict[str, Any], split: str) -> str | list[str]:
-        """The video's path, or those of its images."""
+        """Find the video's path, or those of its images."""
         paths = _paths(row, self.path.parent)
         if not paths:
             raise ValueError("no field 'video'")
@@ -160,14 +162,14 @@ class OwnData(Source):
 
 
 def _paths(row: dict[str, Any], folder: Path) -> list[str]:
-    """The files of a row's video: `video` is relative to a folder, `video_path` to where the command runs."""
-    given, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
-    names = given if isinstance(given, list) else [given]
+    """List a row's files: `video` is relative to a folder, `video_path` to where the command runs."""
+    video, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
+    names = video if isinstance(video, list) else [video]
     return [str(base / name) for name in names if isinstance(name, str) and name]
 
 
 def _with_rate(paths: list[str], row: dict[str, Any]) -> ImageList:
-    """A list of images, or those of a folder by the numbers in their names, as a video.
+    """List images, or those of a folder by the numbers in their names, as a video.
 
     Its rate is the row's `fps`, or what its `duration` makes of it, or one image per second.
     """
@@ -181,23 +183,23 @@ def _with_rate(paths: list[str], row: dict[str, Any]) -> ImageList:
 
 
 def _natural(path: Path) -> list[int | str]:
-    """What sorts 2.jpg before 10.jpg."""
+    """Sort 2.jpg before 10.jpg: split a name at its numbers."""
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
-def _kind(row: Any, place: str) -> str:
-    """Which view a row is for: its field `view`, or what its other fields make of it."""
+def _kind(row: Any, where: str) -> str:
+    """Tell which view a row is for: its field `view`, or what its other fields make of it."""
     if not isinstance(row, dict):
-        raise ValueError(f"{place} holds {row!r}, expected a JSON object")
+        raise ValueError(f"{where} holds {row!r}, expected a JSON object")
     if "view" in row:
         if row["view"] not in VIEWS:
-            raise ValueError(f"{place} has the view {row['view']!r}. {nearest(str(row['view']), VIEWS)}")
+            raise ValueError(f"{where} has the view {row['view']!r}. {nearest(str(row['view']), VIEWS)}")
         return row["view"]
     for field, kind in (("route", "planning"), ("pred", "verifying"), ("question", "answering")):
         if field in row:
             return kind
     if "query" not in row:
-        raise ValueError(f"{place} has neither 'query' nor 'question'")
+        raise ValueError(f"{where} has neither 'query' nor 'question'")
     return "grounding"
 
 
@@ -212,7 +214,7 @@ def _check_fields(row: dict[str, Any]) -> None:
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:
-    """Options, answer and its letter."""
+    """Read options, answer and its letter."""
     options, answer = row.get("options"), row.get("answer")
     if options is None or answer is None:
         return {"options": options, "answer": answer}

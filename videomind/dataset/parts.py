@@ -63,8 +63,8 @@ class Part:
         """Take what a weight below 1 leaves of the annotations, at random; all of them otherwise."""
         if self.entry.weight >= 1:
             return list(self.annotations)
-        places = sorted(Random(seed).sample(range(len(self.annotations)), len(self)))
-        return [self.annotations[i] for i in places]
+        indices = sorted(Random(seed).sample(range(len(self.annotations)), len(self)))
+        return [self.annotations[i] for i in indices]
 
     def __len__(self) -> int:
         """Count the samples per epoch."""
@@ -145,7 +145,7 @@ def _part(entry: Entry, cache: Cache) -> Part:
 
 
 def _warned(entry: Entry, split: str, view: View, annotations: Sequence[Annotation], report: Report) -> Part:
-    """A part, after a warning of files that it should have come from."""
+    """Make a part, after a warning of files that it should have come from."""
     for path in report.empty if rank() == 0 else ():
         log.warning("%s holds no row", path)
     return Part(entry=entry, split=split, view=view, annotations=annotations, report=report)

@@ -1,6 +1,7 @@
 """The records that flow through the data path: Annotation, then Sample, then a batch of tensors."""
 
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any
 
 from videomind.prediction import PUBLISHED_KEYS
@@ -8,6 +9,20 @@ from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
 VIDEO = "<video>"  # where a question of VideoInstruct has the video
+
+
+class Route(IntEnum):
+    """How a question is to be answered, as the planner learns it; rows hold the number (docs/DATA.md)."""
+
+    REPHRASED = 1  # ground the rephrased query, verify, answer
+    QUESTION = 2  # the same with the question as it stands
+    MOMENT = 3  # ground the query and verify: the moment is the answer
+    DIRECT = 4  # answer at once
+
+    @property
+    def has_query(self) -> bool:
+        """Whether it grounds a query of the row's own."""
+        return self in (Route.REPHRASED, Route.MOMENT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +38,7 @@ class Annotation:
         duration: of the video, s.
         options: without letters; `ans` is the right one's letter, `answer` its text.
         span: the true moments, s.
+        route: a number of `Route`.
         meta: what only the source's scorer needs, by the keys that it has in predictions.
     """
 
@@ -50,7 +66,7 @@ class Annotation:
     meta: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, in declaration order, and `meta`: what predictions start from."""
+        """Collect the fields that are set, in declaration order, and `meta`: what predictions start from."""
         named = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
         meta = named.pop("meta", {})
         return {**named, **meta}
@@ -93,7 +109,7 @@ _TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
 
 
 def as_text(value: Any) -> str:
-    """A value of a row that has to be text.
+    """Take a value of a row that has to be text.
 
     Raises:
         TypeError: it is something else.
@@ -107,7 +123,7 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list | tuple:
-    """A value of a row that has to be a list: a text goes through a loop as well, letter by letter.
+    """Take a value of a row that has to be a list: a text goes through a loop as well, letter by letter.
 
     Raises:
         TypeError: it is something else.
@@ -115,9 +131,6 @@ def as_list(value: Any) -> list | tuple:
     if not isinstance(value, list | tuple):
         raise TypeError(f"{value!r} stands where a list is expected")
     return value
-
-
-_TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,7 +42,7 @@ def _joined(parts: Sequence[Part], column: str) -> np.ndarray:
 
 
 def _numbers(part: Part, column: str) -> np.ndarray:
-    """The values of a column that are set, flattened."""
+    """Collect the values of a column that are set, flattened."""
     if isinstance(part.annotations, AnnotationTable):
         return part.annotations.numbers(column)
     if column == NUM_WORDS:

@@ -98,12 +98,12 @@ class AnnotationTable(Sequence[Annotation]):
     def videos(self) -> set[tuple[str, ...]]:
         """Collect the different videos, each as its file, or its images."""
         columns = (batch.column("video_path") for batch in self._batches)
-        found = {(path,) for column in columns for path in column.unique().to_pylist() if path is not None}
+        videos = {(path,) for column in columns for path in column.unique().to_pylist() if path is not None}
         for batch in self._batches:
             rest = batch.column(_REST).drop_null().to_pylist()
             paths = (json.loads(values).get("video_path") for values in rest if '"video_path"' in values)
-            found |= {tuple(path) for path in paths if path is not None}
-        return found
+            videos |= {tuple(path) for path in paths if path is not None}
+        return videos
 
 
 def _marked_in_use(path: Path) -> BinaryIO:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import ClassVar
 
-from videomind.dataset.schema import Annotation, GroundingTarget, Sample
+from videomind.dataset.schema import Annotation, GroundingTarget, Route, Sample
 from videomind.roles import GROUNDER_RESPONSE, VERIFIER_NO, VERIFIER_YES, VisualBudget, get_role
 from videomind.spans import fit, widen
 from videomind.video.request import Excerpt
@@ -17,14 +17,15 @@ from videomind.video.request import Excerpt
 CROP_MIN_S = 16.0  # 32 frames at 2 fps
 VERIFY_MIN_S = 2.0
 NUM_CANDIDATES = 5  # the best ones of a query that the verifier judges
-ROUTES = (1, 2, 3, 4)
-ROUTES_WITH_QUERY = (1, 3)
 
 
 class View(ABC):
     """How annotations become samples of one role.
 
-    Attributes: role; data_type; required, the annotation's fields that training needs.
+    Attributes:
+        role: its name.
+        data_type: of the samples; a micro-batch holds one type.
+        required: the annotation's fields that training needs.
     """
 
     role: ClassVar[str]
@@ -33,23 +34,28 @@ class View(ABC):
 
     @abstractmethod
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
-        """The training sample of an annotation. Args: rng, for crops; the same state gives the same."""
+        """Make the training sample of an annotation.
+
+        Args:
+            anno: of which `problem` finds nothing.
+            rng: for crops; the same state gives the same.
+        """
 
     @abstractmethod
     def text(self, anno: Annotation) -> str:
-        """The text whose words the length filters count."""
+        """Give the text whose words the length filters count."""
 
     def num_words(self, anno: Annotation) -> int:
-        """What the length filters count: pieces between single spaces."""
+        """Count what the length filters count: pieces between single spaces."""
         return len(self.text(anno).split(" "))
 
     def problem(self, anno: Annotation) -> str | None:
-        """Why an annotation cannot train, or None."""
+        """Say why an annotation cannot train, or None."""
         lacking = [name for name in self.required if getattr(anno, name) in (None, [], "")]
         return f"no {', '.join(lacking)}" if lacking else None
 
     def is_outside(self, anno: Annotation) -> bool:
-        """Whether a moment that is to be learned lies wholly outside its video."""
+        """Tell whether a moment that is to be learned lies wholly outside its video."""
         return False
 
     def _sample(self, anno: Annotation, text: str, response: str, **fields: object) -> Sample:
@@ -74,15 +80,12 @@ class Grounding(View):
     required = ("video_path", "duration", "query", "span")
 
     def text(self, anno: Annotation) -> str:
-        """The query."""
         return anno.query
 
     def is_outside(self, anno: Annotation) -> bool:
-        """See View."""
         return any(max(span) <= 0 or min(span) >= anno.duration for span in anno.span)
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
-        """See View."""
         target = GroundingTarget(spans=anno.span, duration_s=anno.duration)
         return self._sample(anno, anno.query, GROUNDER_RESPONSE, grounding=target)
 
@@ -94,11 +97,9 @@ class Answering(View):
     required = ("video_path", "question", "answer")
 
     def text(self, anno: Annotation) -> str:
-        """Question and answer."""
         return f"{anno.question} {anno.answer}"
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
-        """See View."""
         return self._sample(anno, anno.question, anno.answer)
 
 
@@ -108,9 +109,10 @@ class AnsweringCrop(Answering):
     required = ("video_path", "question", "answer", "span")
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
-        """See View; the crop is drawn anew with every call."""
+        """Draw the crop anew with every call."""
         start, end = anno.span[0]
         if not anno.no_aug:
+            # At least 16 s, then each end moved by at most a quarter of that, by itself.
             start, end = fit((start, end), anno.duration, CROP_MIN_S)
             reach = (end - start) / 4
             start, end = (t + rng.uniform(-reach, reach) for t in (start, end))
@@ -127,11 +129,9 @@ class Verifying(View):
     required = ("video_path", "duration", "query", "pred", "positive")
 
     def text(self, anno: Annotation) -> str:
-        """The query."""
         return anno.query
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
-        """See View."""
         excerpt, segment = verifying_excerpt(anno.video_path, anno.pred, anno.duration)
         response = VERIFIER_YES if anno.positive else VERIFIER_NO
         return self._sample(anno, anno.query, response, excerpt=excerpt, segment=segment)
@@ -140,10 +140,16 @@ class Verifying(View):
 def verifying_excerpt(
     path: str | list[str], candidate: list[float], duration_s: float, budget: VisualBudget | None = None
 ) -> tuple[Excerpt, tuple[float, float]]:
-    """What the verifier sees: the candidate, at least 2 s long, widened by half its length on both sides.
+    """Choose what the verifier sees: the candidate, at least 2 s long, widened by half of it on both sides.
 
-    Args: candidate [start, end], s; budget instead of the role's.
-    Returns: the excerpt, and the candidate's place within it as fractions (start, end).
+    Args:
+        path: of the video.
+        candidate: [start, end], s.
+        duration_s: of the video.
+        budget: instead of the role's.
+
+    Returns:
+        The excerpt, and the candidate's place within it as fractions (start, end).
     """
     start, end = fit(candidate, duration_s, VERIFY_MIN_S)
     excerpt_start, excerpt_end = widen((start, end), duration_s)
@@ -160,35 +166,34 @@ class Planning(View):
     required = ("video_path", "route", "question")
 
     def text(self, anno: Annotation) -> str:
-        """Question and query."""
         return f"{anno.question or ''} {anno.query or ''}"
 
     def problem(self, anno: Annotation) -> str | None:
-        """See View; routes 1 and 3 need a query."""
+        """Ask for a query too, where the route grounds it."""
         if problem := super().problem(anno):
             return problem
-        if anno.route not in ROUTES:
+        if anno.route not in list(Route):
             return f"unknown route {anno.route!r}"
-        return "no query" if anno.route in ROUTES_WITH_QUERY and not anno.query else None
+        return "no query" if Route(anno.route).has_query and not anno.query else None
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
-        """See View."""
         return self._sample(anno, anno.question, plan_response(anno))
 
 
 def plan_response(anno: Annotation) -> str:
-    """The plan of an annotation's route.
+    """Write the plan of an annotation's route.
 
-    1: ground the rephrased query, verify, answer; 2: the same with the question; 3: ground and verify;
-    4: answer at once. Raises: ValueError for another route.
+    Raises:
+        ValueError: It has no known route.
     """
     verifier, answerer = {"type": "verifier"}, {"type": "answerer"}
     plans = {
-        1: [{"type": "grounder", "value": anno.query}, verifier, answerer],
-        2: [{"type": "grounder", "value": anno.question}, verifier, answerer],
-        3: [{"type": "grounder", "value": anno.query}, verifier],
-        4: [answerer],
+        Route.REPHRASED: [{"type": "grounder", "value": anno.query}, verifier, answerer],
+        Route.QUESTION: [{"type": "grounder", "value": anno.question}, verifier, answerer],
+        Route.MOMENT: [{"type": "grounder", "value": anno.query}, verifier],
+        Route.DIRECT: [answerer],
     }
     if anno.route not in plans:
-        raise ValueError(f"Unknown planning route {anno.route!r} of {anno.video_path}. Allowed: {ROUTES}.")
+        allowed = ", ".join(str(route) for route in Route)
+        raise ValueError(f"Unknown route {anno.route!r} of {anno.video_path}. Allowed: {allowed}.")
     return json.dumps(plans[anno.route], ensure_ascii=False)

@@ -9,6 +9,10 @@ from typing import Any
 
 from videomind.backbones.backbone import Backbone
 from videomind.dataset.schema import Sample
+from videomind.encoding.text import Piece, data, joined, template
+from videomind.roles import GROUNDER_RESPONSE, PROMPTS
+
+PROMPT = "\0"  # stands for a prompt where the chat format is asked what comes around it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,20 +20,44 @@ class Conversation:
     """Rendered text of a sample.
 
     Attributes:
-        context: up to the assistant's turn.
-        response: what is learned, or ''.
+        asked: up to the assistant's turn.
+        learned: the assistant's turn, or nothing.
     """
 
-    context: str
-    response: str
+    asked: tuple[Piece, ...]
+    learned: tuple[Piece, ...] = ()
+
+    @property
+    def context(self) -> str:
+        """The text up to the assistant's turn."""
+        return joined(self.asked)
+
+    @property
+    def response(self) -> str:
+        """The text that is learned, or ''."""
+        return joined(self.learned)
 
 
 def render(sample: Sample, backbone: Backbone) -> Conversation:
     """Write the text of a sample; with a response, that one and its end mark are what is learned."""
-    context = backbone.chat([("user", backbone.video_text + sample.prompt), ("assistant", None)])
+    before, after = backbone.chat([("user", PROMPT), ("assistant", None)]).split(PROMPT)
+    own = _template_start(sample.prompt)
+    asked = (
+        template(before + backbone.video_text + own),
+        data(sample.prompt.removeprefix(own)),
+        template(after),
+    )
     if sample.response is None:
-        return Conversation(context=context + (sample.response_prefix or ""), response="")
-    return Conversation(context=context, response=sample.response.rstrip() + backbone.end_mark)
+        return Conversation(asked=(*asked, template(sample.response_prefix or "")))
+    kind = template if sample.response == GROUNDER_RESPONSE else data
+    learned = (kind(sample.response.rstrip()), template(backbone.end_mark))
+    return Conversation(asked=asked, learned=learned)
+
+
+def _template_start(prompt: str) -> str:
+    """Give the part of a prompt, from its start, that is a role's template; '' where it begins with data."""
+    starts = (PROMPTS[role].partition("{}")[0] for role in ("planner", "grounder", "verifier"))
+    return next((start for start in starts if prompt.startswith(start)), "")
 
 
 def to_messages(sample: Sample, backbone: Backbone) -> list[dict[str, Any]]:

@@ -49,7 +49,11 @@ def _scorer_of(name: str) -> str:
 
 
 def _checked(dataset: str, sources: set[str]) -> str:
-    """Check a data set's name. Raises ValueError if there is none, or records come from another."""
+    """Check a data set's name.
+
+    Raises:
+        ValueError: There is none, or records come from another.
+    """
     registered = set(source_names())
     others = (sources & registered) - {dataset}
     if dataset not in registered | sources or others:

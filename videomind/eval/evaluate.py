@@ -122,7 +122,11 @@ def submit(run: Run, scorer: Scorer) -> None:
 
 
 def _report_paths(run: Run, out_name: str) -> tuple[Path, Path]:
-    """Where the tables and the JSON go."""
+    """Say where the tables and the JSON go.
+
+    Raises:
+        ValueError: The name is of no file of its own.
+    """
     text_path = run.folder / out_name
     json_path = text_path.with_suffix(".json")
     if text_path.parent != run.folder or text_path == json_path or {text_path, json_path} & set(run.files):

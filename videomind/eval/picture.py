@@ -18,11 +18,13 @@ from videomind.logger import run_command
 from videomind.prediction import Prediction
 from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt
+from videomind.video.reader import BadVideoError
 from videomind.video.request import Excerpt
 
 log = logging.getLogger(__name__)
 
 FRAME, FRAMES, LABEL, BAR = 76, 10, 76, 15  # pixels, but for the number of frames
+SHOWN = 110  # characters of a reason that there is room for
 TRUE, FOUND, BACK = (70, 150, 80), (200, 90, 40), (235, 235, 235)
 # From the size of a frame in the strip to twice its area.
 _UNITS = VisualUnits(token_side=FRAME // 4, frames_per_step=1)
@@ -49,9 +51,15 @@ def draw_prediction(predictions: dict[str, Prediction]) -> Image.Image:
     rows += [(label, (prediction.pred or [])[:1], FOUND) for label, prediction in predictions.items()]
     image = Image.new("RGB", (LABEL + FRAME * FRAMES, FRAME + 24 + (BAR + 4) * len(rows) + 14), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((LABEL, 4), f"“{sample['query']}”", fill="black")
-    image.paste(film_strip(sample["video_path"]), (LABEL, 22))
-    scale = FRAME * FRAMES / sample["duration"]
+    asked = sample.get("query") or sample.get("question") or ""
+    draw.text((LABEL, 4), f"“{asked}”", fill="black")
+    try:
+        image.paste(film_strip(sample["video_path"]), (LABEL, 22))
+    except BadVideoError as error:  # its predictions failed for the same reason
+        log.warning("A strip is left empty: %s", error)
+        draw.text((LABEL + 4, 22 + FRAME // 2), str(error)[-SHOWN:], fill="black")
+    ends = [end for _, spans, _ in rows for _, end in spans]
+    scale = FRAME * FRAMES / (sample.get("duration") or max(ends, default=1.0))
     for i, (label, spans, colour) in enumerate(rows):
         top = FRAME + 26 + i * (BAR + 4)
         draw.text((4, top), label, fill="black")

@@ -71,7 +71,11 @@ def _percent(value: float) -> float:
 
 
 def _by_qid(rows: Iterable[Mapping], what: str) -> tuple[dict[str, Mapping], tuple[str, ...]]:
-    """Sort rows by qid, and name those of equal duplicates. Raises ValueError for differing ones."""
+    """Sort rows by qid, and name those of equal duplicates.
+
+    Raises:
+        ValueError: A row has no qid, or rows of the same one differ.
+    """
     found: dict[str, Mapping] = {}
     repeated = []
     for number, row in enumerate(rows, start=1):
@@ -120,7 +124,7 @@ def _compare(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> _Mome
 
 
 def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Which predictions are hits: each takes the best true window that no better prediction took.
+    """Tell which predictions are hits: each takes the best true window that no better prediction took.
 
     Args:
         iou: (Q, P, G), predictions by falling score.
@@ -129,7 +133,10 @@ def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     Returns:
         (Q, P, T) bool.
     """
+    # Moment-DETR matches as ActivityNet's detection does, at each threshold by itself: all queries go side by
+    # side here, in the order in which the predictions of one query have to be looked at.
     num_queries, num_preds, num_true = iou.shape
+    # 1. A prediction tries the true windows from the best overlap down; of equal ones the last first.
     best_first = np.argsort(iou, axis=2, kind="stable")[:, :, ::-1]  # (Q, P, G)
     taken = np.zeros((num_queries, num_true, len(thresholds)), dtype=bool)
     hits = np.zeros((num_queries, num_preds, len(thresholds)), dtype=bool)
@@ -137,7 +144,10 @@ def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     for pred in range(num_preds):
         for rank in range(num_true):
             true = best_first[:, pred, rank]
+            # 2. An overlap equal to the threshold is one (K505).
             overlaps = iou[queries, pred, true][:, None] >= thresholds
+            # 3. It takes the first window that is free, and only one; so a second prediction of the same
+            #    window is a miss, unless there is another window for it.
             takes = overlaps & ~taken[queries, true] & ~hits[:, pred]
             taken[queries, true] |= takes
             hits[:, pred] |= takes
@@ -154,12 +164,15 @@ def _average_precision(moments: _Moments, inside: np.ndarray) -> np.ndarray:
     Returns:
         (Q, T); 0 without a true window.
     """
+    # 1. By falling score, whatever the order of the list (K507); windows out of range match nothing.
     iou = np.where(inside[:, None], moments.iou, -1)
     iou = np.take_along_axis(iou, moments.by_score[:, :, None], axis=1)
     hits = _match(iou, AP_THRESHOLDS)
+    # 2. Precision after each prediction, and from it the best that a larger recall still has.
     rank = np.maximum(moments.exists.cumsum(axis=1), 1)[:, :, None]  # missing ones sort last
     precision = hits.cumsum(axis=1) / rank  # (Q, P, T)
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    # 3. Each hit is a step of recall of the same size, one true window.
     return (precision * hits).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)[:, None]
 
 
@@ -235,11 +248,14 @@ def _clip_average_precision(score: np.ndarray, relevant: np.ndarray) -> np.ndarr
     Returns:
         (A,); 0 where no clip is relevant.
     """
+    # As scikit-learn's precision_recall_curve, which the official code calls: clips of equal score count
+    # together, so there is one point per distinct score.
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
     found = relevant[order].cumsum(axis=0)[last_of_tie]  # (distinct scores, A)
     precision = found / (np.flatnonzero(last_of_tie) + 1)[:, None]
     precision = np.maximum.accumulate(precision[::-1])[::-1]
+    # The mean over the points at which recall rises, however far, where the area would weigh by how far.
     steps = np.diff(found, axis=0, prepend=0) > 0
     return (precision * steps).sum(axis=0) / np.maximum(steps.sum(axis=0), 1)
 

@@ -61,7 +61,7 @@ def remarks_qvhighlights(scores: QVHighlightsScores) -> Iterator[str]:
 
 
 def _section(table: Table, form: TableForm) -> str:
-    """A table under its title, and what the verifier changed."""
+    """Write a table under its title, and what the verifier changed."""
     if form.measure is None:
         return f"{form.title}:\n{_rows(table)}"
     overall = table.overall
@@ -73,7 +73,7 @@ def _section(table: Table, form: TableForm) -> str:
 
 
 def _rows(table: Table) -> str:
-    """One row per task, the overall one last."""
+    """Write one row per task, the overall one last."""
     rows = [
         [name, scores.samples, scores.failed, *(f"{value:.2f}" for value in scores.values.values())]
         for name, scores in [*table.tasks.items(), (OVERALL, table.overall)]

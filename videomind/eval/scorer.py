@@ -190,7 +190,7 @@ class Scorer(ABC):
     def _count_without(
         self, field: str, predictions: Sequence[Prediction], marks: Sequence[dict[str, Marks]]
     ) -> int:
-        """How many labelled records lack what the tables of a field score, in a run that had this stage."""
+        """Count labelled records that lack what the tables of a field score, in a run that had this stage."""
         forms = {name: form for name, form in self.tables.items() if form.field == field}
         if not any(has_stage(predictions, form) for form in forms.values()):
             return 0

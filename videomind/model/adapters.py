@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from videomind.device import detect
+from videomind.model.disk_format import peft_to_ours
 from videomind.model.role_model import RoleModel
 from videomind.roles import Role
 
@@ -38,9 +41,10 @@ class LoraSettings:
 
 
 def lora_targets(model: RoleModel, lora_type: str) -> list[str]:
-    """Full names of the layers that get LoRA, in module order.
+    """Name the layers that get LoRA, in module order.
 
-    Raises: ValueError for an unknown type.
+    Raises:
+        ValueError: The type is unknown.
     """
     if lora_type not in LORA_TYPES:
         raise ValueError(
@@ -75,14 +79,28 @@ def add_adapter(model: RoleModel, role: Role, settings: LoraSettings) -> PeftMod
             dict.fromkeys(tables, new_ids) if role.trains_tables and settings.new_tokens_only else None
         ),
     )
+    check_new_rows(config)
     with warnings.catch_warnings():
         # Published adapters hold both tables, trained apart, on tied bases too: this is meant.
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
         return get_peft_model(model, config, adapter_name=role.name)
 
 
+def check_new_rows(config: LoraConfig) -> None:
+    """Refuse an adapter of new rows alone where PEFT cannot make it: sharded by ZeRO-3 and without CUDA.
+
+    Raises:
+        ValueError: The adapter has such rows, and this is the place.
+    """
+    if config.trainable_token_indices and is_deepspeed_zero3_enabled() and detect().kind != "cuda":
+        raise ValueError(
+            "Rows of the new tokens alone (--train_new_tokens_only) cannot train under ZeRO-3 here: "
+            "PEFT gathers them on CUDA devices only. Use DEEPSPEED=zero2, or train the whole tables."
+        )
+
+
 def bare(model: nn.Module) -> RoleModel:
-    """The role model inside a PEFT wrapper, or the model itself."""
+    """Take a role model out of its PEFT wrapper, or give the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -110,5 +128,21 @@ def adapter(model: nn.Module, role: str | None) -> Iterator[nn.Module]:
 
 
 def in_adapter(name: str) -> bool:
-    """Whether a parameter belongs to an adapter."""
-    return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter."))
+    """Tell whether a parameter belongs to an adapter."""
+    return any(mark in name for mark in ("lora_", ".modules_to_save.", ".token_adapter.trainable_tokens_"))
+
+
+def adapter_biases(model: PeftModel, role: str) -> set[str]:
+    """Name the base's biases that a role's adapter holds (`--lora_bias`), as they are called in `model`.
+
+    The grounding head's are the head's own, though PEFT counts every bias of a model when all are to train.
+    """
+    kind = model.peft_config[role].bias
+    names = {
+        name
+        for name, _ in model.named_parameters()
+        if name.endswith(".bias") and not in_adapter(name) and not peft_to_ours(name).startswith("head.")
+    }
+    if kind == "all":
+        return names
+    return {name for name in names if ".base_layer." in name and kind == "lora_only"}

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videomind.files import copy_file, labelled_paths, read_json
+import torch
+
+from videomind.files import copy_file, labelled_paths
 from videomind.logger import run_command
+from videomind.model.bases import check_same_base, resolve_folder
 from videomind.model.checkpoint import (
     EXTRA_FILE,
     LoadedModel,
@@ -17,9 +20,9 @@ from videomind.model.checkpoint import (
     load_adapter,
     load_extra,
     load_model,
-    resolve_folder,
     saved_roles,
 )
+from videomind.model.tensors import read_tensors
 from videomind.roles import ALL_IN_ONE
 
 log = logging.getLogger(__name__)
@@ -31,8 +34,12 @@ TRAINING_FILES = ("trainer_state.json", "training_args.json")
 def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> LoadedModel:
     """Load roles of one or several checkpoints onto one base model.
 
-    Args: folders, role to the folder or hub id that holds it (an all-in-one checkpoint plays any role).
-    Raises: ValueError that says what is missing or does not fit, and where.
+    Args:
+        folders: role to the folder or hub id that holds it; an all-in-one checkpoint plays any role.
+        settings: how the weights are loaded.
+
+    Raises:
+        ValueError: Something is missing or does not fit; says what, and where.
     """
     mend = "Give another path."
     places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
@@ -44,7 +51,7 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
     loaded = load_model(first, settings, roles=held[first])
     model = loaded.model
     for folder in others:
-        _check_same_base(first, folder)
+        check_same_base(first, folder)
         for role in held[folder]:
             model = load_adapter(model, folder, role)
         load_extra(model, folder, held[folder] or ["grounder"], keep=True)
@@ -52,19 +59,24 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
 
 
 def _adapters_for(folder: Path, roles: list[str]) -> list[str] | None:
-    """The adapters that play roles; None for a merged model, which needs none."""
+    """Name the adapters that play roles; None for a merged model, which needs none."""
     if not (folder / "config.json").is_file() or not is_role_checkpoint(folder):
         return None
     saved = saved_roles(folder)
     return list(dict.fromkeys(ALL_IN_ONE if r not in saved and ALL_IN_ONE in saved else r for r in roles))
 
 
-def _check_same_base(first: Path, other: Path) -> None:
-    """Refuse roles of different backbones: their adapters would sit on weights they never saw."""
-    bases = [Path(read_json(f / "config.json").get("base_model_path", "")).name for f in (first, other)]
-    if bases[0] != bases[1]:
+def _check_same_extra(home: Path, folder: Path, role: str) -> None:
+    """Refuse what a checkpoint holds beside its adapter unless the one that all roles share has the same."""
+    extra, shared = folder / EXTRA_FILE, home / EXTRA_FILE
+    if folder == home or not extra.is_file():
+        return
+    ours, theirs = (read_tensors(path) if path.is_file() else {} for path in (shared, extra))
+    differ = [n for n, t in theirs.items() if n not in ours or not torch.equal(ours[n].float(), t.float())]
+    if differ:
         raise ValueError(
-            f"{first} stands on the base {bases[0]}, {other} on {bases[1]}: use roles of one base"
+            f"{extra} holds tensors beside the {role}'s adapter that {home} has not ({', '.join(differ[:4])}"
+            f"{', ...' if len(differ) > 4 else ''}); only {home}'s can be shared"
         )
 
 
@@ -73,9 +85,13 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
 
     Config, tokenizer and grounding head come from the grounder's folder (else the first one's).
 
-    Args: folders, role to the folder that holds it; out, a new or empty folder.
-    Raises: ValueError when a role is missing, a base differs, or a checkpoint holds more than adapters and
-    head, which the roles would then share.
+    Args:
+        folders: role to the folder that holds it.
+        out: a new or empty folder.
+
+    Raises:
+        ValueError: A role is missing, a base differs, or a checkpoint holds more than adapters and head,
+            which the roles would then share.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()):
@@ -84,15 +100,11 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
     home = places.get("grounder", next(iter(places.values())))
     for role, folder in places.items():
-        _check_same_base(home, folder)
+        check_same_base(home, folder)
         if role not in saved_roles(folder):
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role}. It holds: {held}.")
-        extra = folder / EXTRA_FILE
-        if folder != home and extra.is_file():
-            raise ValueError(
-                f"{extra} holds tensors beside the {role}'s adapter; only {home}'s can be shared"
-            )
+        _check_same_extra(home, folder, role)
     out.mkdir(parents=True, exist_ok=True)
     for file in home.iterdir():
         if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:
@@ -104,7 +116,11 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`videomind combine OUT grounder=DIR verifier=DIR ...`. Returns the exit code."""
+    """Run `videomind combine OUT grounder=DIR verifier=DIR ...`.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="videomind combine", description=combine.__doc__.splitlines()[0])
     parser.add_argument("out", help="folder to write")
     parser.add_argument("roles", nargs="+", metavar="ROLE=DIR", help="e.g. grounder=work_dirs/grounder")

@@ -12,20 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
 from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.registry import load_processor, recognise
 from videomind.files import read_json
-from videomind.model.adapters import bare
+from videomind.model.adapters import adapter_biases, bare, check_new_rows
+from videomind.model.bases import Base, find_base, resolve_folder
 from videomind.model.disk_format import (
     LORA_FIELDS,
     base_key_mapping,
     peft_to_ours,
     published_to_ours,
+)
+from videomind.model.merging import (
+    merge_adapter,  # noqa: F401 - its old place
+    table_modules,
+    untie,
 )
 from videomind.model.role_model import RoleModel, role_class
 from videomind.model.sharding import gathered
@@ -35,6 +39,7 @@ from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 log = logging.getLogger(__name__)
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+MEND = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
 EXTRA_FILE = "pytorch_model.safetensors"
 
 
@@ -55,31 +60,13 @@ class LoadSettings:
     base_model: str | None = None
 
 
-def resolve_folder(name: str | Path, what: str, mend: str) -> Path:
-    """A local folder for a path or a hub id.
-
-    Raises: ValueError that says which paths were tried and how to mend it.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    looks_like_hub_id = str(name).count("/") == 1 and not str(name).startswith((".", "/"))
-    if looks_like_hub_id and not str(name).startswith(("model_zoo/", "work_dirs/")):
-        try:
-            return Path(snapshot_download(str(name)))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"No {what} in {folder} and none on the hub ({reason}). {mend}") from None
-    raise ValueError(f"No {what} in {folder.absolute()}. {mend}")
-
-
 def is_role_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a role checkpoint rather than a base model."""
+    """Tell whether a folder holds a role checkpoint rather than a base model."""
     return read_json(folder / "config.json").get("model_type") == recognise(folder).role_type
 
 
 def saved_roles(folder: Path) -> list[str]:
-    """Roles whose adapters a folder holds."""
+    """List the roles whose adapters a folder holds."""
     return [name for name in ROLES if (folder / name / ADAPTER_FILES[0]).is_file()]
 
 
@@ -123,7 +110,12 @@ def grow_tables(model: RoleModel, num_tokens: int) -> bool:
     They are the last tokens. A spare row of the base that one of them falls on is overwritten, as in
     published training.
 
-    Args: num_tokens, the tokenizer's size. Returns: whether the tables were too short.
+    Args:
+        model: whose tables they are.
+        num_tokens: the tokenizer's size.
+
+    Returns:
+        Whether the tables were too short.
     """
     old = model.config.get_text_config().vocab_size
     if num_tokens <= old:
@@ -141,13 +133,18 @@ def grow_tables(model: RoleModel, num_tokens: int) -> bool:
 class LoadedModel:
     """A role model ready for use.
 
-    Attributes: model, wrapped by PEFT if it has adapters; processor; base_folder, the base it stands on;
-    tables_grew, whether the base's tables were too short for the special tokens.
+    Attributes:
+        model: wrapped by PEFT if it has adapters.
+        processor: its inputs' maker.
+        base_folder: where the base lies that it stands on.
+        base: what a checkpoint of the model records of that base.
+        tables_grew: whether the base's tables were too short for the special tokens.
     """
 
     model: RoleModel | PeftModel
     processor: Processor
     base_folder: Path
+    base: Base
     tables_grew: bool
 
 
@@ -158,21 +155,24 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
         path: folder or hub id.
         settings: dtype, attention, base override.
         roles: adapters to load from a role checkpoint; None loads all that it holds.
-    Raises: ValueError that says what is missing, unexpected or unknown, and where.
+
+    Raises:
+        ValueError: Something is missing, unexpected or unknown; says what, and where.
     """
-    mend = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
-    folder = resolve_folder(path, "model", mend)
+    folder = resolve_folder(path, "model", MEND)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder.absolute()} has no config.json: it is not a model folder. {mend}")
+        raise ValueError(f"{folder.absolute()} has no config.json: it is not a model folder. {MEND}")
     backbone = recognise(folder)
     if settings.base_model is not None and settings.base_model != backbone.name:
         raise ValueError(
             f"{folder} is of the backbone {backbone.name}, not {settings.base_model} (--base_model)"
         )
     is_role = is_role_checkpoint(folder)
-    base_folder = _find_base(folder, settings.base_path) if is_role else folder
+    base_folder, base = find_base(folder, settings.base_path) if is_role else (folder, Base.of(folder))
     processor = load_processor(folder)
     model = load_base(base_folder, settings, processor)
+    if base.revision is not None:
+        model.config.name_or_path = base.name  # not a path in this machine's cache of the hub
     grew = grow_tables(model, len(processor.tokenizer))
     if is_role:
         names = saved_roles(folder) if roles is None else [get_role(name).name for name in roles]
@@ -181,32 +181,52 @@ def load_model(path: str | Path, settings: LoadSettings, roles: Iterable[str] | 
         load_extra(model, folder, names or [read_json(folder / "config.json")["role"]])
     elif (folder / EXTRA_FILE).is_file():
         load_extra(model, folder, [])
-    return LoadedModel(model=model, processor=processor, base_folder=base_folder, tables_grew=grew)
+    return LoadedModel(model=model, processor=processor, base_folder=base_folder, base=base, tables_grew=grew)
 
 
-def _find_base(folder: Path, override: str | None) -> Path:
-    """The base of a role checkpoint: the override, else the recorded path, else beside the checkpoint."""
-    recorded = read_json(folder / "config.json").get("base_model_path")
-    tried = [override] if override else [recorded, folder / recorded, folder.parent / Path(recorded).name]
-    for candidate in tried:
-        if Path(candidate).is_dir():
-            return Path(candidate)
-    listed = ", ".join(str(Path(c).absolute()) for c in tried)
-    mend = f"Tried {listed}. Give the right one with --base_model_path."
-    return resolve_folder(override or recorded, f"base model of {folder}", mend)
+def model_folders(path: str | Path, base_path: str | None = None, *, what: str = "model") -> list[Path]:
+    """Find the folders whose files a model is loaded from.
+
+    Args:
+        path: folder or hub id of a role checkpoint, or of a base model.
+        base_path: used instead of the base that the checkpoint names.
+        what: it is, for messages.
+
+    Returns:
+        Its folder; and, of a role checkpoint, that of the base which it stands on.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    folder = resolve_folder(path, what, "Download it (model_zoo/README.md) or give another path.")
+    if not (folder / "config.json").is_file() or not is_role_checkpoint(folder):
+        return [folder]
+    return [folder, find_base(folder, base_path)[0]]
 
 
 def load_adapter(model: RoleModel | PeftModel, folder: Path, role: str) -> PeftModel:
     """Attach one saved adapter, frozen and active.
 
-    Args: folder, of the role checkpoint; role, whose sub-folder is read.
-    Raises: ValueError that lists missing, unexpected or mismatched tensors.
+    Args:
+        model: bare, or with other adapters.
+        folder: of the role checkpoint.
+        role: whose sub-folder is read.
+
+    Raises:
+        ValueError: Tensors are missing, unexpected or mismatched (lists them).
     """
     for name in ADAPTER_FILES:
         if not (folder / role / name).is_file():
             held = ", ".join(saved_roles(folder)) or "none"
             raise ValueError(f"{folder} has no adapter for the {role} ({role}/{name}). It holds: {held}.")
     config = _read_adapter_config(folder / role / ADAPTER_FILES[0], bare(model).backbone)
+    check_new_rows(config)
+    others = getattr(model, "peft_config", {})
+    if others and any(each.bias != "none" for each in (config, *others.values())):
+        raise ValueError(
+            f"{folder}: adapters of {', '.join((*others, role))} cannot be used together: biases that one "
+            "of them trained (--lora_bias) are the base's, which all of them share"
+        )
     with warnings.catch_warnings():
         # Published adapters hold both tables, trained apart, on tied bases too: this is meant.
         warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
@@ -225,8 +245,9 @@ def _fill_adapter(model: PeftModel, folder: Path, role: str) -> None:
     backbone = bare(model).backbone
     saved = read_tensors(folder / role / ADAPTER_FILES[1])
     state = {published_to_ours(k, backbone): v for k, v in saved.items()}
-    tables = [p for name, p in model.named_parameters() if f".modules_to_save.{role}." in name]
-    with gathered(tables, modify=True):
+    biases = adapter_biases(model, role)
+    own = [p for n, p in model.named_parameters() if n in biases or f".modules_to_save.{role}." in n]
+    with gathered(own, modify=True):
         refuse(compare(adapter_state(model, role), state), folder / role)
         set_peft_model_state_dict(model, state, adapter_name=role)
 
@@ -239,7 +260,7 @@ def restore_role(model: RoleModel | PeftModel, folder: Path, role: str) -> None:
 
 
 def _read_adapter_config(path: Path, backbone: Backbone) -> LoraConfig:
-    """PEFT's config with our module names."""
+    """Read PEFT's config, with our module names."""
     stored = read_json(path)
     fields = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
     if isinstance(fields.get("target_modules"), list):
@@ -250,8 +271,15 @@ def _read_adapter_config(path: Path, backbone: Backbone) -> LoraConfig:
 def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, keep: bool = False) -> None:
     """Load the head and whatever else trained outside the adapters.
 
-    Args: keep, refuse tensors that would change what another checkpoint brought or the base holds, as
-    the roles share it.
+    Args:
+        model: gets a head if the folder has one.
+        folder: of the checkpoint.
+        roles: that it plays; a role that grounds needs the head.
+        keep: refuse tensors that would change what another checkpoint brought or the base holds, as the
+            roles share it.
+
+    Raises:
+        ValueError: The head is missing, a tensor does not fit, or `keep` forbids it.
     """
     path = folder / EXTRA_FILE
     needs_head = any(get_role(role).has_head for role in roles)
@@ -265,31 +293,26 @@ def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, 
     new_head = inner.head is None and any(k.startswith("head.") for k in state)
     if new_head:
         inner.add_head()
+    tables = [state[name] for name in table_modules(inner) if name in state]
+    if len(tables) == 2 and not torch.equal(*tables):
+        untie(inner)
     own = {peft_to_ours(name): param for name, param in inner.named_parameters(remove_duplicate=False)}
     expected = {k: own[k] for k in own if k in state or k.startswith("head.")}
-    with torch.no_grad(), gathered(expected.values(), modify=True):
-        refuse(compare(expected, state), path)
-        shared = {k: v for k, v in state.items() if not (new_head and k.startswith("head."))}
-        if keep and (names := changed(own, shared)):
-            raise ValueError(
-                f"{path} changes {', '.join(names[:4])}, which the roles of other checkpoints share. "
-                "Use roles that were trained together, or adapters alone."
-            )
-        for name, value in state.items():
+    refuse(compare(expected, state), path)
+    shared = {k: v for k, v in state.items() if not (new_head and k.startswith("head."))}
+    if keep and (names := changed(own, shared)):
+        raise ValueError(
+            f"{path} changes {', '.join(names[:4])}, which the roles of other checkpoints share. "
+            "Use roles that were trained together, or adapters alone."
+        )
+    for name, value in state.items():  # one at a time: a sharded model may not fit on one device
+        with torch.no_grad(), gathered([own[name]], modify=True):
             own[name].copy_(value)
+    inner.changed |= {name for name in state if not name.startswith("head.")}
 
 
 def adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """An adapter's tensors as PEFT saves them, under our module names."""
+    """Give an adapter's tensors as PEFT saves them, by our names; the head's biases are the head's."""
     found = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
-    return {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
-
-
-def merge_adapter(model: PeftModel) -> RoleModel:
-    """Fold the active adapter into the weights; tables that it trained apart are no longer tied."""
-    role = model.active_adapter
-    apart = bool(model.peft_config[role].modules_to_save)
-    merged = model.merge_and_unload()
-    if apart:
-        merged.config.tie_word_embeddings = merged.config.get_text_config().tie_word_embeddings = False
-    return merged
+    named = {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
+    return {name: v for name, v in named.items() if not peft_to_ours(name).startswith("head.")}

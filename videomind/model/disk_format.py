@@ -4,7 +4,8 @@
     |------------------|------------------------|---------------------------------------|------------------|
     | a layer          | model.language_model.x | P.model.language_model.x.base_layer   | model.x          |
     | its adapter      |                        | P.model.language_model.x.lora_A.ROLE  | P.model.x.lora_A |
-    | a table          | lm_head                | P.lm_head.original_module             | lm_head          |
+    | a table          | lm_head                | P.lm_head.original_module, or         | lm_head          |
+    |                  |                        | P.lm_head.token_adapter.base_layer    |                  |
     | its trained copy |                        | P.lm_head.modules_to_save.ROLE        | P.lm_head        |
     | grounding head   | head.coef              | P.head.coef                           | P.coef           |
 
@@ -43,6 +44,7 @@ ROLE_FIELDS = (
     "seg_s_token_id",
     "seg_e_token_id",
 )
+BASE_FIELDS = ("base_revision", "base_fingerprint")  # ours, in a role's config.json where they are known
 # The fields of adapter_config.json that the published adapters have; older PEFT refuses newer ones.
 ADAPTER_FIELDS = (
     "alpha_pattern",
@@ -114,11 +116,14 @@ def published_to_ours(name: str, backbone: Backbone) -> str:
 
 def peft_to_ours(name: str) -> str:
     """Rename a parameter of a model that PEFT has wrapped as it was called before."""
-    return name.removeprefix(PEFT_PREFIX).replace(".base_layer", "").replace(".original_module", "")
+    name = name.removeprefix(PEFT_PREFIX)
+    for wrapper in (".token_adapter.base_layer", ".base_layer", ".original_module"):
+        name = name.replace(wrapper, "")
+    return name
 
 
 def base_key_mapping(backbone: Backbone) -> dict[str, str]:
-    """What `from_pretrained` needs to read a published base model: patterns, and our names for them."""
+    """Map published keys to ours as `from_pretrained` wants it: patterns, and our names for them."""
     ours = "|".join(map(re.escape, backbone.published_names))
     return {
         rf"^(?!(?:{ours})\.){re.escape(published)}(?=\.)": name
@@ -147,9 +152,10 @@ def role_config(config: PreTrainedConfig, backbone: Backbone, **fields: object) 
     Args:
         config: of the role model.
         backbone: on which it stands.
-        fields: all of `ROLE_FIELDS`.
+        fields: all of `ROLE_FIELDS`, and those of `BASE_FIELDS` that are known.
     """
-    if set(fields) != set(ROLE_FIELDS):
+    fields = {name: value for name, value in fields.items() if name not in BASE_FIELDS or value is not None}
+    if set(fields) - set(BASE_FIELDS) != set(ROLE_FIELDS):
         raise ValueError(f"A role's config.json has the fields {sorted(ROLE_FIELDS)}, not {sorted(fields)}")
     base = backbone.disk_config(config, is_role=True)
     return {

@@ -4,7 +4,9 @@ Shapes: T clips, Q queries (one per `<|reg|>` token), D hidden size of the langu
 F fusion layers, K pyramid levels, P points over all levels.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -48,16 +50,25 @@ class HeadOutput:
 
 
 def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: int = MAX_CLIPS) -> Tensor:
-    """Anchor points of all levels (ActionFormer, arXiv 2202.07925).
+    """Lay the anchor points of all levels (ActionFormer, arXiv 2202.07925).
 
-    Args: num_clips, T; strides of the levels; max_clips, the longest video in clips.
-    Returns: (P, 4): position, lower and upper bound of the distance it regresses, stride (in clips).
-    Raises: ValueError when T exceeds max_clips.
+    Args:
+        num_clips: T.
+        strides: of the levels, in clips.
+        max_clips: the longest video, in clips.
+
+    Returns:
+        (P, 4): position, lower and upper bound of the distance it regresses, stride (all in clips).
+
+    Raises:
+        ValueError: T exceeds max_clips.
     """
     if num_clips > max_clips:
         raise ValueError(f"{num_clips} clips are too many for the grounding head: at most {max_clips}")
     points, lower = [], 0.0
     for stride in strides:
+        # Ranges [0, 2], [2, 4], [4, 8], [8, inf) clips: each level answers for twice the size of the one
+        # before, the last one for all that is longer.
         upper = 2.0 * stride if stride != strides[-1] else float("inf")
         if num_clips >= stride:
             position = torch.arange(num_clips // stride, dtype=torch.float32) * stride
@@ -65,6 +76,15 @@ def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: i
             points.append(torch.cat((position[:, None], bounds), dim=1))
         lower = upper
     return torch.cat(points)
+
+
+@cache
+def largest_exponent(dtype: torch.dtype) -> float:
+    """Find the largest number of a type whose exponential is a finite number of that type."""
+    bound = torch.tensor(math.log(torch.finfo(dtype).max), dtype=dtype)
+    while not bound.exp().isfinite():
+        bound = torch.nextafter(bound, torch.zeros_like(bound))
+    return bound.item()
 
 
 class GroundingHead(nn.Module):
@@ -94,14 +114,17 @@ class GroundingHead(nn.Module):
                 every level exists; none at inference).
         """
         dtype = self.vis_proj[0].weight.dtype
+        # 1. Project both and mark what they are; only clips have a place in time.
         clips = self.vis_emb(self.vis_proj(clip_states.to(dtype))[None])  # (1, T, C)
         clips = (clips + self.vis_pos(clips).to(clips.dtype)).expand(query_states.size(0), -1, -1)
         queries = self.reg_emb(self.reg_proj(query_states.to(dtype))[:, None])  # (Q, 1, C)
+        # 2. Each query sees the clips by itself: the queries are rows of a batch.
         clip_emb, query_emb = self._fuse(clips, queries)
+        # 3. Training supervises every fusion layer (K302), so all of them go through pyramid and heads.
         levels, masks = self._pyramid(clip_emb.flatten(0, 1), min_clips)
         num_rows, padded = clip_emb.shape[:2], max(min_clips, clips.size(1))
         class_logits = torch.cat([self.class_head(level) for level in levels], dim=1)  # (F*Q, P, 1)
-        offsets = [self.coef(self.coord_head(level).exp(), i) for i, level in enumerate(levels)]
+        offsets = [self._distances(level, i) for i, level in enumerate(levels)]
         return HeadOutput(
             class_logits=class_logits.squeeze(-1).unflatten(0, num_rows),
             offsets=torch.cat(offsets, dim=1).unflatten(0, num_rows),
@@ -116,8 +139,36 @@ class GroundingHead(nn.Module):
         for layer in self.vis_fuse:
             layer.droppath.p = rate
 
+    def _distances(self, level: Tensor, number: int) -> Tensor:
+        """Regress the distances of a level's points, positive and finite.
+
+        What half precision cannot hold stays the largest number that it can: an infinite one would make the
+        gradient of an idle head NaN, which is zero times the outputs. The bounds change no finite value.
+
+        Args:
+            level: (B, P, C).
+            number: of the level.
+
+        Returns:
+            (B, P, 2), in strides.
+        """
+        # exp keeps distances positive (a relu in ActionFormer); the level's factor is FCOS's, arXiv
+        # 1904.01355, which has it within the exp.
+        raw = self.coord_head(level)
+        return self.coef(raw.clamp(max=largest_exponent(raw.dtype)).exp(), number).clamp(
+            max=torch.finfo(raw.dtype).max
+        )
+
     def _fuse(self, clips: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: (Q, T, C), (Q, 1, C). Returns: (F, Q, T, C), (F, Q, C), all layers' normalised outputs."""
+        """Let clips and query see each other.
+
+        Args:
+            clips: (Q, T, C).
+            queries: (Q, 1, C).
+
+        Returns:
+            The normalised outputs of all layers: clips (F, Q, T, C) and queries (F, Q, C).
+        """
         x, outputs = torch.cat((clips, queries), dim=1), []
         for layer in self.vis_fuse:
             x = layer(x)
@@ -133,37 +184,51 @@ class GroundingHead(nn.Module):
 
 
 def nms(candidates: Tensor, threshold: float = NMS_THRESHOLD) -> Tensor:
-    """Greedy non-maximum suppression that keeps the rows and zeroes the scores it suppresses.
+    """Suppress greedily: keep the rows, and zero the scores of those that overlap a better one.
 
-    The best remaining row is swapped to the front, which fixes the order of equal scores as in the
-    original system.
+    Args:
+        candidates: (P, 3) of start, end, score.
+        threshold: the IoU from which on a lower score is dropped.
 
-    Args: candidates (P, 3): start, end, score; threshold, the IoU from which on a lower score is dropped.
-    Returns: (P, 3), best first, suppressed rows last with score 0.
+    Returns:
+        (P, 3), best first, suppressed rows last with score 0.
     """
+    # 1. All overlaps at once: the loop below only looks them up.
     candidates = candidates[candidates[:, 2].argsort(descending=True)]
     spans = candidates[:, :2]
-    overlaps = (iou(spans, spans) >= threshold).numpy()  # (P, P); nan: no overlap
+    overlaps = (iou(spans, spans) >= threshold).numpy()  # (P, P); nan (two points): no overlap
     scores = candidates[:, 2].numpy().copy()
     order = np.arange(len(scores))
     for i in range(len(order)):
+        # 2. The best of the rest comes to place i. It is swapped, not moved up, which fixes the order of
+        #    equal scores (the many zeros of step 3, too) as in the original system.
         best = i + int(scores[order[i:]].argmax())
         order[[i, best]] = order[[best, i]]
+        # 3. What overlaps it stays, with a score of 0 (K303). Common NMS drops the row: the chain would then
+        #    have fewer candidates than the published system.
         rest = order[i + 1 :]
         scores[rest[overlaps[order[i], rest]]] = 0
     return torch.cat((spans, torch.from_numpy(scores)[:, None]), dim=1)[torch.from_numpy(order)]
 
 
 def decode(output: HeadOutput, num_clips: int) -> Tensor:
-    """Scored boundaries of each query, from the last fusion layer.
+    """Give the scored boundaries of each query, from the last fusion layer.
 
-    Args: output; num_clips, T.
-    Returns: (Q, N, 3): start, end (fractions of the video, may exceed [0, 1]) and score, best first;
-    N is at most 100.
+    Args:
+        output: of the head.
+        num_clips: T, real clips.
+
+    Returns:
+        (Q, N, 3) of start, end (fractions of the video, may exceed [0, 1]) and score, best first; N is at
+        most 100.
     """
+    # 1. ActionFormer's inverse of `losses.assign`: a point's distances count in strides of its level.
     points, stride = output.points[:, 0], output.points[:, 3]
     start = points - output.offsets[-1, ..., 0].float() * stride  # (Q, P)
     end = points + output.offsets[-1, ..., 1].float() * stride
+    # 2. Fractions of the real clips. They are not clamped here: `spans.to_seconds` does, after the NMS, as
+    #    an overlap of clamped spans would be another one.
     scores = output.class_logits[-1].float().sigmoid()
     candidates = torch.stack((start / num_clips, end / num_clips, scores), dim=-1)  # (Q, P, 3)
+    # 3. Hard NMS per query, and the best 100 of what it keeps in order. (ActionFormer's own is soft.)
     return torch.stack([nms(rows.detach().cpu())[:MAX_CANDIDATES] for rows in candidates])

@@ -23,7 +23,7 @@ class Transpose(nn.Module):
     """Swap time and channels: (B, T, C) to (B, C, T) and back."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x (B, T, C) or (B, C, T). Returns: the other."""
+        """Swap (B, T, C) to (B, C, T), or back."""
         return x.transpose(-1, -2)
 
 
@@ -35,7 +35,7 @@ class TypeEmbedding(nn.Module):
         self.weights = nn.Parameter(torch.empty(1, 1, dims).normal_(std=0.02))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x (B, T, C). Returns: x plus the vector."""
+        """Add the vector to (B, T, C)."""
         return x + self.weights
 
 
@@ -47,7 +47,7 @@ class LevelScale(nn.Module):
         self.scale = nn.Parameter(torch.ones(num_levels))
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        """Args: x, any shape; level, index of the pyramid level. Returns: x scaled."""
+        """Scale x, of any shape, by the factor of a pyramid level (its index)."""
         return x * self.scale[level]
 
 
@@ -81,9 +81,14 @@ class ConvPyramid(nn.Module):
         _xavier(self)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Args: x (B, T, C); mask (B, T), 1 where a clip is real.
+        """Compute all levels.
 
-        Returns: per level the features (B, T // stride, C) and masks (B, T // stride).
+        Args:
+            x: (B, T, C).
+            mask: (B, T), 1 where a clip is real.
+
+        Returns:
+            Per level the features (B, T // stride, C) and masks (B, T // stride).
         """
         features, masks = [], []
         for block, stride in zip(self.blocks, self.strides, strict=True):
@@ -110,7 +115,7 @@ class ConvHead(nn.Module):
         _xavier(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args: x (B, T, C). Returns: (B, T, out_dims)."""
+        """Map (B, T, C) to (B, T, out_dims)."""
         return self.module(x)
 
 
@@ -139,7 +144,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """In training, zero some rows of x (B, ...) and scale the others up."""
+        """Zero some rows of x (B, ...) in training, and scale the others up."""
         if not self.training or self.p == 0:
             return x
         keep = 1 - self.p

@@ -121,30 +121,57 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def classification_loss(output: HeadOutput, classes: Tensor) -> Tensor:
-    """Focal loss over valid points, summed over rows. Args: classes (Q, P). Returns: a scalar."""
+    """Compute the focal loss over valid points, summed over rows.
+
+    Args:
+        output: of the head.
+        classes: (Q, P), 0 or 1.
+
+    Returns:
+        A scalar.
+    """
+    # Divided by the number of valid points, where ActionFormer divides by a running mean of the positives.
     loss = focal_loss(output.class_logits.float(), classes.expand_as(output.class_logits))  # (F, Q, P)
     return ((loss * output.mask).sum(-1) / output.mask.sum()).sum()
 
 
 def regression_loss(output: HeadOutput, classes: Tensor, offsets: Tensor) -> Tensor:
-    """L1 over positive points, summed over rows.
+    """Compute the L1 distance over positive points, summed over rows.
 
-    Args: classes (Q, P); offsets (Q, P, 2). Returns: a scalar. Raises: NoPositiveError.
+    Args:
+        output: of the head.
+        classes: (Q, P), 0 or 1.
+        offsets: (Q, P, 2), distances to start and end in strides.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        NoPositiveError: There is no positive point among the valid ones.
     """
     positive = (classes.bool() & output.mask.bool())[..., None]  # (Q, P, 1)
     if not positive.any():
         raise NoPositiveError("No point of the temporal pyramid lies within a true moment")
+    # L1 in strides; ActionFormer has a DIoU loss here.
     error = (output.offsets.float() - offsets).abs().masked_fill(~positive, 0)  # (F, Q, P, 2)
     count = 2 * positive.sum(dim=(1, 2))  # (Q,)
     return (error.sum(dim=(2, 3)) / count.clamp(min=1)).sum()
 
 
 def saliency_loss(output: HeadOutput, saliency: Tensor, pos_clip: Tensor) -> Tensor:
-    """Contrast of one salient clip with the clips that are no more salient, summed over rows.
+    """Contrast one salient clip with the clips that are no more salient, summed over rows.
 
-    Args: saliency (Q, T); pos_clip (Q,), index of the chosen clip. Returns: a scalar.
+    Args:
+        output: of the head.
+        saliency: (Q, T).
+        pos_clip: (Q,), index of the chosen clip.
+
+    Returns:
+        A scalar.
     """
     similarity = F.cosine_similarity(output.clip_emb.float(), output.query_emb.float()[:, :, None], dim=-1)
+    # UniVTG's contrast within a video, but for one thing: its rivals are less salient than the chosen clip,
+    # these are no more salient, as in published training. With 0 and 1 that is every clip of the video.
     pos_clip = pos_clip[:, None]  # (Q, 1)
     rivals = saliency <= saliency.gather(1, pos_clip)  # (Q, T); holds the chosen clip itself
     logits = (similarity * SALIENCY_SCALE).masked_fill(~rivals, float("-inf"))  # (F, Q, T)

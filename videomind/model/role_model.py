@@ -26,8 +26,10 @@ IGNORE_INDEX = -100
 class AgentOutput(ModelOutput):
     """Result of a training step.
 
-    Attributes: loss, the mean over samples of each sample's own loss; the parts of it, for the log:
-    language, classification, regression, saliency (means over samples, detached).
+    Attributes:
+        loss: the mean over samples of each sample's own loss.
+        language_loss, classification_loss, regression_loss, saliency_loss: the parts of it, for the log
+            (means over samples, detached).
     """
 
     loss: Tensor | None = None
@@ -43,6 +45,8 @@ class RoleModel(PreTrainedModel):
     Attributes:
         backbone: its declaration.
         head: for roles that ground.
+        changed: names of parameters, without adapters, that are not as the base on disk has them; a
+            checkpoint of the model must hold them.
         loss_weights: of the grounding losses.
     """
 
@@ -51,6 +55,7 @@ class RoleModel(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.head: GroundingHead | None = None
+        self.changed: set[str] = set()
         self.loss_weights = LossWeights()
 
     def add_head(self) -> GroundingHead:
@@ -69,7 +74,7 @@ class RoleModel(PreTrainedModel):
         grids: Tensor,
         targets: list[HeadTargets] | None = None,
     ) -> AgentOutput:
-        """Losses of a batch.
+        """Compute the losses of a batch.
 
         Logits are computed only where something is supervised: at 10k video tokens and 152k words the full
         table would be larger than the model.
@@ -109,7 +114,7 @@ class RoleModel(PreTrainedModel):
         )
 
     def clip_states(self, states: Tensor, input_ids: Tensor, grid: list[int]) -> Tensor:
-        """Mean state of each temporal step of a sequence's first video, in float32.
+        """Average the states of each temporal step of a sequence's first video, in float32.
 
         Args:
             states: (L, D), of the sequence or of more that follows it.
@@ -123,7 +128,15 @@ class RoleModel(PreTrainedModel):
         return states[self.backbone.step_places(is_video, grid)].float().mean(dim=1)
 
     def _language_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy over each sample's supervised tokens. Args: (B, L, D), (B, L). Returns: (B,)."""
+        """Average the cross-entropy over each sample's supervised tokens.
+
+        Args:
+            hidden: (B, L, D), the states after the last norm.
+            labels: (B, L).
+
+        Returns:
+            (B,).
+        """
         supervised = labels[:, 1:] != IGNORE_INDEX
         logits = self.get_output_embeddings()(hidden[:, :-1][supervised]).float()
         losses = F.cross_entropy(logits, labels[:, 1:][supervised], reduction="none")
@@ -132,7 +145,7 @@ class RoleModel(PreTrainedModel):
         return total / supervised.sum(1).clamp(min=1)
 
     def _idle_head_loss(self) -> Tensor | float:
-        """Zero, with a gradient of zero for all of the head, in a batch without moments.
+        """Make a zero, with a gradient of zero for all of the head, in a batch without moments.
 
         Without it ZeRO-3 (DeepSpeed 0.19) updates the head with the gradient of an earlier batch, plain
         training leaves it as it is, and ZeRO-2 goes on with its momentum. With it all of them do as ZeRO-2.
@@ -153,7 +166,7 @@ class RoleModel(PreTrainedModel):
         grid: Tensor,
         targets: HeadTargets,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted losses of one sample's `<|reg|>` tokens, divided by their number."""
+        """Weigh the losses of one sample's `<|reg|>` tokens, divided by their number."""
         queries = states[:-1][labels[1:] == self.config.reg_token_id]  # (Q, D)
         clips = self.clip_states(states, input_ids, grid.tolist())
         output = self.head(clips, queries, min_clips=max(STRIDES))

@@ -9,7 +9,8 @@ from transformers import GenerationConfig
 
 from videomind.backbones.backbone import Processor
 from videomind.files import atomic_files, read_json, write_json
-from videomind.model.adapters import bare, in_adapter
+from videomind.model.adapters import adapter_biases, bare, in_adapter
+from videomind.model.bases import Base
 from videomind.model.checkpoint import ADAPTER_FILES, EXTRA_FILE, adapter_state
 from videomind.model.disk_format import (
     ADAPTER_FIELDS,
@@ -26,7 +27,11 @@ from videomind.model.tensors import save_tensors
 def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     """Write `<folder>/<role>/` in the published layout.
 
-    Args: state, gathered parameters by name where the module's own are sharded.
+    Args:
+        model: that holds the adapter.
+        role: whose adapter it is.
+        folder: of the role checkpoint.
+        state: gathered parameters by name where the module's own are sharded.
     """
     out, backbone = folder / role, bare(model).backbone
     own = adapter_state(model, role, state)
@@ -46,17 +51,23 @@ def save_adapter(model: PeftModel, role: str, folder: Path, state: dict[str, Ten
 
 
 def extra_names(model: RoleModel | PeftModel, *, tables: bool = False) -> list[str]:
-    """Parameters that a role checkpoint keeps outside the adapter: the head and what else trained.
+    """Name the parameters that a role checkpoint keeps outside the adapter.
 
-    Args: tables, also keep both embedding tables (they grew, and no adapter holds them).
+    They are the head, what else trains, and what else is not as the base has it.
+
+    Args:
+        model: the one that is saved.
+        tables: also keep both embedding tables (they grew, and no adapter holds them).
     """
-    table_names = bare(model).backbone.tables
+    inner = bare(model)
+    held = adapter_biases(model, model.active_adapter) if isinstance(model, PeftModel) else ()
     names = []
     for name, param in model.named_parameters():
-        in_head = peft_to_ours(name).startswith("head.")
-        trains_outside = param.requires_grad and not in_adapter(name)
-        is_table = name.split(".")[-2] in table_names
-        if in_head or trains_outside or (tables and is_table):
+        if in_adapter(name) or name in held:
+            continue
+        ours = peft_to_ours(name)
+        is_table = tables and name.split(".")[-2] in inner.backbone.tables
+        if ours.startswith("head.") or param.requires_grad or ours in inner.changed or is_table:
             names.append(name)
     return names
 
@@ -68,6 +79,7 @@ def save_role(
     role: str,
     processor: Processor,
     base_path: str,
+    base: Base | None = None,
     model_path: str | None = None,
     state: dict[str, Tensor] | None = None,
     tables: bool = False,
@@ -75,8 +87,13 @@ def save_role(
     """Write a role checkpoint in the published layout.
 
     Args:
+        model: bare or wrapped by PEFT.
+        folder: to write.
         role: whose adapter and config it is.
-        base_path: recorded as `base_model_path`; model_path: what training started from.
+        processor: of the model.
+        base_path: recorded as `base_model_path`.
+        base: what else is known of it.
+        model_path: what training started from.
         state: gathered parameters by name where the module's own are sharded.
         tables: see `extra_names`.
     """
@@ -101,6 +118,8 @@ def save_role(
             base_model=inner.backbone.name,
             conv_type=inner.backbone.conv_type,
             base_model_path=base_path,
+            base_revision=base and base.revision,
+            base_fingerprint=base and base.fingerprint,
             model_name_or_path=model_path or base_path,
             reg_token_id=inner.config.reg_token_id,
             seg_s_token_id=inner.config.seg_s_token_id,
@@ -119,15 +138,29 @@ def _save_generation_config(model: RoleModel, processor: Processor, folder: Path
     write_json(folder / "generation_config.json", config)
 
 
-def save_full(model: RoleModel, folder: str | Path, processor: Processor, shard_size: str = "5GB") -> None:
+def save_full(
+    model: RoleModel,
+    folder: str | Path,
+    processor: Processor,
+    shard_size: str = "5GB",
+    *,
+    whole: dict[str, Tensor] | None = None,
+) -> None:
     """Write a whole model as a base: sharded safetensors under published names, flat config, tokenizer.
 
     A grounding head goes into a file of its own beside it, and is found there when the folder is loaded.
+
+    Args:
+        model: without adapters.
+        folder: where to.
+        processor: of the model.
+        shard_size: of a file at most.
+        whole: the model's tensors by name where its own are sharded.
     """
     folder = Path(folder)
     head: dict[str, Tensor] = {}
     state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    for name, value in (model.state_dict() if whole is None else whole).items():
         part = head if name.startswith("head.") else state
         part[ours_to_published(name, model.backbone)] = value
     if model.config.tie_word_embeddings:

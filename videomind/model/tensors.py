@@ -9,10 +9,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videomind.files import atomic_path
+from videomind.model.sharding import whole_shape
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises ValueError that names a file it cannot read."""
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        ValueError: It cannot be read; names the file.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -20,11 +25,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Names that are missing, unexpected, or mismatched in shape."""
+    """Name the tensors that are missing, unexpected, or mismatched in shape; `expected` may be sharded."""
     mismatched = [
-        f"{k} {tuple(found[k].shape)} instead of {tuple(expected[k].shape)}"
+        f"{k} {tuple(found[k].shape)} instead of {tuple(whole_shape(expected[k]))}"
         for k in expected.keys() & found.keys()
-        if expected[k].shape != found[k].shape
+        if whole_shape(expected[k]) != found[k].shape
     ]
     return {
         "missing": sorted(expected.keys() - found.keys()),
@@ -34,7 +39,7 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict
 
 
 def changed(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> list[str]:
-    """Names of tensors whose saved values are not those of the model."""
+    """Name the tensors whose saved values are not those of the model."""
     return [
         name
         for name, value in saved.items()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomind.quickstart.settings import SCRIPTS, Place
+from videomind.quickstart.settings import SCRIPTS, Site
 from videomind.quickstart.steps import Command, Step
 
 WARMING = """\
@@ -44,27 +44,27 @@ class AgentQuickstart:
     """The steps of the agent's quickstart.
 
     Attributes:
-        place: where it runs.
+        site: where it runs.
         lengths: of its trainings.
         has_chain: whether the other roles and the chain follow the grounder.
         deepspeed: stage of the trainings, or none.
     """
 
-    place: Place
+    site: Site
     lengths: Lengths
     has_chain: bool
     deepspeed: str
 
     def steps(self) -> list[Step]:
-        """All steps in their order."""
+        """List all steps in their order."""
         chain = [*self._other_roles(), *self._chains()] if self.has_chain else []
         return [*self._start(), *self._grounder(), *chain]
 
     def _at(self, name: str) -> Path:
-        return self.place.folder / name
+        return self.site.folder / name
 
     def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
-        environment = {**self.place.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
+        environment = {**self.site.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
         return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=environment)
 
     def _start(self) -> Iterator[Step]:
@@ -160,7 +160,7 @@ class AgentQuickstart:
         )
 
     def _evaluation(self, name: str, model: Path, *, needs: str, title: str) -> Step:
-        """Both data sets, on videos and phrasings that training never saw."""
+        """Evaluate on both data sets, on videos and phrasings that training never saw."""
         out, data = self._at(name), self._at("data")
         common = ("--data_root", data, "--max_new_tokens", "16", *BUDGET)
         infer = ("videomind", "launch", "infer", "--dataset", "charades_sta", "--model_gnd_path", model)
@@ -198,13 +198,13 @@ class AgentQuickstart:
         yield self._role(
             "verifier", self.lengths.verifier, "--datasets", verifying, needs=("warmup", "verifying")
         )
-        plan = ("videomind", "data", "make-planning", "nextqa", "charades_sta:0.5", "--data_root", data)
+        make_plans = ("videomind", "data", "make-planning", "nextqa", "charades_sta:0.5", "--data_root", data)
         yield Step(
             name="planning",
             title=f"How questions are to be answered -> {planning}",
             needs=("data",),
             makes=(planning,),
-            commands=(self._command(*plan, "--out", planning),),
+            commands=(self._command(*make_plans, "--out", planning),),
         )
         yield self._role(
             "planner", self.lengths.planner, "--datasets", planning, needs=("warmup", "planning")
@@ -233,7 +233,7 @@ class AgentQuickstart:
         )
 
     def _answers(self, name: str, parts: Sequence[str]) -> Step:
-        """The test questions, by a chain of some roles."""
+        """Ask the test questions, by a chain of some roles."""
         out = self._at(f"chain_{name}")
         argv = ["videomind", "launch", "infer", "--dataset", "nextgqa", "--split", "test"]
         argv += [

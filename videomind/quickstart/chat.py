@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomind.quickstart.settings import Place
+from videomind.quickstart.settings import Site
 from videomind.quickstart.steps import Command, Step
 
 TRAINING_NOTE = """\
@@ -34,26 +34,26 @@ class ChatQuickstart:
     """The steps of Video-ChatGPT's quickstart.
 
     Attributes:
-        place: where it runs.
+        site: where it runs.
         length: optimizer steps of the training.
     """
 
-    place: Place
+    site: Site
     length: int
 
     def steps(self) -> list[Step]:
-        """All steps in their order."""
+        """List all steps in their order."""
         return [*self._start(), *self._training()]
 
     def _at(self, name: str) -> Path:
-        return self.place.folder / name
+        return self.site.folder / name
 
     def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
-        batch = self.place.batch(GLOBAL_BATCH)
+        batch = self.site.batch(GLOBAL_BATCH)
         return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=batch)
 
     def ask(self) -> Sequence[str]:
-        """The command that asks a model, without the model and the questions."""
+        """Write the command that asks a model, without the model and the questions."""
         tower = str(self._at("base") / "clip")
         return ("chat", "--vision_tower", tower, "--conv-mode", "vicuna_v1_1", "--temperature", "0")
 
@@ -144,7 +144,7 @@ class ChatQuickstart:
         )
 
     def _answers(self, name: str, model: Path, *, needs: str, title: str) -> Step:
-        """Questions about held-out videos in held-out words, and whether the answers are right."""
+        """Ask about held-out videos in held-out words, and judge whether the answers are right."""
         out, told = self._at(name), self._at("data") / "video_chatgpt"
         ask = ("videomind", *self.ask(), "--model-name", model, "--video_dir", told / "test_videos")
         ask += (

@@ -19,7 +19,7 @@ from pathlib import Path
 from videomind.logger import setup_logging
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
-from videomind.quickstart.settings import Place, place_for
+from videomind.quickstart.settings import Site, site_of
 from videomind.quickstart.steps import StepFailed, Workflow
 from videomind.runs.launch import missing_for_deepspeed
 
@@ -56,7 +56,7 @@ then read docs/TRAIN.md to train on VideoInstruct-100K."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Options of `videomind quickstart`; lengths may come from the environment as well."""
+    """Make the options of `videomind quickstart`; lengths may come from the environment as well."""
     parser = argparse.ArgumentParser(
         prog="videomind quickstart",
         description=(__doc__ or "").splitlines()[0],
@@ -94,56 +94,54 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def run_agent(place: Place, args: argparse.Namespace) -> None:
+def run_agent(site: Site, args: argparse.Namespace) -> None:
     """Run the agent's quickstart."""
-    problem, on_cpu = missing_for_deepspeed(place.device.kind), place.device.kind == "cpu"
+    problem, on_cpu = missing_for_deepspeed(site.device.kind), site.device.kind == "cpu"
     if problem:
-        place.say(f"{problem}: training with plain DDP instead.")
+        site.say(f"{problem}: training with plain DDP instead.")
     quickstart = AgentQuickstart(
-        place=place,
+        site=site,
         lengths=Lengths(
             grounder=args.steps or Lengths.grounder, verifier=args.verifier_steps, planner=args.planner_steps
         ),
         has_chain=not args.grounder_only,
         deepspeed="none" if problem else "zero2",
     )
-    workflow = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
-    compiled = compile_communication(place.folder) if on_cpu and not problem else None
+    workflow = Workflow(folder=site.folder, steps=quickstart.steps(), say=site.say)
+    compiled = compile_communication(site.folder) if on_cpu and not problem else None
     workflow.run(before={"untrained": compiled.wait} if compiled else None)
-    show(place, "results.txt")
-    video = max((place.folder / "data/charades_sta").rglob("*.mp4"))
-    place.say(AFTER_GROUNDER.format(**words(place), video=video))
+    show(site, "results.txt")
+    video = max((site.folder / "data/charades_sta").rglob("*.mp4"))
+    site.say(AFTER_GROUNDER.format(**words(site), video=video))
     if quickstart.has_chain:
-        show(place, "answers.txt")
-        place.say(
-            AFTER_CHAIN.format(**words(place), video=min((place.folder / "data/nextqa/videos").iterdir()))
-        )
+        show(site, "answers.txt")
+        site.say(AFTER_CHAIN.format(**words(site), video=min((site.folder / "data/nextqa/videos").iterdir())))
     workflow.announce("Done")
 
 
-def run_chat(place: Place, args: argparse.Namespace) -> None:
+def run_chat(site: Site, args: argparse.Namespace) -> None:
     """Run Video-ChatGPT's quickstart."""
-    quickstart = ChatQuickstart(place=place, length=args.steps or LENGTH)
-    workflow = Workflow(folder=place.folder, steps=quickstart.steps(), say=place.say)
+    quickstart = ChatQuickstart(site=site, length=args.steps or LENGTH)
+    workflow = Workflow(folder=site.folder, steps=quickstart.steps(), say=site.say)
     workflow.run()
-    show(place, "results.txt")
-    video = max((place.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
-    place.say(AFTER_CHAT.format(**words(place), video=video, ask=" ".join(quickstart.ask())))
+    show(site, "results.txt")
+    video = max((site.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
+    site.say(AFTER_CHAT.format(**words(site), video=video, ask=" ".join(quickstart.ask())))
     workflow.announce("Done")
 
 
-def words(place: Place) -> dict[str, str]:
-    """What the closing texts name."""
+def words(site: Site) -> dict[str, str]:
+    """Name what the closing texts speak of."""
     return {
-        "work": str(place.folder),
+        "work": str(site.folder),
         "videomind": f"{sys.executable} -m videomind.cli",
         "budget": " ".join(BUDGET),
     }
 
 
-def show(place: Place, name: str) -> None:
+def show(site: Site, name: str) -> None:
     """Say what a step has written."""
-    place.say((place.folder / name).read_text(encoding="utf-8").rstrip())
+    site.say((site.folder / name).read_text(encoding="utf-8").rstrip())
 
 
 def compile_communication(folder: Path) -> subprocess.Popen:
@@ -162,16 +160,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging()
     args = build_parser().parse_args(argv)
     folder = workflow_folder(args)
-    run: Callable[[Place, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
+    run: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:
         if args.family == CHAT and args.grounder_only:
             raise ValueError("--grounder-only is for the agent, not for video_chatgpt")
         if args.fresh:
             clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        place = place_for(folder, lambda text: print(text, flush=True))  # noqa: T201 - the command's report
-        place.prepare_environment()
-        run(place, args)
+        site = site_of(folder, lambda text: print(text, flush=True))  # noqa: T201 - the command's report
+        site.prepare_environment()
+        run(site, args)
     except StepFailed as error:
         log.error("%s", error)
         return error.code if error.code > 0 else 1

@@ -12,7 +12,7 @@ CPU_PROCESSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Site:
     """Where a quickstart runs.
 
     Attributes:
@@ -38,11 +38,11 @@ class Place:
             os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
     def batch(self, samples: int) -> dict[str, str]:
-        """Variables that share a step's samples among processes; a few more where they do not divide it."""
+        """Share a step's samples among processes, by variables; a few more where they do not divide it."""
         each = -(-samples // self.processes)
         return {"BATCH_PER_DEVICE": str(each), "GLOBAL_BATCH": str(each * self.processes)}
 
 
-def place_for(folder: Path, say: Callable[[str], None]) -> Place:
+def site_of(folder: Path, say: Callable[[str], None]) -> Site:
     """Look at this machine once."""
-    return Place(folder=folder, device=detect(), say=say)
+    return Site(folder=folder, device=detect(), say=say)

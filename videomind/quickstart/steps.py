@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Command:
     Attributes:
         argv: program and arguments; a first word `videomind` means this package's own command.
         log: file that its output goes to, instead of the screen; the end of it is shown on failure.
-        output: file that its standard output alone goes to.
+        output: file that its standard output alone goes to, where there is no log.
         environment: variables that are set for it.
     """
 
@@ -53,7 +54,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def full_argv(self) -> list[str]:
-        """The program and its arguments as they are started."""
+        """Write the program and its arguments as they are started."""
         own = self.argv[0] == "videomind"
         return [sys.executable, "-m", "videomind.cli", *self.argv[1:]] if own else list(self.argv)
 
@@ -107,7 +108,7 @@ class Workflow:
         """
         fingerprints: dict[str, str] = {}
         for step in self.steps:
-            fingerprints[step.name] = fingerprint(
+            fingerprints[step.name] = digest_of_step(
                 step, self.folder, [fingerprints[name] for name in step.needs]
             )
             self.announce(step.title)
@@ -125,7 +126,7 @@ class Workflow:
         self.say(f"\n[{time.monotonic() - self.start:4.0f} s] {text}")
 
     def is_done(self, step: Step, state: str) -> bool:
-        """Whether a step was run to its end as it is now, and its results are there."""
+        """Tell whether a step was run to its end as it is now, and its results are there."""
         mark = self._mark(step)
         if not mark.is_file() or not all(path.exists() for path in step.makes):
             return False
@@ -148,7 +149,7 @@ class Workflow:
         return self.folder / MARKS / f"{step.name}.json"
 
 
-def fingerprint(step: Step, folder: Path, needed: Sequence[str]) -> str:
+def digest_of_step(step: Step, folder: Path, needed: Sequence[str]) -> str:
     """Tell a step's results from those of another command or other inputs.
 
     Args:
@@ -167,23 +168,21 @@ def run_process(command: Command) -> int:
     Returns:
         Its exit code.
     """
-    environment = {**os.environ, **command.environment}
-    for path in (command.log, command.output):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    if command.log is not None:
-        with open(command.log, "wb") as log:
-            code = subprocess.run(
-                command.full_argv(), env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
-            ).returncode
-        if code:
-            lines = command.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-            logging.getLogger(__name__).error("The end of %s:\n%s", command.log, "\n".join(lines))
-        return code
-    if command.output is None:
-        return subprocess.run(command.full_argv(), env=environment, check=False).returncode
-    with open(command.output, "wb") as out:
-        return subprocess.run(command.full_argv(), env=environment, stdout=out, check=False).returncode
+    path = command.log or command.output
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if path is None else open(path, "wb") as file:
+        code = subprocess.run(
+            command.full_argv(),
+            env={**os.environ, **command.environment},
+            stdout=file,
+            stderr=subprocess.STDOUT if command.log is not None else None,
+            check=False,
+        ).returncode
+    if code and command.log is not None:
+        lines = command.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+        logging.getLogger(__name__).error("The end of %s:\n%s", command.log, "\n".join(lines))
+    return code
 
 
 def _remove(path: Path) -> None:

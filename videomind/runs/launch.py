@@ -64,7 +64,7 @@ class Placement:
         return self.num_nodes * self.per_node
 
     def flags(self) -> list[str]:
-        """The same for torchrun."""
+        """Write the same as torchrun's arguments."""
         options = {
             "nnodes": self.num_nodes,
             "node_rank": self.node_rank,

@@ -104,7 +104,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Recipe:
 
 
 def _text(value: Any, place: str) -> str:
-    """A value as it stands on a command line; a list is joined by commas."""
+    """Write a value as it stands on a command line; a list is joined by commas."""
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return ",".join(map(str, value))
     if isinstance(value, str | int | float):  # True and False too
@@ -140,13 +140,17 @@ def _sized(value: str, size: str | None) -> str:
 
 
 def launch_section(argv: Sequence[str]) -> dict[str, Any]:
-    """The `launch` section of a command line's recipe; empty without one."""
+    """Read the `launch` section of a command line's recipe; empty without one."""
     path, _, _ = _taken(argv)
     return {} if path is None else read_recipe(path).launch
 
 
 def _taken(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
-    """A command line's `--config` and `--size`, and the rest of it."""
+    """Take `--config` and `--size` out of a command line.
+
+    Returns:
+        The two (None where not given), and the rest of the line.
+    """
     taken: dict[str, str | None] = {"--config": None, "--size": None}
     rest, parts = [], iter(argv)
     for part in parts:
@@ -162,7 +166,7 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
 
 
 def given_arguments(argv: Sequence[str]) -> dict[str, str]:
-    """The arguments of an expanded command line by name, the last of each, as they stand there."""
+    """List the arguments of an expanded command line by name, the last of each, as they stand there."""
     found: dict[str, list[str]] = {}
     name = ""
     for part in argv:
@@ -175,7 +179,7 @@ def given_arguments(argv: Sequence[str]) -> dict[str, str]:
 
 
 def recipe_text(argv: Sequence[str], sections: Mapping[str, str]) -> str:
-    """What a run was started with, as a recipe that `--config` reads again.
+    """Write what a run was started with, as a recipe that `--config` reads again.
 
     Args:
         argv: an expanded command line.

@@ -5,7 +5,10 @@ samples are done.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+import secrets
+import socket
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
@@ -14,17 +17,27 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from videomind.device import HOST_BACKEND
-from videomind.files import append_json_line, read_json, read_json_lines, write_json, write_json_lines
+from videomind.files import (
+    append_json_line,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Boundary
+from videomind.runs.identity import differences
 
 log = logging.getLogger(__name__)
 
 RESULT = "output.jsonl"
 SETTINGS = "settings.json"
 SHOWN = 80  # characters of a wrong line in a message
+SHARED_FOLDER_S = 60.0  # how far behind a shared folder may be on other nodes
 W = TypeVar("W")  # what a generator wants
 P = TypeVar("P")  # the same, prepared
+T = TypeVar("T")
 R = TypeVar("R")  # what it returns in the end
 
 
@@ -33,6 +46,70 @@ def start_processes() -> None:
     if world_size() > 1 and not dist.is_initialized():
         # Whoever is done first waits for the slowest; a long video may take a while.
         dist.init_process_group(HOST_BACKEND, timeout=timedelta(days=2))
+
+
+def from_first(decide: Callable[[], T]) -> T:
+    """Let the first process decide, and the others know: what each reads itself may differ.
+
+    A shared folder shows one node later than another what is written there.
+
+    Args:
+        decide: called on the first process only.
+
+    Raises:
+        ValueError: what `decide` raised, on every process; so with an OSError.
+    """
+    if not dist.is_initialized():
+        return decide()
+    told: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            told[0] = decide()
+        except (ValueError, OSError) as error:
+            told[1] = error
+    dist.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]
+
+
+def check_shared(folder: Path, flag: str) -> None:
+    """See that all processes write to one folder.
+
+    Args:
+        folder: of the run.
+        flag: what chooses it, for the message.
+
+    Raises:
+        ValueError: some node does not see what the first process writes there; names it.
+    """
+    if not dist.is_initialized():
+        return
+
+    def leave_token() -> str:
+        token = folder / f".{secrets.token_hex(8)}.shared"
+        write_text(token, socket.gethostname())
+        return token.name
+
+    token = folder / from_first(leave_token)
+    is_there = _within(SHARED_FOLDER_S, token.is_file)
+    seen: list[Any] = [None] * world_size()
+    dist.all_gather_object(seen, (socket.gethostname(), is_there))
+    if rank() == 0:
+        token.unlink()
+    if blind := sorted({host for host, is_there in seen if not is_there}):
+        raise ValueError(
+            f"{folder.absolute()} is not the same folder on all nodes: {', '.join(blind)} cannot see what "
+            f"{seen[0][0]} writes there. Choose a {flag} that all nodes share."
+        )
+
+
+def _within(seconds: float, is_so: Callable[[], bool]) -> bool:
+    """Ask until it is so, or for some seconds."""
+    end = time.monotonic() + seconds
+    while not (answer := is_so()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return answer
 
 
 def shared_order(count: int) -> Iterator[int]:
@@ -74,7 +151,11 @@ def in_flight(
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 
         def advance(index: int, steps: Generator[W, P, R], get: Callable[[], P | None]) -> Any:
-            """Run a generator to its next wish. Returns what it ended with, or None."""
+            """Run a generator to its next wish.
+
+            Returns:
+                What it ended with, or None.
+            """
             with Boundary(*also) as sample:
                 try:
                     waiting[pool.submit(prepare, steps.send(get()))] = (index, steps)
@@ -98,32 +179,46 @@ def in_flight(
 
 
 class ResultFile:
-    """Predictions of one data set split below one folder.
+    """Predictions of one data set split below one folder, which all processes of a run share.
 
     Args:
         folder: of the run.
-        settings: that identify it.
+        settings: what the results depend on, the same on all processes (`runs.identity`).
         part: which of several runs that share the folder this one is.
         flag: what chooses the folder, for messages.
 
     Raises:
-        ValueError: the folder holds the results of other settings.
+        ValueError: the folder holds the results of other settings, or is another one on some node.
     """
 
     def __init__(
         self, folder: str | Path, settings: dict[str, Any], part: int = 0, *, flag: str = "--pred_path"
     ):
         self.folder = Path(folder)
+        from_first(lambda: self._claim(settings, flag))
+        check_shared(self.folder, flag)
+        # The name tells all processes apart that may write at one time.
+        own = f"_{rank()}of{world_size()}" if world_size() > 1 else ""
+        self._part = self.folder / "parts" / f"part_{part}{own}.jsonl"
+
+    def _claim(self, settings: dict[str, Any], flag: str) -> None:
         stored = self.folder / SETTINGS
-        if stored.is_file() and (found := read_json(stored)) != settings:
-            differing = [k for k in settings.keys() | found.keys() if settings.get(k) != found.get(k)]
+        if stored.is_file() and (phrases := differences(read_json(stored), settings)):
             raise ValueError(
-                f"{self.folder} holds results of other settings ({', '.join(sorted(differing))} differ). "
+                f"{self.folder} holds results of other settings: {'; '.join(phrases)}. "
                 f"Choose another {flag}, or delete it."
             )
-        if rank() == 0:
-            write_json(stored, settings)
-        self._part = self.folder / "parts" / f"part_{part * world_size() + rank()}.jsonl"
+        write_json(stored, settings)
+
+    def pending(self, indices: Iterable[int], *, failed: bool = True) -> list[int]:
+        """Tell which samples have no result yet, the same on all processes.
+
+        Args:
+            indices: those of this run.
+            failed: whether a record that a sample failed counts as a result.
+        """
+        done = from_first(lambda: set(self.done(failed=failed)))
+        return [index for index in indices if index not in done]
 
     def done(self, *, failed: bool = True) -> dict[int, dict]:
         """Read the records of all parts by index; a line that a kill cut short is left out.
@@ -149,6 +244,26 @@ class ResultFile:
         """Write one finished sample at once."""
         append_json_line(self._part, {"index": index, "record": record})
 
+    def complete(self, count: int) -> list[dict]:
+        """Read the records of all samples in order.
+
+        Args:
+            count: of samples.
+
+        Raises:
+            RuntimeError: some are missing.
+        """
+        records: dict[int, dict] = {}
+
+        def missing() -> list[int]:
+            records.update(self.done())
+            return [i for i in range(count) if i not in records]
+
+        _within(SHARED_FOLDER_S if world_size() > 1 else 0, lambda: not missing())
+        if lacking := missing():
+            raise RuntimeError(f"{len(lacking)} of {count} samples have no result (first: {lacking[:5]})")
+        return [records[i] for i in range(count)]
+
     def merge(self, count: int) -> Path:
         """Write all records in order.
 
@@ -158,8 +273,5 @@ class ResultFile:
         Raises:
             RuntimeError: some are missing.
         """
-        records = self.done()
-        if missing := [i for i in range(count) if i not in records]:
-            raise RuntimeError(f"{len(missing)} of {count} samples have no result (first: {missing[:5]})")
-        write_json_lines(self.folder / RESULT, (records[i] for i in range(count)))
+        write_json_lines(self.folder / RESULT, self.complete(count))
         return self.folder / RESULT

@@ -71,15 +71,15 @@ def write_nextqa(folder: Path, splits: dict[str, list[Scene]], seed: str) -> Non
 def write_nextgqa(folder: Path, splits: dict[str, list[Scene]], seed: str) -> None:
     """Write the evaluation questions with their moments; a question about the whole has the whole as its."""
     rng = random.Random(f"{seed}/questions")
-    rows, moments = [], {}
+    rows, videos = [], {}
     for scene in splits["test"]:
         location = {}
         for row, event in rows_of(scene, "test", rng):
             rows.append({"video_id": scene.vid, **row})
             location[row["qid"]] = [list(event.spans[0] if event else (0, scene.duration_s))]
-        moments[scene.vid] = {"duration": scene.duration_s, "location": location, "fps": float(scene.rate)}
+        videos[scene.vid] = {"duration": scene.duration_s, "location": location, "fps": float(scene.rate)}
     _write_csv(folder / "test.csv", "video_id", rows)
-    (folder / "gsub_test.json").write_text(json.dumps(moments), encoding="utf-8")
+    (folder / "gsub_test.json").write_text(json.dumps(videos), encoding="utf-8")
     (folder / "gsub_val.json").write_text("{}", encoding="utf-8")
     _write_map(folder, splits["test"])
 

@@ -73,11 +73,11 @@ class DataArguments:
     fps: float | None = field(default=None, metadata={"help": "overrides the role's budget"})
 
     def filters(self) -> Filters:
-        """The annotation filters."""
+        """Make the annotation filters."""
         return Filters(**{f.name: getattr(self, f.name) for f in fields(Filters)})
 
     def budget(self) -> BudgetOverride:
-        """What replaces numbers of every role's visual budget."""
+        """Make what replaces numbers of every role's visual budget."""
         return BudgetOverride(
             min_tokens=self.min_tokens_per_frame,
             max_tokens=self.max_tokens_per_frame,
@@ -113,7 +113,7 @@ class CustomArguments:
     loss_sal_weight: float = field(default=LossWeights.saliency)
 
     def lora(self) -> LoraSettings:
-        """The adapter's settings."""
+        """Make the adapter's settings."""
         return LoraSettings(
             lora_type=self.lora_type,
             r=self.lora_r,
@@ -124,7 +124,7 @@ class CustomArguments:
         )
 
     def loss_weights(self) -> LossWeights:
-        """The weights of the grounding losses."""
+        """Make the weights of the grounding losses."""
         return LossWeights(
             classification=self.loss_cls_weight,
             regression=self.loss_reg_weight,
@@ -149,7 +149,7 @@ class TrainingArguments(HfTrainingArguments):
 
 
 def weight_dtype(training: HfTrainingArguments) -> torch.dtype:
-    """The type that frozen weights are kept in."""
+    """Choose the type that frozen weights are kept in."""
     if training.bf16:
         return torch.bfloat16
     return torch.float16 if training.fp16 else torch.float32
@@ -171,7 +171,11 @@ class Arguments:
 
 
 def device_arguments(argv: Sequence[str]) -> list[str]:
-    """Prepare the process for its device. Returns: the command line with what the device asks for."""
+    """Prepare the process for its device.
+
+    Returns:
+        The command line with what the device asks for.
+    """
     device = detect()
     prepare_process(device)
     return [*argv, *(["--use_cpu", "True"] if device.kind == "cpu" and "--use_cpu" not in argv else [])]
@@ -191,7 +195,11 @@ def section_of(sections: Mapping[str, type]) -> dict[str, str]:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """Parse the command line. Raises: ValueError that names the value and what is allowed."""
+    """Parse the command line.
+
+    Raises:
+        ValueError: A value cannot be used; names it and what is allowed.
+    """
     given = expand(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser((ModelArguments, DataArguments, CustomArguments, TrainingArguments))
     model, data, custom, training = parser.parse_args_into_dataclasses(device_arguments(given))

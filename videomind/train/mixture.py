@@ -86,10 +86,19 @@ class Batch(TypedDict, total=False):
 def first_good(
     index: int, attempt: Callable[[int], T | BadSample], stand_in: Callable[[], int], *, max_retries: int
 ) -> tuple[T, list[BadSample]]:
-    """A sample, or the first good one of those that stand in for it, and the bad ones whose place it took.
+    """Make a sample, or the first good one of those that stand in for it.
 
-    Args: attempt, makes the sample of an index or says why it is bad; stand_in, draws another index.
-    Raises: RuntimeError when that many stand-ins are bad too.
+    Args:
+        index: of the sample.
+        attempt: makes the sample of an index or says why it is bad.
+        stand_in: draws another index.
+        max_retries: how many stand-ins are tried.
+
+    Returns:
+        The sample, and the bad ones whose place it took.
+
+    Raises:
+        RuntimeError: All stand-ins are bad too.
     """
     bad: list[BadSample] = []
     while isinstance(found := attempt(index), BadSample):
@@ -144,7 +153,7 @@ class Mixture(Dataset):
 
     @property
     def data_types(self) -> np.ndarray:
-        """The data type of every sample. Returns: (len,), str."""
+        """The data type of every sample, (len,) of str."""
         return np.repeat(
             [str(part.view.data_type) for part in self.parts], [len(part) for part in self.parts]
         )
@@ -152,7 +161,8 @@ class Mixture(Dataset):
     def __getitem__(self, draw: Draw | int) -> Item:
         """Encode a sample; a bad one is recorded and another of its data type takes its place.
 
-        Raises: RuntimeError when that many stand-ins are bad too.
+        Raises:
+            RuntimeError: `max_retries` stand-ins are bad too.
         """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
@@ -178,20 +188,22 @@ class Mixture(Dataset):
         return Item(encoded=encoded, bad=bad, damaged=damaged)
 
     def annotation(self, index: int, epoch: int = 0) -> tuple[Part, Annotation]:
-        """What a sample is made of.
+        """Find what a sample is made of.
 
-        A part of weight 2.5 holds its annotations twice and then half of them, others in every epoch.
+        An epoch goes through a part in whole rounds; weight 2.5 is two of them, then half a round of
+        annotations that are drawn anew every epoch.
         """
         number = int(np.searchsorted(self._ends, index, side="right"))
         part = self.parts[number]
-        size = len(part.annotations)
-        rounds, place = divmod(index - int(self._ends[number]) + len(part), size)
-        if (rounds + 1) * size > len(part):
-            place = int(self._order(number, epoch)[place])
-        return part, part.annotations[place]
+        offset = index - (int(self._ends[number]) - len(part))  # within the part
+        full_rounds = len(part) // len(part.annotations)
+        current_round, chosen = divmod(offset, len(part.annotations))
+        if current_round == full_rounds:  # only a share of this round is used
+            chosen = int(self._order(number, epoch)[chosen])
+        return part, part.annotations[chosen]
 
     def _order(self, number: int, epoch: int) -> np.ndarray:
-        """A permutation of a part's annotations, the same on every worker and rank."""
+        """Permute a part's annotations, in the same way on every worker and rank."""
         if self._shuffled.get(number, (-1, None))[0] != epoch:
             generator = np.random.default_rng([self.seed, epoch, number])
             order = generator.permutation(len(self.parts[number].annotations)).astype(np.int32)
@@ -199,7 +211,11 @@ class Mixture(Dataset):
         return self._shuffled[number][1]
 
     def _stand_in(self, data_type: str | None, rng: random.Random) -> int:
-        """A random sample of a data type. Returns: its index."""
+        """Draw a sample of a data type.
+
+        Returns:
+            Its index.
+        """
         alike = [i for i, part in enumerate(self.parts) if part.view.data_type == data_type]
         (number,) = rng.choices(alike, weights=[len(self.parts[i]) for i in alike])
         return int(self._ends[number]) - 1 - rng.randrange(len(self.parts[number]))
@@ -213,13 +229,17 @@ class Mixture(Dataset):
         return self.encoder(sample, read.frames, rng), read.problems
 
     def statistics(self) -> str:
-        """Tables of what was loaded, what was dropped and why, and how long videos and moments are."""
+        """Write tables of what was loaded, what was dropped and why, and how long videos and moments are."""
         return statistics(self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Makes a micro-batch. Attributes: pad_token_id, what ids are padded with on the right."""
+    """Makes a micro-batch.
+
+    Attributes:
+        pad_token_id: what ids are padded with on the right.
+    """
 
     pad_token_id: int
 
@@ -228,6 +248,9 @@ class Collator:
 
         Returns:
             input_ids, labels, attention_mask (B, L); pixel_values (N, V); grids (B, 3); targets, B of them.
+
+        Raises:
+            ValueError: Samples with and without moments would share a batch.
         """
         encoded = [item.encoded for item in items]
         ids = [e.input_ids for e in encoded]

@@ -13,7 +13,7 @@ KINDS = ("base", "lora", "head")
 
 
 def parameter_kind(name: str) -> str:
-    """`head`, `lora` or `base`, by a parameter's name."""
+    """Tell by a parameter's name whether it is of the `head`, of a `lora`, or of the `base`."""
     inner = peft_to_ours(name)
     if inner.startswith("head."):
         return "head"
@@ -21,7 +21,7 @@ def parameter_kind(name: str) -> str:
 
 
 def decayed_names(model: nn.Module) -> set[str]:
-    """Names of parameters that weight decay applies to: all but biases and norms."""
+    """Name the parameters that weight decay applies to: all but biases and norms."""
     norms = {name for name, module in model.named_modules() if "norm" in type(module).__name__.lower()}
     return {
         name
@@ -38,12 +38,20 @@ def parameter_groups(
     lora_lr: float | None = None,
     head_lr: float | None = None,
 ) -> list[dict]:
-    """Optimizer groups; every trainable parameter is in exactly one.
+    """Sort every trainable parameter into exactly one optimizer group.
 
-    Args: lr; lora_lr and head_lr default to it. Returns: six groups of params, names, lr, weight_decay,
-    in the order of KINDS, decayed first; empty ones are kept.
+    Args:
+        model: bare or wrapped by PEFT.
+        lr: of the base.
+        weight_decay: of the decayed groups.
+        lora_lr, head_lr: `lr` unless given.
+
+    Returns:
+        Six groups of params, names, lr, weight_decay, in the order of KINDS, decayed first; empty ones are
+        kept.
     """
-    rates = {"base": lr, "lora": lora_lr or lr, "head": head_lr or lr}
+    rates = {"base": lr, "lora": lora_lr, "head": head_lr}
+    rates = {kind: lr if rate is None else rate for kind, rate in rates.items()}
     decayed = decayed_names(model)
     groups = {
         (kind, decays): {

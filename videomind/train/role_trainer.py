@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
-from videomind.model.adapters import in_adapter
+from videomind.model.adapters import adapter_biases, in_adapter
 from videomind.model.checkpoint import LoadedModel, restore_role
 from videomind.model.saving import extra_names, save_role
-from videomind.model.sharding import gathered
+from videomind.model.sharding import copy_to_cpu
 from videomind.train.arguments import Arguments, weight_dtype
 from videomind.train.mixture import Collator, Mixture
 from videomind.train.optim import parameter_groups
@@ -45,7 +46,7 @@ class RoleTrainer(ResumingTrainer):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer over the groups of `parameter_groups`."""
+        """Make the optimizer over the groups of `parameter_groups`."""
         if self.optimizer is None:
             groups = parameter_groups(
                 model or self.model,
@@ -82,21 +83,10 @@ class RoleTrainer(ResumingTrainer):
         # Without DeepSpeed's own state a checkpoint must hold the master weights to go on from.
         master = _internal_call and not self.is_deepspeed_enabled
         dtype = torch.float32 if master else weight_dtype(self.args)
-        state = gather_state(self.model, dtype=dtype, tables=self.loaded.tables_grew)
-        if self.args.should_save:
-            save_role(
-                self.model,
-                output_dir or self.args.output_dir,
-                role=self.arguments.model.role,
-                processor=self.loaded.processor,
-                base_path=str(self.loaded.base_folder),
-                model_path=self.arguments.model.model_name_or_path,
-                state=state,
-                tables=self.loaded.tables_grew,
-            )
+        folder = Path(output_dir or self.args.output_dir)
+        write_role(self.arguments, self.loaded, folder, dtype=dtype, should_write=self.args.should_save)
 
     def restore(self, checkpoint: Path) -> None:
-        """See ResumingTrainer."""
         restore_role(self.model, checkpoint, self.arguments.model.role)
 
 
@@ -125,17 +115,51 @@ def _check_one_type(data_types: np.ndarray, group_size: int) -> None:
         )
 
 
-def gather_state(model: nn.Module, *, dtype: torch.dtype, tables: bool = False) -> dict[str, Tensor]:
-    """What a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
+def write_role(
+    arguments: Arguments,
+    loaded: LoadedModel,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    should_write: bool = True,
+) -> None:
+    """Write the checkpoint of the role that trains.
 
-    One parameter at a time, so that a sharded model never has to fit on one device.
+    Args:
+        arguments: of the run.
+        loaded: the model that trains; every process takes part in gathering what is sharded.
+        folder: where to.
+        dtype: to store in.
+        should_write: off where another process writes.
+    """
+    state = gather_state(loaded.model, dtype=dtype, tables=loaded.tables_grew, should_keep=should_write)
+    if should_write:
+        save_role(
+            loaded.model,
+            folder,
+            role=arguments.model.role,
+            processor=loaded.processor,
+            base_path=loaded.base.name,
+            base=loaded.base,
+            model_path=arguments.model.model_name_or_path,
+            state=state,
+            tables=loaded.tables_grew,
+        )
 
-    Args: dtype to store in; tables, see `extra_names`.
+
+def gather_state(
+    model: nn.Module, *, dtype: torch.dtype, tables: bool = False, should_keep: bool = True
+) -> dict[str, Tensor]:
+    """Collect what a role checkpoint holds, whole and on the CPU: adapter, head, and what else trained.
+
+    Args:
+        model: perhaps sharded; every process takes part.
+        dtype: to store in.
+        tables: see `extra_names`.
+        should_keep: off where another process writes: nothing is copied then.
     """
     kept = set(extra_names(model, tables=tables))
-    state: dict[str, Tensor] = {}
-    for name, param in model.named_parameters():
-        if name in kept or in_adapter(name):
-            with gathered([param]):
-                state[name] = param.detach().to(dtype=dtype, device="cpu", copy=True)
-    return state
+    if isinstance(model, PeftModel):
+        kept |= adapter_biases(model, model.active_adapter)
+    tensors = {name: p for name, p in model.named_parameters() if name in kept or in_adapter(name)}
+    return copy_to_cpu(tensors, dtype, should_keep=should_keep)

@@ -14,13 +14,19 @@ log = logging.getLogger(__name__)
 
 
 def group_order(data_types: Sequence[str] | np.ndarray, group_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Indices in groups of one type.
+    """Order indices in groups of one type.
 
     The indices of each type are permuted and cut into full groups (the rest is left out this epoch), then
     the groups are permuted; the generator is seeded with seed + epoch.
 
-    Args: data_types, one per sample; group_size, samples of a global micro-batch.
-    Returns: (N,), indices.
+    Args:
+        data_types: one per sample.
+        group_size: samples of a global micro-batch.
+        seed: of the run.
+        epoch: from 0.
+
+    Returns:
+        (N,), indices.
     """
     generator = torch.Generator().manual_seed(seed + epoch)
     groups: list[np.ndarray] = []
@@ -33,7 +39,7 @@ def group_order(data_types: Sequence[str] | np.ndarray, group_size: int, seed: i
 
 
 def _by_type(data_types: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of each type, the types in the order in which they occur first."""
+    """Find the indices of each type, the types in the order in which they occur first."""
     kinds, first, codes = np.unique(np.asarray(data_types), return_index=True, return_inverse=True)
     return {str(kinds[i]): np.flatnonzero(codes == i) for i in np.argsort(first)}
 

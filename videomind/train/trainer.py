@@ -46,15 +46,31 @@ class SetEpoch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """See TrainerCallback."""
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class ResumingTrainer(Trainer):
     """A trainer whose runs can be killed at any time. Families say what is saved (`save_model`) and restored.
 
-    Args: model; training, its arguments; sampler, the order of samples; max_bad_share, stop when more than
-    this share of the samples was bad; train_dataset and data_collator, as the parent's.
+    `run_to_end` calls transformers' `train`, whose loop calls our methods in this order:
+
+    1. `restore`, if there is a checkpoint. (Under DeepSpeed its engine loads the weights, after 2.)
+    2. `_get_train_sampler`, then `create_optimizer` where a family has one.
+    3. Every epoch: `SetEpoch.on_epoch_begin`, before the first index is drawn.
+    4. Every micro-batch: `_prepare_input`, then `compute_loss`, which calls `record_bad`, the model and
+       `observe`.
+    5. After an optimizer step, when it is due: `log`, then `_save_checkpoint`, which calls `save_model` on
+       every process.
+
+    Then `run_to_end` calls `save_model` once more, for the folder of the run.
+
+    Args:
+        model: set up for training.
+        training: transformers' arguments.
+        sampler: the order of samples.
+        max_bad_share: stop when more than this share of the samples was bad.
+        train_dataset: gives samples by what the sampler yields.
+        data_collator: makes a micro-batch of them.
     """
 
     def __init__(
@@ -80,7 +96,7 @@ class ResumingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def planned_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Count the optimizer steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         batches = math.ceil(
@@ -107,7 +123,7 @@ class ResumingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """The loss that the model gives for a micro-batch; bad samples are recorded."""
+        """Give the model's loss for a micro-batch; bad samples are recorded."""
         inputs = dict(inputs)
         self.record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
         outputs = model(**inputs)
@@ -181,7 +197,7 @@ class ResumingTrainer(Trainer):
             dist.barrier()
 
     def resume_point(self) -> str | None:
-        """The newest complete checkpoint; the first process deletes what a killed run left half-written."""
+        """Find the newest complete checkpoint; the first process deletes what a kill left half-written."""
         if rank() == 0:
             for folder in Path(self.args.output_dir).glob("checkpoint-*"):
                 if not (folder / COMPLETE).is_file():
@@ -195,7 +211,8 @@ class ResumingTrainer(Trainer):
     def run_to_end(self, after: Callable[[], None] | None = None) -> None:
         """Train from the newest checkpoint to the end and save; a finished run is left as it is.
 
-        Args: after, what else is to be written, by the first process.
+        Args:
+            after: writes what else is to be written; every process calls it.
         """
         finished = Path(self.args.output_dir) / FINISHED
         if finished.is_file() and int(finished.read_text()) >= self.planned_steps():
@@ -209,15 +226,15 @@ class ResumingTrainer(Trainer):
         elif checkpoint is not None:
             self.restore(Path(checkpoint))
         self.save_model()
+        if after is not None:
+            after()
         if self.args.should_save:
-            if after is not None:
-                after()
             write_text(finished, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
 
 
 def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
-    """What a training's command does: parse, log to the output folder, train, report errors.
+    """Run a training's command: parse, log to the output folder, train, report errors.
 
     Args:
         parse: gives the arguments, with `training` and `recipe` among them.
@@ -238,7 +255,7 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
 
 
 def init_communication(training: TrainingArguments) -> None:
-    """ZeRO-3 shards weights while they load, so the process group must exist before."""
+    """Make the process group, which ZeRO-3 needs before weights load, as it shards them meanwhile."""
     if training.deepspeed is not None and "RANK" in os.environ:
         import deepspeed
 
@@ -246,7 +263,7 @@ def init_communication(training: TrainingArguments) -> None:
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Checkpoints of a run that were written to the end, oldest first."""
+    """List the checkpoints of a run that were written to the end, oldest first."""
     found = [path.parent for path in Path(output_dir).glob(f"checkpoint-*/{COMPLETE}")]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
@@ -258,5 +275,5 @@ def remove_folder(folder: Path) -> None:
 
 
 def trained_steps(checkpoint: str) -> int:
-    """Optimizer steps that a checkpoint has behind it."""
+    """Read how many optimizer steps a checkpoint has behind it."""
     return read_json(Path(checkpoint) / "trainer_state.json")["global_step"]

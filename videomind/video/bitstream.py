@@ -65,7 +65,7 @@ def inspector(codec: str, extradata: bytes | None) -> Inspector | None:
 
 
 def is_zeroed(codec: str, data: bytes) -> bool:
-    """Whether a part of a packet has been overwritten by zeros, as far as the codec lets that be told."""
+    """Tell whether a part of a packet has been overwritten by zeros, as far as the codec tells."""
     if codec == "mjpeg" and ZERO_RUN in data:  # some cameras fill up their packets
         return ZERO_RUN in data.rstrip(b"\0")
     return codec in ("h264", "hevc", "vp8", "vp9", "av1", "ffv1") and ZERO_RUN in data
@@ -128,7 +128,7 @@ class H264:
 
 
 def _parameter_sets(extradata: bytes, units: _Units) -> Iterator[bytes]:
-    """The sequence parameter sets of H.264's extradata."""
+    """Read the sequence parameter sets of H.264's extradata."""
     if extradata[:1] != b"\1":
         yield from (unit for unit in by_start_code(extradata) if unit and unit[0] & 31 == 7)
         return
@@ -140,7 +140,7 @@ def _parameter_sets(extradata: bytes, units: _Units) -> Iterator[bytes]:
 
 
 def _may_hold_fields(unit: bytes) -> bool:
-    """Whether a sequence parameter set allows pictures of two fields (frame_mbs_only_flag is 0)."""
+    """Tell whether a sequence parameter set allows pictures of two fields (frame_mbs_only_flag is 0)."""
     bits = _Bits(_unescaped(unit)[1:])
     try:
         profile = bits.read(24) >> 16
@@ -177,7 +177,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Whether supplemental information says: decoding from here gives every later picture exactly."""
+    """Tell whether supplemental information says: decoding from here gives every later picture exactly."""
     data, place = _unescaped(unit), 1
     while place + 2 < len(data):
         kind = size = 0
@@ -235,7 +235,7 @@ def vp9(data: bytes, is_key: bool) -> Content:
 
 
 def _vp9_head(frame: bytes) -> tuple[bool, bool] | None:
-    """Whether a VP9 frame is shown, and whether it is a key frame; None if it is no VP9 frame."""
+    """Tell whether a VP9 frame is shown, and whether it is a key frame; None if it is no VP9 frame."""
     bits = _Bits(frame[:2] + b"\0\0")
     if bits.read(2) != 2:
         return None

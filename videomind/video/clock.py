@@ -86,13 +86,13 @@ def clock_of(times: Sequence[float], *, start_s: float, last_s: float, rates: It
 
 
 def usual_step(times: Sequence[float]) -> float:
-    """The median of the steps between frames, s; 0 if there is none."""
+    """Compute the median of the steps between frames, s; 0 if there is none."""
     steps = [b - a for a, b in zip(times, times[1:], strict=False) if b > a]
     return median(steps) if steps else 0.0
 
 
 def _constant_rate(shown: Sequence[float], rates: Iterable) -> float | None:
-    """A rate that counts every frame to within half a step, if there is one: the header's before others."""
+    """Find a rate that counts every frame to within half a step, if any: the header's before others."""
     candidates = [rate for rate in rates if rate]
     if len(shown) == 1:
         return float(candidates[0]) if candidates else None

@@ -29,7 +29,7 @@ class Shown:
     failed: tuple[int, str]
 
     def is_within(self, packets: Collection[int | None]) -> bool:
-        """Whether each picture is known by the time of one packet, and they came in the order of time."""
+        """Tell whether each picture is known by one packet's time, and they came in the order of time."""
         known = set(packets)
         if None in self.pts or not known.issuperset(self.pts):
             return False

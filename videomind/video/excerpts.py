@@ -75,26 +75,35 @@ def smart_num_frames(
     min_frames: int = MIN_FRAMES,
     max_frames: int | None = None,
 ) -> int:
-    """How many frames to take: full steps of the backbone, never more frames than there are.
+    """Count the frames to take: full steps of the backbone, never more frames than there are.
 
     Args:
-        considered: frames of the excerpt; video_fps: their rate, frames per second.
+        considered: frames of the excerpt.
+        video_fps: their rate, frames per second.
         frames_per_step: of the backbone; the count is a multiple.
-        fps: wanted frames per second (2 unless given), or num_frames: the wanted count itself.
+        fps: wanted frames per second, 2 unless given.
+        num_frames: the wanted count itself, instead of `fps`.
         min_frames, max_frames: bounds of what `fps` gives (max_frames: 768 unless given).
-    Raises: ValueError when both wishes are given or not even one step comes out.
+
+    Raises:
+        ValueError: Both wishes are given, or not even one step comes out.
     """
     if fps is not None and num_frames is not None:
         raise ValueError(f"Either fps ({fps}) or num_frames ({num_frames}) can be given, not both")
+    # The rule of qwen-vl-utils' `smart_nframes`; but an excerpt too short for the wish gives what it has.
     wanted: float
     if num_frames is not None:
         wanted = num_frames
     else:
+        # 1. The bounds in full steps: the lower one rounded up, the upper one down.
         lowest = math.ceil(min_frames / frames_per_step) * frames_per_step
         highest = min(MAX_FRAMES, considered) if max_frames is None else max_frames
         highest = highest // frames_per_step * frames_per_step
+        # 2. The wish for the excerpt's length, within the bounds.
         wanted = considered / video_fps * (DEFAULT_FPS if fps is None else fps)
         wanted = min(max(wanted, lowest), highest)
+    # 3. The nearest number of full steps (Python's round, half to even), lowered where it exceeds what is
+    #    there (D201).
     count = round(wanted / frames_per_step) * frames_per_step
     count = min(count, considered // frames_per_step * frames_per_step)
     if count < frames_per_step:
@@ -106,23 +115,32 @@ def smart_num_frames(
 
 
 def choose_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[int]:
-    """Which frames of a video to take for an excerpt.
+    """Choose the frames of a video to take for an excerpt.
 
     An excerpt that hangs over the video's end keeps its length, so its last frames repeat: as the
     published checkpoints were trained.
 
-    Args: total_frames, fps: of the video; excerpt.
-    Returns: frame numbers, not decreasing, in full steps of the backbone.
-    Raises: BadVideoError when not even one step remains.
+    Args:
+        total_frames, fps: of the video.
+        excerpt: with the wanted budget.
+
+    Returns:
+        Frame numbers, not decreasing, in full steps of the backbone.
+
+    Raises:
+        BadVideoError: Not even one step remains.
+        ValueError: A bound of the excerpt is not finite.
     """
     start_s = 0 if excerpt.start_s is None else excerpt.start_s
     end_s = total_frames / fps if excerpt.end_s is None else excerpt.end_s
     if not (math.isfinite(start_s) and math.isfinite(end_s)):
         raise ValueError(f"{excerpt.path}: start_s ({start_s}) and end_s ({end_s}) must be finite")
+    # 1. The excerpt's ends as frames of the video.
     first, last = (min(max(round(t * fps), 0), total_frames - 1) for t in (start_s, end_s))
     if first > last:
         logger.warning("%s: the excerpt's ends are reversed (%s s to %s s)", excerpt.path, start_s, end_s)
         first, last = last, first
+    # 2. Their number, by the length before clamping (K203).
     budget, units = excerpt.budget, excerpt.budget.known_units()
     try:
         count = smart_num_frames(
@@ -136,22 +154,31 @@ def choose_frames(*, total_frames: int, fps: float, excerpt: Excerpt) -> list[in
         )
     except ValueError as error:
         raise BadVideoError(f"{excerpt.path}: {error}") from error
+    # 3. Evenly spread, both ends included.
     return torch.linspace(first, last, count).round().long().tolist()
 
 
 def smart_resize(
     height: int, width: int, *, min_pixels: int, max_pixels: int, token_side: int
 ) -> tuple[int, int]:
-    """The size to bring frames to: whole tokens within the bounds, the ratio kept as far as possible.
+    """Compute the size to bring frames to: whole tokens within the bounds, the ratio kept where possible.
 
     A very long and narrow frame can come out with a side of 0 pixels, as in the rule of published training.
 
-    Args: height, width, pixels; min_pixels, max_pixels, bounds of the area; token_side, pixels.
-    Returns: (height, width), pixels.
-    Raises: ValueError for an aspect ratio above 200.
+    Args:
+        height, width: of the frame, pixels.
+        min_pixels, max_pixels: bounds of the area.
+        token_side: of a square token, pixels.
+
+    Returns:
+        (height, width), pixels.
+
+    Raises:
+        ValueError: The aspect ratio is above 200.
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"frames of {width} x {height} pixels: an aspect ratio above {MAX_ASPECT_RATIO}")
+    # qwen-vl-utils' rule (`smart_resize`): to the nearest token, then back into the bounds by one factor.
     size = [max(token_side, round(side / token_side) * token_side) for side in (height, width)]
     if size[0] * size[1] < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
@@ -163,7 +190,11 @@ def smart_resize(
 
 
 def _frame_size(height: int, width: int, excerpt: Excerpt) -> tuple[int, int]:
-    """`smart_resize` by the excerpt's budget. Raises BadVideoError where no such size exists."""
+    """Apply `smart_resize` by the excerpt's budget.
+
+    Raises:
+        BadVideoError: No such size exists.
+    """
     budget, side = excerpt.budget, excerpt.budget.known_units().token_side
     bounds = {"min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
     try:
@@ -274,7 +305,7 @@ def time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
 
 
 def _read_images(excerpt: Excerpt) -> Frames:
-    """A list of image files as a video. Each is resized by PIL, which differs from torch by a level."""
+    """Read a list of image files as a video. Each is resized by PIL, which differs from torch by a level."""
     paths = list(excerpt.path)
     if not paths:
         raise BadVideoError(EMPTY_LIST)

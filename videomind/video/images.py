@@ -22,7 +22,7 @@ _GIF_MARK = b"GIF8"
 
 
 def is_gif(path: str) -> bool:
-    """Whether a file is read as a .gif, whose frame rate is the caller's.
+    """Tell whether a file is read as a .gif, whose frame rate is the caller's.
 
     By its name, in any case; one that is there must have a .gif's first bytes as well.
     """
@@ -54,7 +54,7 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of one channel with more than 8 bits, brought to 8; any other as it is."""
+    """Bring a picture of one channel with more bits to 8; any other stays as it is."""
     if image.mode == "F":
         values = np.asarray(image)
         low, high = float(values.min()), float(values.max())

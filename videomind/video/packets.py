@@ -11,7 +11,7 @@ _ONCE = ("palette", "new_extradata", "param_change")  # side data that a demuxer
 
 
 @dataclass(frozen=True)
-class Run:
+class Stretch:
     """A stretch of packets that is decoded in one go.
 
     Attributes:
@@ -124,7 +124,7 @@ class PacketTable:
         self.frames = [self.number_at[time] for time in pts]
         self.is_told = True
 
-    def runs(self, indices: Sequence[int], *, earlier: int) -> list[Run]:
+    def runs(self, indices: Sequence[int], *, earlier: int) -> list[Stretch]:
         """Find the stretches of packets to decode for some frames; whole groups between are passed over.
 
         A frame needs everything from the last start shown before it, which is also right for the
@@ -139,7 +139,7 @@ class PacketTable:
         """
         starts = sorted(self.starts, key=self.pts.__getitem__)
         start_pts = [self.pts[k] for k in starts]
-        runs: list[Run] = []
+        runs: list[Stretch] = []
         for index in indices:
             packet = self.frames[index]
             place = bisect_right(start_pts, self.pts[packet]) - 1 - earlier
@@ -147,11 +147,11 @@ class PacketTable:
             if runs and first <= runs[-1].last + 1:  # goes on where the last one ends
                 before = runs.pop()
                 first, last, wanted = before.first, max(before.last, packet), before.wanted
-            runs.append(Run(first, last, {**wanted, self.pts[packet]: index}))
+            runs.append(Stretch(first, last, {**wanted, self.pts[packet]: index}))
         return runs
 
     def depends_on(self, packet: int, damaged: Iterable[int]) -> bool:
-        """Whether a picture may show the damage of other packets: of one since its last start."""
+        """Tell whether a picture may show the damage of other packets: of one since its last start."""
         time = self.pts[packet]
         place = bisect_right(self.starts, packet) - 1
         while place >= 0 and self.pts[self.starts[place]] > time:  # a leading picture needs what is before

@@ -17,7 +17,7 @@ from videomind.video.bitstream import HEVC, Content, inspector
 from videomind.video.clock import clock_of, continued, counted_clock, gaps, usual_step
 from videomind.video.counting import Shown, Watch, remembered
 from videomind.video.orientation import quarter_turns, turned
-from videomind.video.packets import PacketTable, Run
+from videomind.video.packets import PacketTable, Stretch
 from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader, file_identity
 
 # What reads no video, or reads other files than the one it is given.
@@ -41,7 +41,7 @@ _DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 
 def _stands_alone(data: bytes, is_key: bool) -> Content:
-    """What a packet holds where each is one whole picture."""
+    """Name what a packet holds where each is one whole picture."""
     return Content(1, True)
 
 
@@ -184,7 +184,7 @@ class PyAVReader(VideoReader):
         self.problems += [f"{self.path}: {problem}" for problem in problems]
 
     def _all_stand_alone(self) -> bool:
-        """Whether every packet is a whole picture, also after seeking."""
+        """Tell whether every packet is a whole picture, also after seeking."""
         if not self._context.codec.intra_only or self._context.pix_fmt == "pal8":
             return False  # a palette comes once, at the start
         pictures = []
@@ -255,7 +255,7 @@ class PyAVReader(VideoReader):
         self.fps = self.total_frames / self.clock.duration_s if self.clock.times else self.clock.fps
 
     def _stamps(self) -> list[int | None] | None:
-        """The times of the frames in the order shown, in ticks of the stream; None if there are none."""
+        """Read the times of the frames in the order shown, in ticks of the stream; None if there are none."""
         if self._can_seek:
             return [self._table.pts[number] for number in self._table.frames]
         for stamps in (self._shown.pts, self._shown.dts):
@@ -266,7 +266,7 @@ class PyAVReader(VideoReader):
         return None
 
     def _stream_starts(self) -> list[float]:
-        """When each stream of sound or pictures begins, s."""
+        """Find when each stream of sound or pictures begins, s."""
         streams = (s for s in self._container.streams if s.type in ("audio", "video"))
         return [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
 
@@ -287,7 +287,7 @@ class PyAVReader(VideoReader):
                     self._table.damaged.add(after)
 
     def _may_lack_bytes(self, packet: int) -> bool:
-        """Whether something may have stood between a packet and the one before it."""
+        """Tell whether something may have stood between a packet and the one before it."""
         hole = self._table.holes[packet]
         return hole is None or hole > _OVERHEAD or len(self._container.streams) > 1
 
@@ -306,7 +306,7 @@ class PyAVReader(VideoReader):
         self.problems.append(f"{self.path}: its header says {min(stated):.1f} s, {there:.1f} s are there")
 
     def _end_of_all(self) -> float:
-        """When the last packet of any stream ends, s from the video's first."""
+        """Find when the last packet of any stream ends, s from the video's first."""
         ends = [0.0]
         container = self._opened()
         with container, self._damage():
@@ -329,7 +329,7 @@ class PyAVReader(VideoReader):
             said.append(error.strerror or type(error).__name__)
 
     def _packets(self) -> Iterator:
-        """The stream's packets from the current place on; a break in the file ends them."""
+        """Demux the stream's packets from the current place on; a break in the file ends them."""
         with self._damage() as said:
             yield from self._demuxed(self._container, self._stream)
         for words in said:
@@ -338,7 +338,7 @@ class PyAVReader(VideoReader):
                 self.problems.append(problem)
 
     def _demuxed(self, container, *streams) -> Iterator:
-        """The packets of some streams, or of all.
+        """Demux the packets of some streams, or of all.
 
         Raises:
             FFmpegError: the file is broken there.
@@ -369,7 +369,7 @@ class PyAVReader(VideoReader):
             yield from self._pictures(self._decode_in_order(set(missing)))
         self._check_identity()
 
-    def _decode_carefully(self, run: Run, skip: str) -> Iterator[tuple[int, object]]:
+    def _decode_carefully(self, run: Stretch, skip: str) -> Iterator[tuple[int, object]]:
         """Decode a stretch of packets; once more if it shows damage. What comes last counts."""
         was_careful = self._is_careful
         yield from self._decode_run(run, skip)
@@ -377,7 +377,7 @@ class PyAVReader(VideoReader):
             self._reopen()
             yield from self._decode_run(run, skip)
 
-    def _decode_run(self, run: Run, skip: str) -> Iterator[tuple[int, object]]:
+    def _decode_run(self, run: Stretch, skip: str) -> Iterator[tuple[int, object]]:
         """Decode a stretch of packets. Yields the wanted frames that came, with their numbers."""
         waiting = dict(run.wanted)  # pts -> frame number; what has not come yet
         came: set[int] = set()
@@ -422,7 +422,7 @@ class PyAVReader(VideoReader):
         self._context.skip_frame = "NONREF"  # else a packet without a picture is an error
         return [self._av.Packet(before + _DELIMITER) for _ in range(self._context.thread_count - 1)]
 
-    def _doubt(self, run: Run, broken: set[int]) -> None:
+    def _doubt(self, run: Stretch, broken: set[int]) -> None:
         """Note which wanted frames of a stretch may show its damage."""
         broken = broken | self._table.damaged
         for frame in run.wanted.values() if broken else ():
@@ -448,7 +448,7 @@ class PyAVReader(VideoReader):
                 break
 
     def _decode_packet(self, packet) -> tuple[list, str | None]:
-        """The frames a packet brings forth (None: those still held back), and what is wrong with it."""
+        """Give the frames a packet brings forth (None: those still held back), and what is wrong with it."""
         frames = []
         with self._damage() as said:
             try:
@@ -488,14 +488,14 @@ class PyAVReader(VideoReader):
             expected += 1
 
     def _numbered(self) -> Iterator[tuple[int, object]]:
-        """The packets from the current place on with their numbers, those recognised."""
+        """Number the packets from the current place on, those recognised."""
         keyed = (((packet.pts, packet.size), packet) for packet in self._packets())
         return ((self._table.numbers[key], packet) for key, packet in keyed if key in self._table.numbers)
 
     # Pictures.
 
     def _pictures(self, frames: Iterable[tuple[int, object]]) -> Iterator[tuple[int, np.ndarray]]:
-        """The pictures of decoded frames; one that cannot be converted is one that cannot be decoded."""
+        """Convert decoded frames; one that cannot be converted is one that cannot be decoded."""
         for number, frame in frames:
             with self._damage() as said:
                 yield number, self._picture(number, frame)
@@ -505,7 +505,7 @@ class PyAVReader(VideoReader):
                 self.concealed.add(number)
 
     def _picture(self, number: int, frame) -> np.ndarray:
-        """The RGB picture (H, W, 3) of a frame, of the video's size, turned as the metadata says."""
+        """Convert a frame to its RGB picture (H, W, 3), of the video's size, turned as the metadata says."""
         if (frame.width, frame.height) != self._size:
             self._make_sure_of_size()
         if (frame.width, frame.height) != self._size:
@@ -535,7 +535,7 @@ class PyAVReader(VideoReader):
                 self._size = first.width, first.height
 
     def _progressive(self, frame):
-        """The same picture without its interlaced mark, which changes the colour conversion.
+        """Copy a frame without its interlaced mark, which changes the colour conversion.
 
         The frames that published checkpoints were trained on were converted as progressive ones.
         """
@@ -553,7 +553,7 @@ def _is_near(length: float, there: float) -> bool:
 
 
 def _has_memory() -> bool:
-    """Whether the machine still gives what any packet of a whole file may need."""
+    """Tell whether the machine still gives what any packet of a whole file may need."""
     try:
         return len(bytearray(_LARGE_PACKET)) == _LARGE_PACKET
     except MemoryError:

@@ -215,7 +215,7 @@ class VideoReader(ABC):
         return results
 
     def _problems_of(self, numbers: set[int]) -> list[str]:
-        """What is wrong with some frames that are there, one line each kind."""
+        """Say what is wrong with some frames that are there, one line each kind."""
         problems = []
         if concealed := self.concealed & numbers:
             words = "damaged frames, painted over by the decoder"
@@ -229,7 +229,7 @@ class VideoReader(ABC):
         return problems
 
     def _around(self, wanted: Sequence[int], pool: dict[int, Tensor]) -> set[int]:
-        """Neighbours of the wanted frames that could not be decoded, when they are few."""
+        """Find neighbours of the wanted frames that could not be decoded, when they are few."""
         missing = [i for i in wanted if i not in pool]
         if not 0 < len(missing) <= MAX_MISSING * len(wanted):
             return set()

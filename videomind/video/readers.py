@@ -101,6 +101,11 @@ READERS: dict[str, type[VideoReader]] = {
 }
 
 
+def reader_name() -> str:
+    """Name the reader that this process uses: of the variable VIDEOMIND_VIDEO_READER, else `pyav`."""
+    return os.environ.get(READER_VARIABLE) or DEFAULT_READER
+
+
 def choose_reader(name: str | None = None) -> type[VideoReader]:
     """Choose the class of a reader by name; None is the variable VIDEOMIND_VIDEO_READER, else `pyav`.
 
@@ -108,7 +113,7 @@ def choose_reader(name: str | None = None) -> type[VideoReader]:
         RunError: the name is unknown, or the reader cannot be loaded here.
     """
     origin = "reader" if name else READER_VARIABLE
-    name = name or os.environ.get(READER_VARIABLE) or DEFAULT_READER
+    name = name or reader_name()
     if name not in READERS:
         raise RunError(f"Unknown video reader {name!r} ({origin}). {nearest(name, READERS)}")
     reader = READERS[name]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videomind.files import atomic_path, read_json, write_json
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.sharding import gathered
+from videomind.model.sharding import copy_to_cpu, gathered
 from videomind.video_chatgpt.disk import (
     HEAD_TABLE,
     INPUT_TABLE,
@@ -23,7 +23,6 @@ from videomind.video_chatgpt.disk import (
     LoadedVideoModel,
     add_videos,
     copy_state,
-    copy_to_cpu,
     load_start,
     read_bin,
 )
@@ -47,7 +46,7 @@ def video_adapter_state(model: VideoChatGPT, *, should_keep: bool = True) -> dic
     """
     params = dict(model.named_parameters())
     names = [*TABLES, *(name for name in params if name.startswith(PROJECTOR))]
-    return copy_to_cpu({name: params[name] for name in names}, None, should_keep)
+    return copy_to_cpu({name: params[name] for name in names}, None, should_keep=should_keep)
 
 
 def save_video_adapter(state: Mapping[str, Tensor], config: VideoChatGPTConfig, path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from videomind.encoding.text import TextEncoder
 from videomind.runs.boundary import Boundary
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt.disk import LoadedVideoModel
@@ -23,7 +24,7 @@ from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.frames import read_frames
 from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.tokenizer import decode_pieces
-from videomind.video_chatgpt.vicuna import CHAT_MODE, END, VideoBlock, chat_prompt
+from videomind.video_chatgpt.vicuna import CHAT_MODE, END, VideoBlock, chat_pieces
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ class VideoChat:
         temperature: float = 0.2,
     ):
         self.model, self.tokenizer, self.mode = loaded.model.eval(), loaded.tokenizer, mode
+        self._text = TextEncoder(self.tokenizer)
         self._videos = lru_cache(maxsize=KEPT_VIDEOS)(partial(_Video, source))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 50}
         self._generation = GenerationConfig(
@@ -192,8 +194,8 @@ class VideoChat:
         ids = []
         for features, question in asked:
             block = VideoBlock(num_tokens=len(features), has_start_end=self.model.config.mm_use_vid_start_end)
-            prompt = chat_prompt(question, block, mode=self.mode)
-            ids.append(torch.tensor(self.tokenizer(prompt)["input_ids"]))
+            pieces = chat_pieces(question, block, mode=self.mode)
+            ids.append(torch.tensor(self._text(pieces, add_special_tokens=True).ids))
         new = self.generate(ids, [features for features, _ in asked])
         return [clean(decode_pieces(self.tokenizer, row)) for row in new.tolist()]
 

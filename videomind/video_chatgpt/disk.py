@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from videomind.files import atomic_files, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, resolve_folder
-from videomind.model.sharding import gathered
+from videomind.model.sharding import copy_to_cpu, gathered
 from videomind.model.tensors import compare, refuse
 from videomind.video_chatgpt.model import MLP, VideoChatGPT, VideoChatGPTConfig
 from videomind.video_chatgpt.tokenizer import (
@@ -197,18 +197,6 @@ def fill_new_rows(table: Tensor, *, first: int, has_start_end: bool, std: float)
         table[-2:] = table[:-2].float().mean(dim=0).to(table.dtype)
 
 
-def copy_to_cpu(
-    params: Mapping[str, Tensor], dtype: torch.dtype | None, should_keep: bool
-) -> dict[str, Tensor]:
-    """Copy to the CPU, one parameter at a time, so that a sharded model never has to fit on one device."""
-    state = {}
-    for name, param in params.items():
-        with gathered([param]):
-            if should_keep:
-                state[name] = param.detach().to(device="cpu", dtype=dtype, copy=True)
-    return state
-
-
 def read_bin(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.bin` file; nothing else in it is built or run.
 
@@ -242,9 +230,9 @@ def copy_state(state: Mapping[str, Tensor], model: nn.Module, prefix: str, where
     expected = {
         name: p for name, p in params.items() if name in state or (prefix and name.startswith(prefix))
     }
-    with torch.no_grad(), gathered(expected.values(), modify=True):
-        refuse(compare(expected, state), where)
-        for name, value in state.items():
+    refuse(compare(expected, state), where)
+    for name, value in state.items():  # one at a time: a sharded model may not fit on one device
+        with torch.no_grad(), gathered([params[name]], modify=True):
             params[name].copy_(value)
 
 
@@ -256,7 +244,7 @@ def whole_state(model: VideoChatGPT, dtype: torch.dtype, *, should_keep: bool = 
         dtype: of the copies.
         should_keep: off where the state is not written; every process takes part in collecting it.
     """
-    return copy_to_cpu(dict(model.named_parameters()), dtype, should_keep)
+    return copy_to_cpu(dict(model.named_parameters()), dtype, should_keep=should_keep)
 
 
 def save_whole(state: Mapping[str, Tensor], loaded: LoadedVideoModel, folder: Path) -> None:

@@ -11,6 +11,7 @@ under torchrun; every finished row is written at once, and a rerun does what is 
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -28,7 +29,10 @@ from videomind.logger import rank, run_command
 from videomind.model.checkpoint import LoadSettings
 from videomind.roles import nearest
 from videomind.runs.boundary import Boundary, Fault
+from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
+from videomind.runs.identity import digest_of, files_of, located
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
+from videomind.video.readers import reader_name
 from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.chat import (
     VIDEO_EXTENSIONS,
@@ -44,6 +48,11 @@ from videomind.video_chatgpt.vicuna import CHAT_MODE, SYSTEMS
 
 log = logging.getLogger(__name__)
 
+# Arguments that a rerun may have otherwise; the files of questions count by what they ask.
+CHANGES_NO_ANSWER = frozenset(
+    ("output_dir", "output_name", "device", "batch_size", "num_threads", "max_bad_share", "gt_file",
+     "gt_file_question", "gt_file_answers")
+)  # fmt: skip
 # The fields of a row that are questions, and where the answers go; the first that fits decides.
 KINDS = ({"Q1": "pred1", "Q2": "pred2"}, {"Q": "pred"}, {"question": "pred"})
 
@@ -76,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     out = parser.add_argument_group("output of a folder or an evaluation file")
     out.add_argument("--output_dir", help="folder")
     out.add_argument("--output_name", help="the answers go to <output_dir>/<output_name>.json")
+    add_max_bad_share(out)
     return parser
 
 
@@ -200,32 +210,20 @@ def _questions(question: str | None) -> Iterable[str]:
     return (line.strip() for line in sys.stdin if line.strip())
 
 
-def ask_rows(args: argparse.Namespace) -> int:
+def ask_rows(args: argparse.Namespace) -> None:
     """Answer all rows and write one JSON.
 
-    Returns:
-        How many failed.
+    Raises:
+        ValueError: arguments or data that cannot be used.
+        TooManyFailedError: more rows failed than may; the JSON is written.
     """
     if not (args.output_dir and args.output_name):
         raise ValueError("A folder or an evaluation file needs --output_dir and --output_name")
     rows = read_questions(args)
     start_processes()
-    apart = (
-        "output_dir",
-        "output_name",
-        "device",
-        "batch_size",
-        "num_threads",
-        "video_dir",
-        "clip_feat_path",
-    )
-    settings = {name: value for name, value in vars(args).items() if name not in apart}
     out = Path(args.output_dir) / f"{args.output_name}.json"
-    results = ResultFile(out.with_suffix(".parts"), settings | {"rows": len(rows)}, flag="--output_name")
-    done = results.done(failed=False)
-    pending = [i for i in range(len(rows)) if i not in done]
-    if dist.is_initialized():
-        dist.barrier()  # every process has read what is done before one writes more
+    results = ResultFile(out.with_suffix(".parts"), chat_identity(args, out, rows), flag="--output_name")
+    pending = results.pending(range(len(rows)), failed=False)
     log.info("%d questions, %d of them answered", len(rows), len(rows) - len(pending))
     if pending:
         batches = [
@@ -236,7 +234,26 @@ def ask_rows(args: argparse.Namespace) -> int:
         )
     if dist.is_initialized():
         dist.barrier()
-    return write_answers(results, out, len(rows)) if rank() == 0 else 0
+    if rank() == 0:
+        check_failures(write_answers(results, out, len(rows)), len(rows), args.max_bad_share)
+
+
+def chat_identity(args: argparse.Namespace, out: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Collect what answers depend on: arguments, and what lies behind the paths among them.
+
+    Args:
+        args: of the command line.
+        out: the file of the answers.
+        rows: what is asked.
+    """
+    kept = {name: value for name, value in vars(args).items() if name not in CHANGES_NO_ANSWER}
+    for name in ("model_name", "projection_path", "vision_tower"):  # known by their files, wherever these lie
+        if kept[name] and os.path.exists(kept[name]):
+            kept[name] = files_of(kept[name])
+    for name in ("video_dir", "clip_feat_path"):
+        kept[name] = located(getattr(args, name), out.parent) if getattr(args, name) else None
+    reader = None if args.clip_feat_path else reader_name()
+    return kept | {"rows": len(rows), "questions": digest_of(rows, paths=()), "video reader": reader}
 
 
 def answer_rows(
@@ -299,10 +316,7 @@ def write_answers(results: ResultFile, out: Path, count: int) -> int:
     Returns:
         How many failed.
     """
-    records = results.done()
-    if missing := [i for i in range(count) if i not in records]:
-        raise RuntimeError(f"{len(missing)} of {count} rows have no result (first: {missing[:5]})")
-    rows = [records[i] for i in range(count)]
+    rows = results.complete(count)
     write_text(out, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     failed = sum("error" in row for row in rows)
     log.info("Wrote %s: %d answered, %d failed (their rows say why)", out, count - failed, failed)
@@ -314,6 +328,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: arguments or data that cannot be used.
+        TooManyFailedError: more rows of a file failed than may.
     """
     prepare_process(detect())
     if args.conv_mode not in SYSTEMS:
@@ -334,11 +349,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 2 for arguments or data that cannot be used.
+        The exit code: 2 for arguments or data that cannot be used, 3 if too many rows failed.
     """
     return run_command(
         lambda: build_parser().parse_args(argv),
         run,
+        exit_codes={TooManyFailedError: EXIT_CODE},
         log_file=lambda args: Path(args.output_dir) / "chat.log" if args.output_dir else None,
     )
 

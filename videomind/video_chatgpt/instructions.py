@@ -21,12 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
+from videomind.encoding.text import template
 from videomind.files import read_json
 from videomind.logger import rank
 from videomind.runs.boundary import Boundary
 from videomind.train.mixture import BadSample, Draw, first_good
 from videomind.video_chatgpt.features.store import find_features, read_features
-from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_prompt
+from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,10 +203,10 @@ class InstructionDataset(Dataset):
     def _encode(self, index: int) -> Labelled:
         row = self.rows[index]
         block = VideoBlock(num_tokens=self.shape[0], has_start_end=self.has_start_end) if row.video else None
-        prompt = training_prompt(row.turns, block, is_video_first=self.is_video_first)
-        if block and (count := prompt.count(str(block))) != 1:
+        pieces = training_pieces(row.turns, block, is_video_first=self.is_video_first)
+        if block and (count := pieces.count(template(str(block)))) != 1:
             raise BadSampleError(f"it has {count} times {VIDEO} for its one video")
-        tokens = label(prompt, self.tokenizer, max_length=self.max_length)
+        tokens = label(pieces, self.tokenizer, max_length=self.max_length)
         counts = {token: str(block).count(token) if block else 0 for token in self._video_tokens()}
         for token, number in counts.items():
             kept = int((tokens.input_ids == self.tokenizer.convert_tokens_to_ids(token)).sum())

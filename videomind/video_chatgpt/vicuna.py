@@ -5,6 +5,7 @@ L tokens, N rows of a video's features. Training and inference share the templat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
+from videomind.encoding.text import Piece, TextEncoder, data, joined, template
 from videomind.roles import nearest
 from videomind.video_chatgpt.tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 
@@ -75,15 +77,31 @@ def chat_prompt(question: str, block: VideoBlock, *, mode: str = CHAT_MODE) -> s
     Raises:
         ValueError: an unknown mode.
     """
+    return joined(chat_pieces(question, block, mode=mode))
+
+
+def chat_pieces(question: str, block: VideoBlock, *, mode: str = CHAT_MODE) -> list[Piece]:
+    """Write what the model answers to, in parts: `chat_prompt` is all of it."""
     if mode not in SYSTEMS:
         raise ValueError(f"Unknown conversation {mode!r} (--conv-mode). {nearest(mode, SYSTEMS)}")
-    return f"{SYSTEMS[mode]} {USER}: {question}\n{block} {ASSISTANT}:"
+    return [
+        template(f"{SYSTEMS[mode]} {USER}: "),
+        data(question),
+        template(f"\n{block} {ASSISTANT}:"),
+    ]
 
 
 def training_prompt(
     turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, is_video_first: bool = False
 ) -> str:
-    """Write the text of one sample.
+    """Write the text of one sample: all of `training_pieces`."""
+    return joined(training_pieces(turns, block, is_video_first=is_video_first))
+
+
+def training_pieces(
+    turns: Sequence[Mapping[str, str]], block: VideoBlock | None, *, is_video_first: bool = False
+) -> list[Piece]:
+    """Write the text of one sample, in parts.
 
     Args:
         turns: of `from` (human or gpt) and `value`.
@@ -98,20 +116,32 @@ def training_prompt(
         turns = [{**turns[0], "value": f"{VIDEO} {_speaker(turns[0])}: {text}"}, *turns[1:]]
     if turns and _speaker(turns[0]) == ASSISTANT:
         turns = turns[1:]  # an answer to nothing
-    prompt = f"{SYSTEMS[TRAINING_MODE]} "
+    pieces = [template(f"{SYSTEMS[TRAINING_MODE]} ")]
     for position, turn in enumerate(turns):
         speaker, closing = (ASSISTANT, END) if position % 2 else (USER, " ")
         if _speaker(turn) != speaker:
             raise BadSampleError(f"turn {position + 1} is from {turn['from']!r}, but {speaker} is to speak")
-        text = turn["value"] if block is None else turn["value"].replace(VIDEO, str(block))
-        prompt += f"{speaker}: {text}{closing}" if text else f"{speaker}:"
-    return prompt
+        if not turn["value"]:
+            pieces.append(template(f"{speaker}:"))
+            continue
+        said = [turn["value"]] if block is None else turn["value"].split(VIDEO)
+        pieces.append(template(f"{speaker}: "))
+        for number, text in enumerate(said):
+            pieces += [template(str(block))] * (number > 0) + [data(text)]
+        pieces.append(template(closing))
+    return pieces
 
 
 def _speaker(turn: Mapping[str, str]) -> str:
     if turn["from"] not in _SPEAKERS:
         raise BadSampleError(f"a turn is from {turn['from']!r}. {nearest(turn['from'], _SPEAKERS)}")
     return _SPEAKERS[turn["from"]]
+
+
+@lru_cache(maxsize=4)
+def text_encoder(tokenizer: PreTrainedTokenizerFast) -> TextEncoder:
+    """Get the encoder of a tokenizer, which is made once."""
+    return TextEncoder(tokenizer)
 
 
 def _malformed(prompt: str, upto: int) -> str | None:
@@ -132,25 +162,25 @@ def _malformed(prompt: str, upto: int) -> str | None:
     return "it does not end with an answer" if rest and position < upto else None
 
 
-def label(prompt: str, tokenizer: PreTrainedTokenizerFast, *, max_length: int) -> Labelled:
+def label(prompt: str | Sequence[Piece], tokenizer: PreTrainedTokenizerFast, *, max_length: int) -> Labelled:
     """Encode a training prompt; the answers are learned, each with the `</s>` that ends it.
 
     Which tokens belong to an answer follows from their places in the text, so it is right for every
     tokenizer, whatever it does to blanks around special tokens.
 
     Args:
-        prompt: of `training_prompt`.
+        prompt: of `training_pieces`, or the text as a whole, all of whose control tokens are meant.
         tokenizer: with the tokens of a video.
         max_length: tokens that are kept.
     """
-    encoded = tokenizer(prompt, return_offsets_mapping=True)
-    ids = torch.tensor(encoded["input_ids"])
-    starts = torch.tensor([start for start, _ in encoded["offset_mapping"]])
+    pieces = [template(prompt)] if isinstance(prompt, str) else prompt
+    tokens, prompt = text_encoder(tokenizer)(pieces, add_special_tokens=True), joined(pieces)
+    ids, starts = torch.tensor(tokens.ids), torch.tensor(tokens.starts)
     is_cut = len(ids) > max_length
     ignored = _malformed(prompt, int(starts[max_length]) if is_cut else len(prompt))
     ids, starts = ids[:max_length], starts[:max_length]
     labels = torch.full_like(ids, IGNORE_INDEX)
-    if not is_cut and tokenizer.pad_token_id in ids:
+    if not is_cut and (tokenizer.pad_token_id in ids or tokenizer.pad_token in prompt):
         ignored = ignored or f"{tokenizer.pad_token!r}, which pads, is within a text"
     if ignored:
         return Labelled(input_ids=ids, labels=labels, ignored=ignored)

@@ -1,4 +1,7 @@
-"""The submission of QVHighlights: every query once, whatever the chain found for it."""
+"""The submission of QVHighlights: every query once, whatever the chain found for it.
+
+Covers `eval/scorers/qvhighlights.py`.
+"""
 
 import itertools
 import json
@@ -6,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from videomind.agent.chain import Candidate, Plan, Result, even_windows
+from videomind.agent.chain import Candidate, Plan, Result, even_spans
 from videomind.dataset.schema import Annotation
 from videomind.eval.qvhighlights import evaluate_qvhighlights
 from videomind.eval.scorers.qvhighlights import QVHighlightsScorer, submission_row
@@ -24,10 +27,10 @@ def predicted(*, has_plan: bool, found: bool | None, has_verifier: bool, error: 
         return Prediction(annotation=ANNO.to_dict(), error="broken", grounder_success=False)
     result = Result(duration=DURATION)
     if has_plan:
-        result.plan = Plan(response="[]", grounds=found is not None)
+        result.plan = Plan(response="[]", should_ground=found is not None)
     if found is not None:
-        result.grounder_response, result.grounded = "said", found
-        spans = [[0, 8], [8, 16]] if found else even_windows(DURATION) if has_verifier else [[0, DURATION]]
+        result.grounder_response, result.is_grounded = "said", found
+        spans = [[0, 8], [8, 16]] if found else even_spans(DURATION) if has_verifier else [[0, DURATION]]
         scores = [0.75, 0.25] if found else [0] * len(spans)
         result.proposed = [
             Candidate(span=s, score=c, verdict=0.5) for s, c in zip(spans, scores, strict=True)

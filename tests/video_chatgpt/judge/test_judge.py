@@ -1,4 +1,7 @@
-"""Scoring: the recorded scores, replies that cannot be used, reruns, and the judges."""
+"""Scoring: the recorded scores, replies that cannot be used, reruns, and the judges.
+
+Covers `video_chatgpt/judge/` and `runs/endpoint.py`.
+"""
 
 import json
 import threading

@@ -18,7 +18,7 @@ def rope_index(
     grids: dict[int, Tensor | None],
     attention_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute M-RoPE positions by the rule of transformers 4.45 to 5.2.
+    """Compute M-RoPE positions by the rule of transformers 4.45 to 5.2 (K301).
 
     Text that follows a vision block starts at 1 + the largest position used so far over all three axes.
     From 5.3 on transformers starts it at max(H, W) of the block instead, which moves all text behind a long
@@ -68,7 +68,17 @@ def _row_queues(grids: dict[int, Tensor], starts: list[int]) -> list[dict[int, I
 
 
 def _row_positions(ids: list[int], start_token: int, queues: dict[int, Iterator], merge: int) -> Tensor:
-    """Place one sequence without padding. Returns positions (3, L)."""
+    """Place one sequence without padding.
+
+    Args:
+        ids: of L tokens.
+        start_token: begins a vision block.
+        queues: by pad token, the grids of the blocks that are left.
+        merge: patches of a token, per side.
+
+    Returns:
+        Positions (3, L).
+    """
     # 1. How many blocks there are is decided by the token right behind each start: a segment token there
     #    (a candidate that begins with the excerpt) turns the block into plain text. Weights expect this.
     follows = [ids[i + 1] for i, token in enumerate(ids[:-1]) if token == start_token]

@@ -22,7 +22,7 @@ _PIXEL_FIELDS = (
 
 
 def read_processor(folder: Path, backbone: Backbone) -> Processor:
-    """Read tokenizer, template and pixel settings; the special tokens are added if they are not there yet.
+    """Read tokenizer, template and pixel settings.
 
     Args:
         folder: of a base model or a role checkpoint.
@@ -35,7 +35,6 @@ def read_processor(folder: Path, backbone: Backbone) -> Processor:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: it is not a complete folder of {backbone.name}")
     tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
     pixels = read_json(folder / "preprocessor_config.json")
     settings = {name: pixels[name] for name in _PIXEL_FIELDS if name in pixels}
     # Frames come chosen and resized (see videomind/video/excerpts.py): only patching is left.
@@ -57,7 +56,7 @@ def read_processor(folder: Path, backbone: Backbone) -> Processor:
 
 
 def _read_template(folder: Path) -> str:
-    """The chat template, from any of the places that it has been kept in."""
+    """Read the chat template, from any of the places that it has been kept in."""
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         return jinja.read_text(encoding="utf-8")

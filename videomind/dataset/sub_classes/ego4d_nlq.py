@@ -18,5 +18,5 @@ class Ego4DNLQ(Source):
     video_root = "ego4d/v2/videos_3fps_480_noaudio"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        (window,) = row["relevant_windows"]
-        return self.moment(row["vid"], row["query"], [window], duration=row["duration"])
+        (span,) = row["relevant_windows"]
+        return self.moment(row["vid"], row["query"], [span], duration=row["duration"])

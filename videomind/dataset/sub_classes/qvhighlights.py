@@ -26,9 +26,9 @@ class QVHighlights(Source):
     scorer = "qvhighlights"
 
     def parse(self, row: dict[str, Any], split: str) -> Annotation:
-        vid, windows = row["vid"], row.get("relevant_windows")
+        vid, spans = row["vid"], row.get("relevant_windows")
         names = {"vid": vid, "qid": row["qid"]}  # what a submission knows a query by
-        return self.moment(vid, row["query"], windows, duration=row["duration"], meta=names)
+        return self.moment(vid, row["query"], spans, duration=row["duration"], meta=names)
 
 
 class QVHighlightsSingle(QVHighlights):
