@@ -87,7 +87,18 @@ def read(excerpt, good):
     name = excerpt.path.rpartition("/")[2]
     if name not in good:
         raise BadSampleError(f"{name} is broken")
-    return SimpleNamespace(frames=None)
+    problems = [f"{name}: damaged"] if "damaged" in good else []
+    return SimpleNamespace(frames=None, problems=problems)
+
+
+def test_a_damaged_sample_is_used_and_recorded_or_skipped(mixture):
+    make, good = mixture
+    good.update({*(f"v{i}.mp4" for i in range(6)), "damaged"})
+    out = make()[Draw(0, 3)]
+    assert out.encoded.name == "v0.mp4"
+    assert not out.bad and [(bad.reason, bad.is_used) for bad in out.damaged] == [("v0.mp4: damaged", True)]
+    with pytest.raises(RuntimeError, match="v0.mp4: damaged .--on_damage skip"):
+        make(on_damage="skip", max_retries=2)[Draw(0, 3)]
 
 
 def test_a_bad_sample_is_recorded_and_replaced(mixture):

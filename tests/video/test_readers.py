@@ -330,8 +330,9 @@ def test_a_title_need_not_be_unicode(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(i), format="rgb24")))
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes().replace(b"TITLE-IN-LATIN", "café à la carte"[:14].encode("latin-1")))
-    with pytest.raises(UnicodeDecodeError):
-        av.open(str(path))
+    if int(av.__version__.split(".")[0]) < 19:
+        with pytest.raises(UnicodeDecodeError):
+            av.open(str(path))
     with open_reader(path, "pyav") as reader:
         assert numbers(reader, range(4)) == list(range(4))
 

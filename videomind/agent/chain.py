@@ -77,6 +77,7 @@ class Result:
         excerpt: what was answered from, s; None is the whole video.
         answer: what the answerer said.
         duration: of the video, s.
+        problems: of the video as the roles saw it, one line each.
         timings: seconds by step; `decode` is work of the preparing threads.
     """
 
@@ -91,6 +92,7 @@ class Result:
     excerpt: Span | None = None
     answer: str | None = None
     duration: float | None = None
+    problems: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
     def prediction(self, anno: Annotation) -> Prediction:
@@ -99,6 +101,7 @@ class Result:
         if self.duration is not None:
             fields["duration"] = self.duration
         said: dict[str, Any] = {
+            "video_problems": self.problems or None,
             "agents": self.agents,
             "answerer_response": self.answer,
             "response": self.answer,
@@ -197,6 +200,8 @@ def _received(result: Result, prepared: list[Prepared]) -> list[Prepared]:
     """Take what the chain asked for; note its cost, and the video's length where it was not known."""
     if result.duration is None:
         result.duration = prepared[0].duration_s
+    said = dict.fromkeys(problem for item in prepared for problem in item.problems)
+    result.problems += [problem for problem in said if problem not in result.problems]
     spent = sum(item.seconds for item in prepared)
     result.timings["decode"] = result.timings.get("decode", 0.0) + spent
     return prepared

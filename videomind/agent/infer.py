@@ -35,6 +35,7 @@ from videomind.runs.boundary import Fault
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share, check_failures
 from videomind.runs.identity import digest_of, files_of, located
 from videomind.runs.workers import RESULT, ResultFile, in_flight, shared_order, start_processes
+from videomind.video.reader import ON_DAMAGE, USE
 from videomind.video.readers import reader_name
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--retry_failed", action="store_true", help="do again what an earlier run recorded as failed"
     )
     add_max_bad_share(out)
+    out.add_argument(
+        "--on_damage",
+        default=USE,
+        choices=ON_DAMAGE,
+        help="use a damaged video and record what is wrong with it, or skip the sample as failed",
+    )
     out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
     out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
     return parser
@@ -251,7 +258,7 @@ def predict(
     ended = in_flight(
         shared_order(len(pending)),
         start,
-        partial(prepare_all, encoder=agent.encoder),
+        partial(prepare_all, encoder=agent.encoder, on_damage=args.on_damage),
         num_threads=args.num_threads,
         also=(TOO_LARGE,),
     )
@@ -285,7 +292,10 @@ def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)
-    failed = sum(Prediction.from_json(row).error is not None for _, row in read_json_lines(path))
+    written = [Prediction.from_json(row) for _, row in read_json_lines(path)]
+    failed = sum(prediction.error is not None for prediction in written)
+    if damaged := sum(prediction.video_problems is not None for prediction in written):
+        log.warning("%d predictions are of videos with problems, see video_problems in their lines", damaged)
     log.info("Wrote %s: %d predictions, %d failed%s", path, count - failed, failed,
              " (--retry_failed does them again)" if failed else "")  # fmt: skip
     return failed

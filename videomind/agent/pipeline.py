@@ -26,6 +26,7 @@ from videomind.model.role_model import RoleModel, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.excerpts import Frames, read_excerpts, video_duration
+from videomind.video.reader import USE, refuse_damage
 from videomind.video.readers import is_gif
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,14 @@ class Prepared:
         encoded: its tensors.
         duration_s: of the whole video.
         seconds: that decoding and encoding took.
+        problems: of its video, one line each.
     """
 
     sample: Sample
     encoded: Encoded
     duration_s: float
     seconds: float
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +100,15 @@ def prepare(sample: Sample, encoder: Encoder) -> Prepared:
     return prepare_all([sample], encoder)[0]
 
 
-def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
+def prepare_all(samples: Sequence[Sample], encoder: Encoder, *, on_damage: str = USE) -> list[Prepared]:
     """Decode and encode samples of one video; runs ahead of the model, in threads.
 
     Neighbours of the same pixels per frame are decoded in one pass.
+
+    Args:
+        samples: of the video.
+        encoder: makes their tensors.
+        on_damage: `use` or `skip`, what becomes of a video that has problems.
 
     Raises:
         BadVideoError: their video cannot be used.
@@ -109,11 +117,19 @@ def prepare_all(samples: Sequence[Sample], encoder: Encoder) -> list[Prepared]:
     for _, alike in groupby(samples, key=_decoded_alike):
         group, start = list(alike), time.perf_counter()
         read = read_excerpts([encoder.excerpt(sample) for sample in group])
+        for frames in read:
+            refuse_damage(frames.problems, on_damage)
         encoded = [encoder(sample, frames.frames) for sample, frames in zip(group, read, strict=True)]
         duration, seconds = _duration(group[0], read[0]), time.perf_counter() - start
         prepared += [
-            Prepared(sample=sample, encoded=e, duration_s=duration, seconds=seconds / len(group))
-            for sample, e in zip(group, encoded, strict=True)
+            Prepared(
+                sample=sample,
+                encoded=e,
+                duration_s=duration,
+                seconds=seconds / len(group),
+                problems=tuple(frames.problems),
+            )
+            for sample, e, frames in zip(group, encoded, read, strict=True)
         ]
     return prepared
 

@@ -3,6 +3,7 @@
 `--datasets path/to/annos.jsonl` reads it. One file holds one kind of row.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from videomind.files import FileError, read_json_lines
 from videomind.roles import nearest
 from videomind.video.excerpts import video_duration
 from videomind.video.reader import BadVideoError
+from videomind.video.request import ImageList
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIEWS: dict[str, type[View]] = {
     "grounding": Grounding,
     "answering": Answering,
@@ -38,6 +41,7 @@ _FIELDS = {
     "video_path": str | list,
     "view": str,
     "duration": int | float,
+    "fps": int | float,
     "query": str,
     "question": str,
     "options": list,
@@ -148,9 +152,13 @@ class OwnData(Source):
         paths = _paths(row, self.path.parent)
         if not paths:
             raise ValueError("no field 'video'")
-        if split == "train" and not all(Path(path).is_file() for path in paths):
+        if split == "train" and not all(Path(path).is_file() or Path(path).is_dir() for path in paths):
             raise DroppedRow(VIDEO_MISSING)
-        return paths if isinstance(row.get("video", row.get("video_path")), list) else paths[0]
+        if isinstance(row.get("video", row.get("video_path")), list) or Path(paths[0]).is_dir():
+            return _with_rate(paths, row)
+        if "fps" in row:
+            raise ValueError("fps is of a list of images or a folder of them, a video file has its own")
+        return paths[0]
 
 
 def _paths(row: dict[str, Any], folder: Path) -> list[str]:
@@ -158,6 +166,25 @@ def _paths(row: dict[str, Any], folder: Path) -> list[str]:
     video, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
     names = video if isinstance(video, list) else [video]
     return [str(base / name) for name in names if isinstance(name, str) and name]
+
+
+def _with_rate(paths: list[str], row: dict[str, Any]) -> ImageList:
+    """List images, or those of a folder by the numbers in their names, as a video.
+
+    Its rate is the row's `fps`, or what its `duration` makes of it, or one image per second.
+    """
+    if len(paths) == 1 and Path(paths[0]).is_dir():
+        names = (path for path in Path(paths[0]).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        paths = [str(path) for path in sorted(names, key=_natural)]
+        if not paths:
+            raise ValueError(f"no images in the folder ({', '.join(IMAGE_SUFFIXES)})")
+    duration = row.get("duration")
+    return ImageList(paths, fps=row.get("fps") or (len(paths) / duration if duration else 1.0))
+
+
+def _natural(path: Path) -> list[int | str]:
+    """Sort 2.jpg before 10.jpg: split a name at its numbers."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
 def _kind(row: Any, where: str) -> str:

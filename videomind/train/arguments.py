@@ -17,6 +17,7 @@ from videomind.model.layers import DROPPATH
 from videomind.model.losses import LossWeights
 from videomind.roles import BudgetOverride, get_role, nearest
 from videomind.runs.recipes import expand, recipe_text
+from videomind.video.reader import ON_DAMAGE, USE
 
 TUNING_MODULES = ("projector",)
 BUDGET_ARGUMENTS = ("min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps")
@@ -57,6 +58,13 @@ class DataArguments:
     )
     max_bad_share: float = field(
         default=0.1, metadata={"help": "stop when more than this share of the samples so far was bad"}
+    )
+    on_damage: str = field(
+        default=USE,
+        metadata={
+            "help": "use samples of damaged videos and record them, or skip them",
+            "choices": list(ON_DAMAGE),
+        },
     )
     model_max_length: int = field(default=32768, metadata={"help": "tokens per sample"})
     min_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})

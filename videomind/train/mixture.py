@@ -5,7 +5,7 @@ Shapes: B batch, L tokens, N patches of V values.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict, TypeVar
 
@@ -25,6 +25,7 @@ from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride
 from videomind.runs.boundary import Boundary
 from videomind.video.excerpts import read_excerpt
+from videomind.video.reader import USE, refuse_damage
 
 T = TypeVar("T")
 
@@ -38,20 +39,36 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BadSample:
-    """A sample that was left out of a batch, and why."""
+    """A sample that was left out of a batch, or used although its video is damaged, and why.
+
+    Attributes:
+        source: the registered name of its data set.
+        video_path: of its video.
+        text: its query or question.
+        reason: what is wrong with it.
+        is_used: whether it is in the batch all the same.
+    """
 
     source: str
     video_path: str
     text: str
     reason: str
+    is_used: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One element of a batch: its tensors, and the bad samples whose place it took."""
+    """One element of a batch.
+
+    Attributes:
+        encoded: its tensors.
+        bad: the bad samples whose place it took.
+        damaged: itself, where its video is damaged and used all the same.
+    """
 
     encoded: Encoded
     bad: list[BadSample]
+    damaged: list[BadSample] = field(default_factory=list)
 
 
 class Batch(TypedDict, total=False):
@@ -104,6 +121,7 @@ class Mixture(Dataset):
         seed: of all random choices (crops, positive clips, stand-ins, parts of data sets).
         max_retries: how many stand-ins a bad sample gets before it is an error.
         budget: numbers that replace those of every role's budget.
+        on_damage: whether samples of damaged videos are used (and recorded) or skipped.
     """
 
     def __init__(
@@ -116,7 +134,9 @@ class Mixture(Dataset):
         seed: int = 42,
         max_retries: int = 10,
         budget: BudgetOverride = UNCHANGED,
+        on_damage: str = USE,
     ):
+        self.on_damage = on_damage
         self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget
         self.parts = load_parts(parse_entries(datasets), data_root=data_root, filters=filters, seed=seed)
         for part in self.parts:
@@ -147,19 +167,25 @@ class Mixture(Dataset):
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
 
+        damaged: list[BadSample] = []
+
         def attempt(index: int) -> Encoded | BadSample:
             part, anno = self.annotation(index, epoch)
-            with Boundary() as sample:
-                return self._encode(part.view, anno, rng)
             path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
             text = anno.query or anno.question or ""
-            return BadSample(source=anno.source, video_path=path, text=text, reason=str(sample.fault))
+            bad = BadSample(source=anno.source, video_path=path, text=text, reason="")
+            with Boundary() as sample:
+                encoded, problems = self._encode(part.view, anno, rng)
+                if problems:
+                    damaged.append(replace(bad, reason="; ".join(problems), is_used=True))
+                return encoded
+            return replace(bad, reason=str(sample.fault))
 
         data_type = self.annotation(index, epoch)[0].view.data_type
         encoded, bad = first_good(
             index, attempt, lambda: self._stand_in(data_type, rng), max_retries=self.max_retries
         )
-        return Item(encoded=encoded, bad=bad)
+        return Item(encoded=encoded, bad=bad, damaged=damaged)
 
     def annotation(self, index: int, epoch: int = 0) -> tuple[Part, Annotation]:
         """Find what a sample is made of.
@@ -194,11 +220,13 @@ class Mixture(Dataset):
         (number,) = rng.choices(alike, weights=[len(self.parts[i]) for i in alike])
         return int(self._ends[number]) - 1 - rng.randrange(len(self.parts[number]))
 
-    def _encode(self, view: View, anno: Annotation, rng: random.Random) -> Encoded:
+    def _encode(self, view: View, anno: Annotation, rng: random.Random) -> tuple[Encoded, list[str]]:
         sample = view.sample(anno, rng)
         budget = self.budget.applied(sample.excerpt.budget)
         sample = replace(sample, excerpt=replace(sample.excerpt, budget=budget))
-        return self.encoder(sample, read_excerpt(self.encoder.excerpt(sample)).frames, rng)
+        read = read_excerpt(self.encoder.excerpt(sample))
+        refuse_damage(read.problems, self.on_damage)
+        return self.encoder(sample, read.frames, rng), read.problems
 
     def statistics(self) -> str:
         """Write tables of what was loaded, what was dropped and why, and how long videos and moments are."""
@@ -232,7 +260,7 @@ class Collator:
             attention_mask=pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
             pixel_values=torch.cat([e.pixel_values for e in encoded]),
             grids=torch.stack([e.grid for e in encoded]),
-            bad_samples=[bad for item in items for bad in item.bad],
+            bad_samples=[bad for item in items for bad in (*item.bad, *item.damaged)],
         )
         targets = [e.targets for e in encoded if e.targets is not None]
         if targets:

@@ -141,6 +141,7 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
         filters=data.filters(),
         seed=args.training.seed,
         max_retries=data.max_retries,
+        on_damage=data.on_damage,
         budget=data.budget(),
     )
     log.info("Training set:\n%s", mixture.statistics())

@@ -84,7 +84,7 @@ class ResumingTrainer(Trainer):
         data_collator: Callable[[list[Any]], Any],
     ):
         self.sampler, self.max_bad_share = sampler, max_bad_share
-        self._seen = self._num_bad = 0
+        self._seen = self._num_bad = self._num_damaged = 0
         super().__init__(
             model=model,
             args=training,
@@ -136,14 +136,17 @@ class ResumingTrainer(Trainer):
     def record_bad(self, bad: list[BadSample], batch_size: int) -> None:
         """Write down bad samples, and stop when there are too many of them."""
         self._seen += batch_size
-        self._num_bad += len(bad)
+        left_out = sum(not sample.is_used for sample in bad)
+        self._num_bad += left_out
+        self._num_damaged += len(bad) - left_out
         if not bad:
             return
         path = Path(self.args.output_dir) / f"rank{self.args.process_index}_{BAD_SAMPLES}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
             for sample in bad:
-                log.warning("Bad sample of %s, %s: %s", sample.source, sample.video_path, sample.reason)
+                kind = "Damaged sample (used)" if sample.is_used else "Bad sample"
+                log.warning("%s of %s, %s: %s", kind, sample.source, sample.video_path, sample.reason)
                 file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
         share = self._num_bad / (self._seen + self._num_bad)
         if self._seen >= MIN_SEEN and share > self.max_bad_share:
@@ -156,6 +159,8 @@ class ResumingTrainer(Trainer):
         """Add how many bad samples there were."""
         if "loss" in logs and self._num_bad:
             logs["bad_samples"] = self._num_bad
+        if "loss" in logs and self._num_damaged:
+            logs["damaged_samples"] = self._num_damaged
         super().log(logs, start_time)
 
     # ---- checkpoints ----

@@ -33,6 +33,7 @@ _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders 
 # say that a picture ended too early.
 _BY_SLICES = frozenset(("hevc", "vp8"))
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
+_PAUSE_S = 1.0  # a step in time that need not be a loss
 _OVERHEAD = 1024  # bytes of a container between two packets, at most
 _LARGE_PACKET = 1 << 26  # bytes
 _DELIMITER = b"\x09\xf0"  # H.264's access unit delimiter
@@ -84,7 +85,7 @@ class PyAVReader(VideoReader):
         container = self._opened()
         try:
             if wrong := _REFUSED_FORMATS.intersection(container.format.name.split(",")):
-                raise BadVideoError(f"{self.path}: not a video but a file of {wrong.pop()} (tried pyav)")
+                raise BadVideoError(f"{self.path}: not a video but a file of {min(wrong)} (tried pyav)")
             stream = container.streams.best("video")  # not the first: it may be a preview
             cover = self._av.stream.Disposition.attached_pic
             if stream is None or stream.disposition & cover:
@@ -281,7 +282,8 @@ class PyAVReader(VideoReader):
             self.gaps.append((times[frame - 1], times[frame]))
             if self._can_seek and loses and frame not in breaks:
                 after = min(self._table.frames[frame : frame + 4])
-                if self._may_lack_bytes(after):
+                is_pause = times[frame] - times[frame - 1] >= _PAUSE_S
+                if not is_pause or self._may_lack_bytes(after):
                     self._table.damaged.add(after)
 
     def _may_lack_bytes(self, packet: int) -> bool:
@@ -449,7 +451,12 @@ class PyAVReader(VideoReader):
         """Give the frames a packet brings forth (None: those still held back), and what is wrong with it."""
         frames = []
         with self._damage() as said:
-            frames = self._context.decode(packet)
+            try:
+                frames = self._context.decode(packet)
+            except MemoryError as error:  # as dav1d says of broken packets
+                if not _has_memory():
+                    raise
+                said.append(error.strerror)
         self.decoded_frames += len(frames)
         return frames, said[0] if said else None
 

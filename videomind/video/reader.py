@@ -21,8 +21,25 @@ REPLACEMENT_RADIUS = 16  # frames on either side of an undecodable one that are 
 DECODER_THREADS = 2
 
 
+USE, SKIP = ON_DAMAGE = ("use", "skip")  # what becomes of a sample whose video has problems
+
+
 class BadVideoError(ValueError):
     """A video that cannot be used; the message names it, what is wrong and what was tried."""
+
+
+def refuse_damage(problems: Sequence[str], on_damage: str) -> None:
+    """Refuse a video that has problems, where such are skipped.
+
+    Args:
+        problems: one line each.
+        on_damage: `use` or `skip`.
+
+    Raises:
+        BadVideoError: it has some, and they are.
+    """
+    if problems and on_damage == SKIP:
+        raise BadVideoError("; ".join(problems) + " (--on_damage skip)")
 
 
 def file_identity(path: str) -> tuple:
