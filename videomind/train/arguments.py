@@ -133,6 +133,8 @@ class TrainingArguments(HfTrainingArguments):
     logging_nan_inf_filter: bool = False
     report_to: None | str | list[str] = "none"
     save_total_limit: int | None = 1
+    # All that trains takes part in every step: a head without moments has a gradient of zero.
+    ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
         if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:

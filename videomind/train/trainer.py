@@ -10,20 +10,22 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
-from videomind.files import read_json, write_text
+from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
+from videomind.train.agreement import check_all_see, check_equal, told_by_first
 from videomind.train.arguments import TrainingArguments
 from videomind.train.mixture import BadSample
 from videomind.train.sampler import EpochSampler
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 COMPLETE = "complete"
 RECIPE = "recipe.yaml"  # what a run was started with
 BAD_SAMPLES = "bad_samples.jsonl"
+COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many were bad
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
 
@@ -50,11 +53,46 @@ class SetEpoch(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
+class CheckEqual(TrainerCallback):
+    """Compares the processes' parameters when all is set up and restored."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        """See TrainerCallback."""
+        check_equal(model, state.global_step)
+
+
+@dataclass
+class Counts:
+    """Samples so far.
+
+    Attributes:
+        seen: that trained.
+        bad: whose place others took.
+    """
+
+    seen: int = 0
+    bad: int = 0
+
+
 class ResumingTrainer(Trainer):
     """A trainer whose runs can be killed at any time. Families say what is saved (`save_model`) and restored.
 
-    Args: model; training, its arguments; sampler, the order of samples; max_bad_share, stop when more than
-    this share of the samples was bad; train_dataset and data_collator, as the parent's.
+    Args:
+        model: what trains.
+        training: its arguments.
+        sampler: the order of samples.
+        max_bad_share: stop when more than this share of the samples was bad.
+        train_dataset, data_collator: as the parent's.
+
+    Raises:
+        ValueError: One process is to train on several devices.
     """
 
     def __init__(
@@ -67,14 +105,15 @@ class ResumingTrainer(Trainer):
         train_dataset: Dataset,
         data_collator: Callable[[list[Any]], Any],
     ):
+        refuse_data_parallel(training)
         self.sampler, self.max_bad_share = sampler, max_bad_share
-        self._seen = self._num_bad = 0
+        self._own, self._before = Counts(), Counts()  # of this process; of all, when the run was resumed
         super().__init__(
             model=model,
             args=training,
             data_collator=data_collator,
             train_dataset=train_dataset,
-            callbacks=[SetEpoch(sampler)],
+            callbacks=[SetEpoch(sampler), CheckEqual()],
         )
         # A batch's loss is a mean; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -119,8 +158,8 @@ class ResumingTrainer(Trainer):
 
     def record_bad(self, bad: list[BadSample], batch_size: int) -> None:
         """Write down bad samples, and stop when there are too many of them."""
-        self._seen += batch_size
-        self._num_bad += len(bad)
+        self._own.seen += batch_size
+        self._own.bad += len(bad)
         if not bad:
             return
         path = Path(self.args.output_dir) / f"rank{self.args.process_index}_{BAD_SAMPLES}"
@@ -129,17 +168,24 @@ class ResumingTrainer(Trainer):
             for sample in bad:
                 log.warning("Bad sample of %s, %s: %s", sample.source, sample.video_path, sample.reason)
                 file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
-        share = self._num_bad / (self._seen + self._num_bad)
-        if self._seen >= MIN_SEEN and share > self.max_bad_share:
+        # Each process judges by its own samples, and by those before a resume.
+        seen, num_bad = self._before.seen + self._own.seen, self._before.bad + self._own.bad
+        if seen >= MIN_SEEN and num_bad / (seen + num_bad) > self.max_bad_share:
             raise ValueError(
-                f"{self._num_bad} of {self._seen + self._num_bad} samples were bad, more than "
+                f"{num_bad} of {seen + num_bad} samples were bad, more than "
                 f"--max_bad_share {self.max_bad_share}. See {path}."
             )
 
+    def counts(self) -> Counts:
+        """Add up the samples of all processes since the run's first start; every process calls it."""
+        own = torch.tensor([self._own.seen, self._own.bad], device=self.args.device)
+        seen, bad = self.accelerator.reduce(own, reduction="sum").tolist()
+        return Counts(seen=self._before.seen + seen, bad=self._before.bad + bad)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add how many bad samples there were."""
-        if "loss" in logs and self._num_bad:
-            logs["bad_samples"] = self._num_bad
+        """Add how many bad samples there were, over all processes."""
+        if "loss" in logs and (bad := self.counts().bad):
+            logs["bad_samples"] = bad
         super().log(logs, start_time)
 
     # ---- checkpoints ----
@@ -162,6 +208,9 @@ class ResumingTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+        counts = self.counts()
+        if self.args.should_save:
+            write_json(folder / COUNTS, asdict(counts))
         self._barrier()
         if self.args.should_save:
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
@@ -176,16 +225,32 @@ class ResumingTrainer(Trainer):
             dist.barrier()
 
     def resume_point(self) -> str | None:
-        """The newest complete checkpoint; the first process deletes what a killed run left half-written."""
-        if rank() == 0:
-            for folder in Path(self.args.output_dir).glob("checkpoint-*"):
-                if not (folder / COMPLETE).is_file():
-                    log.warning("Removing %s: it was not written to the end", folder)
-                    self.remove_checkpoint(folder)
+        """Find the newest complete checkpoint; the first process decides, and every one must see it.
+
+        It also deletes what a killed run left half-written.
+
+        Raises:
+            ValueError: A process does not see it.
+        """
+        checkpoint = told_by_first(self._newest() if rank() == 0 else None)
+        if checkpoint is not None:
+            check_all_see(Path(checkpoint) / COMPLETE)
+            log.info("Continuing from %s", checkpoint)
+        return checkpoint
+
+    def _newest(self) -> str | None:
+        for folder in Path(self.args.output_dir).glob("checkpoint-*"):
+            if not (folder / COMPLETE).is_file():
+                log.warning("Removing %s: it was not written to the end", folder)
+                self.remove_checkpoint(folder)
         complete = complete_checkpoints(self.args.output_dir)
-        if complete:
-            log.info("Continuing from %s", complete[-1])
         return str(complete[-1]) if complete else None
+
+    def _is_finished(self) -> bool:
+        """Tell whether the run has ended and is saved already, as the first process sees it."""
+        finished = Path(self.args.output_dir) / FINISHED
+        is_last = rank() == 0 and finished.is_file() and int(finished.read_text()) >= self.planned_steps()
+        return told_by_first(is_last)
 
     def run_to_end(self, after: Callable[[], None] | None = None) -> None:
         """Train from the newest checkpoint to the end and save; a finished run is left as it is.
@@ -193,12 +258,13 @@ class ResumingTrainer(Trainer):
         Args:
             after: writes what else is to be written; every process calls it.
         """
-        finished = Path(self.args.output_dir) / FINISHED
-        if finished.is_file() and int(finished.read_text()) >= self.planned_steps():
+        if self._is_finished():
             log.info("All %d steps are done and saved already", self.planned_steps())
             return
         checkpoint = self.resume_point()
         done = trained_steps(checkpoint) if checkpoint is not None else 0
+        if checkpoint is not None and (path := Path(checkpoint) / COUNTS).is_file():
+            self._before = Counts(**read_json(path))
         # The Trainer would train one step too many from a checkpoint at the end.
         if done < self.planned_steps():
             self.train(resume_from_checkpoint=checkpoint)
@@ -208,7 +274,7 @@ class ResumingTrainer(Trainer):
         if after is not None:
             after()
         if self.args.should_save:
-            write_text(finished, f"{self.planned_steps()}\n")
+            write_text(Path(self.args.output_dir) / FINISHED, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
 
 
@@ -230,7 +296,27 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
             write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
         train(args)
 
-    return run_command(parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log")
+    was_there = dist.is_initialized()
+    code = run_command(parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log")
+    if code == 0 and dist.is_initialized() and not was_there:
+        dist.destroy_process_group()  # left to the interpreter's end, a process may abort on it
+    return code
+
+
+def refuse_data_parallel(training: TrainingArguments) -> None:
+    """Refuse one process for several devices, which transformers would run by `nn.DataParallel`.
+
+    That copies the model to every device in every step, and knows neither our batches nor DeepSpeed.
+
+    Raises:
+        ValueError: Names the command that is right.
+    """
+    if training.n_gpu > 1:
+        raise ValueError(
+            f"One process was started, but {training.n_gpu} devices are visible. Start it by "
+            f"`videomind launch train ...` or `torchrun --nproc_per_node {training.n_gpu} ...`, or show it "
+            f"one device ({detect().visible_variable}=0)."
+        )
 
 
 def init_communication(training: TrainingArguments) -> None:
