@@ -98,7 +98,8 @@ def test_what_is_saved_is_what_trained(workshop, tmp_path, role, stage, dtype, w
         for path in (out / FINISHED, out / "checkpoint-2/complete", out / LOGITS):
             path.unlink()
         run_ranks(tmp_path / "again", argvs, main="helpers.watched")
-    trained, tolerance = torch.load(out / LOGITS), TOLERANCES[dtype]
-    assert (trained - logits(start, DTYPES[dtype])).abs().max() > 3 * tolerance  # it has learned something
+    trained = torch.load(out / LOGITS)
+    learned = (trained - logits(start, DTYPES[dtype])).abs().max()
     for folder in (out, out / FULL) if way == "save full" else (out,):
-        torch.testing.assert_close(logits(folder, DTYPES[dtype]), trained, atol=tolerance, rtol=0)
+        error = (logits(folder, DTYPES[dtype]) - trained).abs().max()
+        assert error < TOLERANCES[dtype] and error < learned / 2, (folder, error, learned)

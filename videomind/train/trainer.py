@@ -1,13 +1,14 @@
 """What the trainers of all model families share: complete checkpoints, resuming, records of bad samples.
 
 A checkpoint is complete or it is not there: a marker file is written last, and a rerun continues from the
-newest marked one.
+newest marked one. Another marker is written first: what carries neither is not ours, and is never deleted.
 """
 
 import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -32,10 +33,12 @@ from videomind.train.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 
-COMPLETE = "complete"
+STARTED = "started"  # first file of a checkpoint: the folder is ours, perhaps half-written
+COMPLETE = "complete"  # its last one
 RECIPE = "recipe.yaml"  # what a run was started with
 BAD_SAMPLES = "bad_samples.jsonl"
 COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many were bad
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
 
@@ -200,8 +203,11 @@ class ResumingTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.exists():
-            self.remove_checkpoint(folder)  # what a killed run left behind
+        if self.args.should_save:
+            if folder.exists():
+                refuse_foreign(folder)
+                self.remove_checkpoint(folder)  # what a killed run left behind
+            write_text(folder / STARTED, "")
         self._barrier()
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # old ones go after the marker
         try:
@@ -232,19 +238,12 @@ class ResumingTrainer(Trainer):
         Raises:
             ValueError: A process does not see it.
         """
-        checkpoint = told_by_first(self._newest() if rank() == 0 else None)
+        found = newest_checkpoint(self.args.output_dir, self.remove_checkpoint) if rank() == 0 else None
+        checkpoint = told_by_first(found)
         if checkpoint is not None:
             check_all_see(Path(checkpoint) / COMPLETE)
             log.info("Continuing from %s", checkpoint)
         return checkpoint
-
-    def _newest(self) -> str | None:
-        for folder in Path(self.args.output_dir).glob("checkpoint-*"):
-            if not (folder / COMPLETE).is_file():
-                log.warning("Removing %s: it was not written to the end", folder)
-                self.remove_checkpoint(folder)
-        complete = complete_checkpoints(self.args.output_dir)
-        return str(complete[-1]) if complete else None
 
     def _is_finished(self) -> bool:
         """Tell whether the run has ended and is saved already, as the first process sees it."""
@@ -329,13 +328,52 @@ def init_communication(training: TrainingArguments) -> None:
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     """Checkpoints of a run that were written to the end, oldest first."""
-    found = [path.parent for path in Path(output_dir).glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return [folder for folder in _checkpoints(output_dir) if (folder / COMPLETE).is_file()]
+
+
+def _checkpoints(output_dir: str | Path) -> list[Path]:
+    """List the folders that are called as checkpoints are, by their step; `checkpoint-best` is not."""
+    found = {path: _CHECKPOINT.fullmatch(path.name) for path in Path(output_dir).glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) -> str | None:
+    """Find the newest complete checkpoint, and remove what a killed run left half-written.
+
+    Args:
+        output_dir: of the run.
+        remove: deletes a checkpoint.
+
+    Raises:
+        ValueError: A folder is called as a checkpoint of ours would be, and is not one.
+    """
+    for folder in _checkpoints(output_dir):
+        if not (folder / COMPLETE).is_file():
+            refuse_foreign(folder)
+            log.warning("Removing %s: it was not written to the end", folder)
+            remove(folder)
+    complete = complete_checkpoints(output_dir)
+    return str(complete[-1]) if complete else None
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse to delete a folder that no training of ours has made. Raises: ValueError that names it."""
+    if any(folder.iterdir()) and not any((folder / name).is_file() for name in (STARTED, COMPLETE)):
+        raise ValueError(
+            f"{folder.absolute()} is called as a checkpoint of this run would be, but was not made by one: "
+            "move it away, or choose another --output_dir"
+        )
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a checkpoint; its marker first, so that a kill half-way leaves no complete one."""
+    """Delete a checkpoint: first what calls it complete, last what calls it ours."""
     (folder / COMPLETE).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != STARTED:
+            path.unlink()
     shutil.rmtree(folder)
 
 
