@@ -9,6 +9,19 @@ from helpers.runs import REPO, environment
 
 
 @pytest.mark.slow
+def test_real_shape(tmp_path):
+    """A base is made, trained, loaded and asked, at a small size."""
+    command = [sys.executable, "benchmarks/real_shape.py", "--size", "small", "--folder", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()[2:]] == [
+        "make the base",
+        "train 2 steps, 1 process(es)",
+        "load, ask one question",
+    ]
+
+
+@pytest.mark.slow
 def test_annotations():
     """A large set costs no more per item, nor memory per worker, than a small one."""
     command = [sys.executable, "benchmarks/annotations.py", "--scale", "0.1"]

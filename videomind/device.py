@@ -107,6 +107,15 @@ def default_dtype(kind: str) -> torch.dtype:
     return torch.float32 if kind == "cpu" else torch.float16
 
 
+def optimizer(kind: str) -> str:
+    """Choose the optimizer where none is asked for; the fused one of transformers may lack an NPU's kernels.
+
+    Args:
+        kind: of the device.
+    """
+    return "adamw_torch" if kind == "npu" else "adamw_torch_fused"
+
+
 def attention(name: str, kind: str, dtype: torch.dtype) -> str:
     """Choose the attention implementation.
 

@@ -1,11 +1,13 @@
 """The head's blocks, points, decode and NMS against the original system's numbers."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 from helpers.goldens import golden_root
+from torch import nn
 
 from videomind.model.grounding_head import (
     MAX_CANDIDATES,
@@ -216,3 +218,19 @@ def test_at_most_a_hundred_candidates_stay(num_clips):
 
 def test_golden_root_is_a_tree():
     assert (golden_root() / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_distances_are_finite_in_every_precision(dtype):
+    """And as they are without bounds wherever those are finite."""
+    head = GroundingHead(16, "silu").to(dtype)
+    top = math.log(torch.finfo(dtype).max)
+    raw = torch.tensor([-5.0, 0.0, 3.0, top - 1, top - 0.02, top + 0.02, top + 1, 1e4], dtype=dtype)
+    raw.requires_grad_(True)
+    head.coord_head = nn.Identity()
+    for scale in (1.0, 1.5):
+        nn.init.constant_(head.coef.scale, scale)
+        found, plain = head._distances(raw, 0), raw.exp() * head.coef.scale[0]
+        assert found.isfinite().all() and torch.equal(found[plain.isfinite()], plain[plain.isfinite()])
+        (gradient,) = torch.autograd.grad(0.0 * found.sum(), raw)
+        assert gradient.isfinite().all()

@@ -7,6 +7,8 @@ import pytest
 from helpers.goldens import golden_bases
 from helpers.runs import REPO, environment
 
+from videomind.device import Device
+from videomind.train.arguments import TrainingArguments
 from videomind.train.train import main
 
 
@@ -119,3 +121,13 @@ def test_several_processes_end_with_the_reason_once(argv, golden):
     assert run.stderr.count("Unknown data set 'nothing'") == 1
     last = run.stderr.strip().splitlines()[-1]
     assert re.match(r"The run stopped: process [01] ended with exit code 2", last)
+
+
+@pytest.mark.parametrize(("kind", "optim"), [("npu", "adamw_torch"), ("cuda", "adamw_torch_fused")])
+def test_the_optimizer_is_one_that_the_device_has(monkeypatch, tmp_path, kind, optim):
+    """An NPU may lack the kernels of the fused one; what is asked for is taken."""
+    device = Device(kind=kind, backend="", visible_variable="", count=1)
+    monkeypatch.setattr("videomind.train.arguments.detect", lambda: device)
+    made = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert made.optim == optim
+    assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim="sgd").optim == "sgd"

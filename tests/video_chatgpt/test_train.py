@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.kills import run_killed
-from helpers.runs import REPO, environment, losses
+from helpers.ranks import run_ranks
+from helpers.runs import REPO, environment, losses, needs_deepspeed
 from helpers.videochat import (
     BASE,
     GOLDEN,
@@ -301,3 +302,25 @@ def test_the_recipe_goes_through_the_launcher(features, tmp_path):
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     assert state["global_step"] == 2 and state["train_batch_size"] == 3
     assert load_chat(BASE, tmp_path / "mm_projector.bin", LoadSettings())
+
+
+@pytest.mark.slow
+@needs_deepspeed
+def test_full_training_under_zero3_goes_on_after_a_kill_before_its_final_files(features, tmp_path):
+    out = tmp_path / "out"
+    stage = (
+        "--deepspeed",
+        str(REPO / "scripts/deepspeed/zero3.json"),
+        "--max_steps",
+        "2",
+        "--save_steps",
+        "2",
+    )
+    argvs = [arguments(out, features, *stage)] * 2
+    run_ranks(tmp_path / "1", argvs, main="videomind.video_chatgpt.train")
+    before = tensors(out / "pytorch_model.bin")
+    for path in (out / "finished", out / "pytorch_model.bin"):
+        path.unlink()
+    run_ranks(tmp_path / "2", argvs, main="videomind.video_chatgpt.train")
+    after = tensors(out / "pytorch_model.bin")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)

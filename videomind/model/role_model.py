@@ -64,6 +64,24 @@ class RoleModel(PreTrainedModel):
         self.head = GroundingHead(text.hidden_size, text.hidden_act).to(self.device)
         return self.head
 
+    def enable_input_require_grads(self) -> None:
+        """Let gradients enter checkpointed layers, but not those of a vision tower where nothing trains.
+
+        transformers hooks the inputs of every tower: a frozen one would then be run again, and a backward
+        pass be made through all of it, in every step.
+        """
+        super().enable_input_require_grads()
+        tower, merger = (self.get_submodule(name) for name in (self.backbone.vision, self.backbone.merger))
+        merging = set(merger.parameters())
+        if any(param.requires_grad and param not in merging for param in tower.parameters()):
+            return
+        for module in tower.modules():
+            for handle in self._require_grads_hooks:
+                if handle.id in module._forward_hooks:
+                    handle.remove()
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = False
+
     def training_step(
         self,
         *,

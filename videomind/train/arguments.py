@@ -11,7 +11,7 @@ from transformers import TrainingArguments as HfTrainingArguments
 from videomind.backbones.registry import DEFAULT_BACKBONE, get_backbone
 from videomind.dataset.filters import Filters
 from videomind.dataset.parts import open_source, parse_entries
-from videomind.device import detect, prepare_process
+from videomind.device import detect, optimizer, prepare_process
 from videomind.model.adapters import LORA_TYPES, LoraSettings
 from videomind.model.layers import DROPPATH
 from videomind.model.losses import LossWeights
@@ -141,6 +141,9 @@ class TrainingArguments(HfTrainingArguments):
     logging_nan_inf_filter: bool = False
     report_to: None | str | list[str] = "none"
     save_total_limit: int | None = 1
+    optim: str = field(default_factory=lambda: optimizer(detect().kind))
+    # All that trains takes part in every step: a head without moments has a gradient of zero.
+    ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
         if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:

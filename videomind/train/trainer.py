@@ -1,38 +1,44 @@
 """What the trainers of all model families share: complete checkpoints, resuming, records of bad samples.
 
 A checkpoint is complete or it is not there: a marker file is written last, and a rerun continues from the
-newest marked one.
+newest marked one. Another marker is written first: what carries neither is not ours, and is never deleted.
 """
 
 import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
-from videomind.files import read_json, write_text
+from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
+from videomind.train.agreement import check_all_see, check_equal, told_by_first
 from videomind.train.arguments import TrainingArguments
 from videomind.train.mixture import BadSample
 from videomind.train.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 
-COMPLETE = "complete"
+STARTED = "started"  # first file of a checkpoint: the folder is ours, perhaps half-written
+COMPLETE = "complete"  # its last one
 RECIPE = "recipe.yaml"  # what a run was started with
 BAD_SAMPLES = "bad_samples.jsonl"
+COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many were bad
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
 
@@ -47,6 +53,35 @@ class SetEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
+
+
+class CheckEqual(TrainerCallback):
+    """Compares the processes' parameters when all is set up and restored."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        check_equal(model, state.global_step)
+
+
+@dataclass
+class Counts:
+    """Samples so far.
+
+    Attributes:
+        seen: that trained.
+        bad: whose place others took.
+        damaged: that trained though something is wrong with them.
+    """
+
+    seen: int = 0
+    bad: int = 0
+    damaged: int = 0
 
 
 class ResumingTrainer(Trainer):
@@ -71,6 +106,9 @@ class ResumingTrainer(Trainer):
         max_bad_share: stop when more than this share of the samples was bad.
         train_dataset: gives samples by what the sampler yields.
         data_collator: makes a micro-batch of them.
+
+    Raises:
+        ValueError: One process is to train on several devices.
     """
 
     def __init__(
@@ -83,14 +121,15 @@ class ResumingTrainer(Trainer):
         train_dataset: Dataset,
         data_collator: Callable[[list[Any]], Any],
     ):
+        refuse_data_parallel(training)
         self.sampler, self.max_bad_share = sampler, max_bad_share
-        self._seen = self._num_bad = self._num_damaged = 0
+        self._own, self._before = Counts(), Counts()  # of this process; of all, when the run was resumed
         super().__init__(
             model=model,
             args=training,
             data_collator=data_collator,
             train_dataset=train_dataset,
-            callbacks=[SetEpoch(sampler)],
+            callbacks=[SetEpoch(sampler), CheckEqual()],
         )
         # A batch's loss is a mean; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -135,10 +174,10 @@ class ResumingTrainer(Trainer):
 
     def record_bad(self, bad: list[BadSample], batch_size: int) -> None:
         """Write down bad samples, and stop when there are too many of them."""
-        self._seen += batch_size
         left_out = sum(not sample.is_used for sample in bad)
-        self._num_bad += left_out
-        self._num_damaged += len(bad) - left_out
+        self._own.seen += batch_size
+        self._own.bad += left_out
+        self._own.damaged += len(bad) - left_out
         if not bad:
             return
         path = Path(self.args.output_dir) / f"rank{self.args.process_index}_{BAD_SAMPLES}"
@@ -148,19 +187,26 @@ class ResumingTrainer(Trainer):
                 kind = "Damaged sample (used)" if sample.is_used else "Bad sample"
                 log.warning("%s of %s, %s: %s", kind, sample.source, sample.video_path, sample.reason)
                 file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
-        share = self._num_bad / (self._seen + self._num_bad)
-        if self._seen >= MIN_SEEN and share > self.max_bad_share:
+        # Each process judges by its own samples, and by those before a resume.
+        seen, num_bad = self._before.seen + self._own.seen, self._before.bad + self._own.bad
+        if seen >= MIN_SEEN and num_bad / (seen + num_bad) > self.max_bad_share:
             raise ValueError(
-                f"{self._num_bad} of {self._seen + self._num_bad} samples were bad, more than "
+                f"{num_bad} of {seen + num_bad} samples were bad, more than "
                 f"--max_bad_share {self.max_bad_share}. See {path}."
             )
 
+    def counts(self) -> Counts:
+        """Add up the samples of all processes since the run's first start; every process calls it."""
+        own = torch.tensor(astuple(self._own), device=self.args.device)
+        total = self.accelerator.reduce(own, reduction="sum").tolist()
+        return Counts(*(before + new for before, new in zip(astuple(self._before), total, strict=True)))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add how many bad samples there were."""
-        if "loss" in logs and self._num_bad:
-            logs["bad_samples"] = self._num_bad
-        if "loss" in logs and self._num_damaged:
-            logs["damaged_samples"] = self._num_damaged
+        """Add how many bad and how many damaged samples there were, over all processes."""
+        if "loss" in logs:
+            counts = self.counts()
+            named = {"bad_samples": counts.bad, "damaged_samples": counts.damaged}
+            logs |= {name: number for name, number in named.items() if number}
         super().log(logs, start_time)
 
     # ---- checkpoints ----
@@ -175,14 +221,20 @@ class ResumingTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.exists():
-            self.remove_checkpoint(folder)  # what a killed run left behind
+        if self.args.should_save:
+            if folder.exists():
+                refuse_foreign(folder)
+                self.remove_checkpoint(folder)  # what a killed run left behind
+            write_text(folder / STARTED, "")
         self._barrier()
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # old ones go after the marker
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+        counts = self.counts()
+        if self.args.should_save:
+            write_json(folder / COUNTS, asdict(counts))
         self._barrier()
         if self.args.should_save:
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
@@ -197,16 +249,25 @@ class ResumingTrainer(Trainer):
             dist.barrier()
 
     def resume_point(self) -> str | None:
-        """Find the newest complete checkpoint; the first process deletes what a kill left half-written."""
-        if rank() == 0:
-            for folder in Path(self.args.output_dir).glob("checkpoint-*"):
-                if not (folder / COMPLETE).is_file():
-                    log.warning("Removing %s: it was not written to the end", folder)
-                    self.remove_checkpoint(folder)
-        complete = complete_checkpoints(self.args.output_dir)
-        if complete:
-            log.info("Continuing from %s", complete[-1])
-        return str(complete[-1]) if complete else None
+        """Find the newest complete checkpoint; the first process decides, and every one must see it.
+
+        It also deletes what a killed run left half-written.
+
+        Raises:
+            ValueError: A process does not see it.
+        """
+        found = newest_checkpoint(self.args.output_dir, self.remove_checkpoint) if rank() == 0 else None
+        checkpoint = told_by_first(found)
+        if checkpoint is not None:
+            check_all_see(Path(checkpoint) / COMPLETE)
+            log.info("Continuing from %s", checkpoint)
+        return checkpoint
+
+    def _is_finished(self) -> bool:
+        """Tell whether the run has ended and is saved already, as the first process sees it."""
+        finished = Path(self.args.output_dir) / FINISHED
+        is_last = rank() == 0 and finished.is_file() and int(finished.read_text()) >= self.planned_steps()
+        return told_by_first(is_last)
 
     def run_to_end(self, after: Callable[[], None] | None = None) -> None:
         """Train from the newest checkpoint to the end and save; a finished run is left as it is.
@@ -214,12 +275,13 @@ class ResumingTrainer(Trainer):
         Args:
             after: writes what else is to be written; every process calls it.
         """
-        finished = Path(self.args.output_dir) / FINISHED
-        if finished.is_file() and int(finished.read_text()) >= self.planned_steps():
+        if self._is_finished():
             log.info("All %d steps are done and saved already", self.planned_steps())
             return
         checkpoint = self.resume_point()
         done = trained_steps(checkpoint) if checkpoint is not None else 0
+        if checkpoint is not None and (path := Path(checkpoint) / COUNTS).is_file():
+            self._before = Counts(**read_json(path))
         # The Trainer would train one step too many from a checkpoint at the end.
         if done < self.planned_steps():
             self.train(resume_from_checkpoint=checkpoint)
@@ -229,7 +291,7 @@ class ResumingTrainer(Trainer):
         if after is not None:
             after()
         if self.args.should_save:
-            write_text(finished, f"{self.planned_steps()}\n")
+            write_text(Path(self.args.output_dir) / FINISHED, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
 
 
@@ -251,9 +313,29 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
             write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
         train(args)
 
-    return run_command(
+    was_there = dist.is_initialized()
+    code = run_command(
         parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log", shares_work=True
     )
+    if code == 0 and dist.is_initialized() and not was_there:
+        dist.destroy_process_group()  # left to the interpreter's end, a process may abort on it
+    return code
+
+
+def refuse_data_parallel(training: TrainingArguments) -> None:
+    """Refuse one process for several devices, which transformers would run by `nn.DataParallel`.
+
+    That copies the model to every device in every step, and knows neither our batches nor DeepSpeed.
+
+    Raises:
+        ValueError: Names the command that is right.
+    """
+    if training.n_gpu > 1:
+        raise ValueError(
+            f"One process was started, but {training.n_gpu} devices are visible. Start it by "
+            f"`videomind launch train ...` or `torchrun --nproc_per_node {training.n_gpu} ...`, or show it "
+            f"one device ({detect().visible_variable}=0)."
+        )
 
 
 def init_communication(training: TrainingArguments) -> None:
@@ -266,13 +348,52 @@ def init_communication(training: TrainingArguments) -> None:
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     """List the checkpoints of a run that were written to the end, oldest first."""
-    found = [path.parent for path in Path(output_dir).glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return [folder for folder in _checkpoints(output_dir) if (folder / COMPLETE).is_file()]
+
+
+def _checkpoints(output_dir: str | Path) -> list[Path]:
+    """List the folders that are called as checkpoints are, by their step; `checkpoint-best` is not."""
+    found = {path: _CHECKPOINT.fullmatch(path.name) for path in Path(output_dir).glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) -> str | None:
+    """Find the newest complete checkpoint, and remove what a killed run left half-written.
+
+    Args:
+        output_dir: of the run.
+        remove: deletes a checkpoint.
+
+    Raises:
+        ValueError: A folder is called as a checkpoint of ours would be, and is not one.
+    """
+    for folder in _checkpoints(output_dir):
+        if not (folder / COMPLETE).is_file():
+            refuse_foreign(folder)
+            log.warning("Removing %s: it was not written to the end", folder)
+            remove(folder)
+    complete = complete_checkpoints(output_dir)
+    return str(complete[-1]) if complete else None
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse to delete a folder that no training of ours has made. Raises: ValueError that names it."""
+    if any(folder.iterdir()) and not any((folder / name).is_file() for name in (STARTED, COMPLETE)):
+        raise ValueError(
+            f"{folder.absolute()} is called as a checkpoint of this run would be, but was not made by one: "
+            "move it away, or choose another --output_dir"
+        )
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a checkpoint; its marker first, so that a kill half-way leaves no complete one."""
+    """Delete a checkpoint: first what calls it complete, last what calls it ours."""
     (folder / COMPLETE).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != STARTED:
+            path.unlink()
     shutil.rmtree(folder)
 
 

@@ -81,7 +81,6 @@ class VideoTrainingArguments(TrainingArguments):
     freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "the projector does not train"})
     optim: str = "adamw_torch"
     save_total_limit: int | None = None
-    ddp_find_unused_parameters: bool | None = False  # all that trains takes part in every step
 
     def __post_init__(self) -> None:
         if self.tf32 and not is_torch_tf32_available():

@@ -1,0 +1,67 @@
+"""Which folders of an output folder are checkpoints of ours, and what happens to those that are not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from videomind.train.trainer import complete_checkpoints, newest_checkpoint, remove_folder
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_the_newest_complete_one_is_found_and_half_written_ones_go(tmp_path):
+    for step in (2, 10, 9):
+        write(tmp_path / f"checkpoint-{step}", "started", "state/a.pt", "complete")
+    write(tmp_path / "checkpoint-11", "started", "state/a.pt")
+    (tmp_path / "checkpoint-12").mkdir()
+    assert newest_checkpoint(tmp_path, remove_folder) == str(tmp_path / "checkpoint-10")
+    assert [path.name for path in complete_checkpoints(tmp_path)] == [f"checkpoint-{n}" for n in (2, 9, 10)]
+    assert {path.name for path in tmp_path.iterdir()} == {f"checkpoint-{n}" for n in (2, 9, 10)}
+
+
+def test_a_checkpoint_of_an_earlier_version_has_one_marker(tmp_path):
+    write(tmp_path / "checkpoint-3", "model.bin", "complete")
+    assert newest_checkpoint(tmp_path, remove_folder) == str(tmp_path / "checkpoint-3")
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint-best", "checkpoint-", "checkpoint-3-old", "checkpoint-x1", "ours"]
+)
+@pytest.mark.parametrize("inside", [("notes.txt",), ("started", "complete", "model.bin"), ()])
+def test_what_has_another_name_is_left_alone(tmp_path, name, inside):
+    write(tmp_path / "checkpoint-2", "started", "complete")
+    (tmp_path / name).mkdir()
+    write(tmp_path / name, *inside)
+    assert newest_checkpoint(tmp_path, remove_folder) == str(tmp_path / "checkpoint-2")
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == sorted(inside)
+
+
+@pytest.mark.parametrize("inside", [("notes.txt",), ("model.safetensors", "trainer_state.json"), ("sub/a",)])
+def test_what_others_made_is_an_error_and_stays(tmp_path, inside):
+    folder = write(tmp_path / "checkpoint-500", *inside)
+    with pytest.raises(ValueError, match="checkpoint-500 is called as a checkpoint .* move it away"):
+        newest_checkpoint(tmp_path, remove_folder)
+    assert all((folder / name).is_file() for name in inside)
+
+
+def test_a_removal_that_is_killed_can_be_done_again(tmp_path, monkeypatch):
+    folder = write(tmp_path / "checkpoint-4", "a", "b/c", "started", "complete")
+    real = shutil.rmtree
+
+    def killed(path, *args, **kwargs):
+        if path == folder:
+            raise KeyboardInterrupt
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(folder)
+    monkeypatch.undo()
+    assert [path.name for path in folder.iterdir()] == ["started"]
+    assert newest_checkpoint(tmp_path, remove_folder) is None and not folder.exists()

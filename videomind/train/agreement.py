@@ -1,0 +1,93 @@
+"""What the processes of one training must agree on, however their folders and clocks differ.
+
+The first process decides and tells the others. What each of them must see or hold is compared, as a run whose
+processes differ looks normal: the losses fall, and the model is of nobody.
+"""
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from videomind.model.sharding import is_sharded
+
+PATIENCE = 20  # looks at a file that the first process sees already
+BETWEEN_S = 0.5  # a shared folder may show it a little later elsewhere
+_WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def told_by_first(value: Any) -> Any:
+    """Give every process what the first one has."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """Collect what each process has, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def check_all_see(path: Path) -> None:
+    """Refuse to go on where a process cannot see a file that the first one has decided to go on from.
+
+    Raises:
+        ValueError: Names the processes and their nodes; on every process.
+    """
+    looks = 0
+    while not (is_seen := path.is_file()) and looks < PATIENCE:
+        looks += 1
+        time.sleep(BETWEEN_S)
+    blind = [
+        f"{rank} on {node}" for rank, (sees, node) in enumerate(from_all((is_seen, _node()))) if not sees
+    ]
+    if blind:
+        raise ValueError(
+            f"The run goes on from {path.parent.absolute()}, but process {', '.join(blind)} cannot see it: "
+            "--output_dir must be a folder that all nodes share. To start again, choose another one."
+        )
+
+
+def _node() -> str:
+    return socket.gethostname()
+
+
+def check_equal(model: nn.Module, step: int) -> None:
+    """Compare over all processes what they are about to train.
+
+    Args:
+        model: each process's; of parameters that are sharded each holds another part.
+        step: optimizer steps behind it.
+
+    Raises:
+        ValueError: Processes are at different steps, or a trainable parameter differs; on every process.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad and not is_sharded(p)}
+    found = from_all((step, {name: checksum(param) for name, param in params.items()}))
+    first_step, first = found[0]
+    for rank, (other_step, other) in enumerate(found):
+        if other_step != first_step:
+            raise ValueError(f"Process {rank} is at step {other_step}, process 0 at step {first_step}")
+        if differ := [name for name in first.keys() | other.keys() if first.get(name) != other.get(name)]:
+            raise ValueError(
+                f"{len(differ)} trainable parameters of process {rank} are not those of process 0 (first: "
+                f"{min(differ)}). All must start from the same files."
+            )
+
+
+def checksum(tensor: Tensor) -> int:
+    """Add up a tensor's bits, read as whole numbers: equal for equal values, whatever the device."""
+    bits = tensor.detach().contiguous().view(_WHOLE_NUMBERS[tensor.element_size()])
+    return int(bits.sum(dtype=torch.int64))
