@@ -378,7 +378,11 @@ def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) ->
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Refuse to delete a folder that no training of ours has made. Raises: ValueError that names it."""
+    """Refuse to delete a folder that no training of ours has made.
+
+    Raises:
+        ValueError: It is such a folder; names it.
+    """
     if any(folder.iterdir()) and not any((folder / name).is_file() for name in (STARTED, COMPLETE)):
         raise ValueError(
             f"{folder.absolute()} is called as a checkpoint of this run would be, but was not made by one: "
