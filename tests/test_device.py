@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.runs import REPO, environment, needs_deepspeed
 
-from videomind.device import attention, detect, torch_device
+from videomind.device import attention, default_dtype, detect, torch_device
 
 
 def shell_facts(env) -> dict[str, str]:
@@ -76,3 +76,49 @@ def test_devices_that_are_not_there_are_named(monkeypatch):
         torch_device("cuda:2")
     with pytest.raises(ValueError, match="Unknown device 'toaster'. Allowed: auto, cpu, cuda:0"):
         torch_device("toaster")
+
+
+class Pretended:
+    """What torch says of a device."""
+
+    def __init__(self, *, capability: tuple[int, int] = (9, 0), has_bfloat16: bool = True):
+        self.capability, self.has_bfloat16 = capability, has_bfloat16
+
+    def install(self, monkeypatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: self.capability)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: self.has_bfloat16)
+
+
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bfloat16_is_taken_where_the_device_has_it(monkeypatch, has_bfloat16, dtype):
+    Pretended(has_bfloat16=has_bfloat16).install(monkeypatch)
+    assert default_dtype("cuda") == dtype and default_dtype("cpu") == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "module", "chosen"),
+    [
+        ((9, 0), "", "flash_attention_2"),
+        ((8, 0), "", "flash_attention_2"),
+        ((7, 5), "", "sdpa"),
+        ((7, 0), "", "sdpa"),
+        ((9, 0), "raise ImportError('undefined symbol')", "sdpa"),
+        ((9, 0), "raise OSError('libcudart.so')", "sdpa"),
+        ((9, 0), None, "sdpa"),
+    ],
+)
+def test_flash_attention_is_taken_where_it_runs(monkeypatch, tmp_path, capability, module, chosen):
+    Pretended(capability=capability).install(monkeypatch)
+    if module is not None:
+        (tmp_path / "flash_attn.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    assert attention("auto", "cuda", torch.bfloat16) == chosen
+    assert attention("auto", "cuda", torch.float32) == "sdpa"
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+
+
+def test_eager_attention_in_float16_is_warned_of(caplog):
+    attention("eager", "cuda", torch.float16)
+    assert "overflows" in caplog.text

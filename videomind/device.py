@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+log = logging.getLogger(__name__)
+
+FLASH_CAPABILITY = (8, 0)  # Ampere, the first that flash-attn 2 has kernels for
 HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
 
 
@@ -103,8 +106,23 @@ def torch_device(name: str = "auto") -> torch.device:
 
 
 def default_dtype(kind: str) -> torch.dtype:
-    """Choose half precision as published on accelerators, float32 on a CPU."""
-    return torch.float32 if kind == "cpu" else torch.float16
+    """Choose bfloat16 on accelerators that have it, else float16; float32 on a CPU.
+
+    float16, in which scores were published, cannot hold what some layers of Qwen's models compute (D310).
+    """
+    if kind == "cpu":
+        return torch.float32
+    return torch.bfloat16 if _has_bfloat16(kind) else torch.float16
+
+
+def _has_bfloat16(kind: str) -> bool:
+    """Tell whether this machine's devices compute in bfloat16, not in software."""
+    module = getattr(torch, kind, None)
+    if module is None or not module.is_available() or not hasattr(module, "is_bf16_supported"):
+        return False
+    return (
+        module.is_bf16_supported(including_emulation=False) if kind == "cuda" else module.is_bf16_supported()
+    )
 
 
 def optimizer(kind: str) -> str:
@@ -127,10 +145,28 @@ def attention(name: str, kind: str, dtype: torch.dtype) -> str:
     Returns:
         flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
     """
+    if name == "eager" and dtype == torch.float16:
+        log.warning("Eager attention in float16 overflows for Qwen's models: take bfloat16, or sdpa")
     if name != "auto":
         return name
-    has_flash = kind == "npu" or (kind == "cuda" and importlib.util.find_spec("flash_attn") is not None)
-    return "flash_attention_2" if has_flash and dtype in (torch.float16, torch.bfloat16) else "sdpa"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return "sdpa"
+    return "flash_attention_2" if kind == "npu" or (kind == "cuda" and _has_flash()) else "sdpa"
+
+
+def _has_flash() -> bool:
+    """Tell whether flash-attn is installed, works, and has kernels for this device."""
+    if importlib.util.find_spec("flash_attn") is None:
+        return False
+    if (capability := torch.cuda.get_device_capability()) < FLASH_CAPABILITY:
+        log.info("flash-attn needs compute capability 8.0, this device has %d.%d: sdpa instead", *capability)
+        return False
+    try:
+        importlib.import_module("flash_attn")
+    except (ImportError, OSError) as error:  # built for another torch, or a library is missing
+        log.warning("flash-attn is installed, but cannot be loaded (%s): sdpa instead", error)
+        return False
+    return True
 
 
 def spread(model: nn.Module) -> nn.Module:
@@ -143,6 +179,8 @@ def spread(model: nn.Module) -> nn.Module:
     whole = [*getattr(model, "_no_split_modules", ()), "GroundingHead"]
     memory = get_balanced_memory(model, no_split_module_classes=whole)
     layers = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=whole)
+    if slow := {name: str(where) for name, where in layers.items() if str(where) in ("cpu", "disk")}:
+        log.warning("The devices' memory is too small: these parts lie elsewhere and are slow: %s", slow)
     return dispatch_model(model, layers)
 
 

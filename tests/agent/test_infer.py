@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from helpers.runs import REPO, SMALL, arguments, environment
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from videomind.agent import pipeline
+from videomind.agent import infer, pipeline
+from videomind.agent.agent import VideoMind
 from videomind.agent.infer import main, warn_of_missing_subtitles
 from videomind.dataset.schema import Annotation
 from videomind.eval.evaluate import main as evaluate
@@ -201,6 +203,31 @@ def test_an_error_that_nobody_foresaw_is_recorded_with_its_class_and_place(
     assert 0 < len(errors) < len(lines(tmp_path))
     assert all(re.fullmatch(r"PIL.Image.DecompressionBombError at videomind/agent/pipeline.py:\d+ "
                             r"\(prepare_all\): too many pixels", error) for error in errors)  # fmt: skip
+
+
+def test_numbers_that_are_not_finite_are_no_answers(workshop, grounder, tmp_path, monkeypatch, capfd):
+    """One infinite weight gave `!!!!!!!!` and NaN as a normal record."""
+    base = Path(shutil.copytree(workshop / "base", tmp_path / "base"))
+    for shard in base.glob("*.safetensors"):
+        tensors = load_file(shard)
+        for name in tensors:
+            if name.endswith("model.norm.weight"):
+                tensors[name][0] = float("inf")
+        save_file(tensors, shard, metadata={"format": "pt"})
+    argv = infer_argv(workshop, grounder, tmp_path / "out", "--base_model_path", str(base))
+    assert main(argv) == 3
+    for record in lines(tmp_path / "out"):
+        assert "not finite numbers" in record["error"] and "pred" not in record
+    monkeypatch.setattr(infer, "NOT_FINITE_IN_A_ROW", 3)
+    assert main([*argv, "--pred_path", str(tmp_path / "again")]) == 2
+    assert "3 samples in a row failed" in capfd.readouterr().err
+    assert len((tmp_path / "again/parts/part_0.jsonl").read_text().splitlines()) == 3
+
+
+def test_one_model_on_all_devices_is_one_process(workshop, grounder, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="but there are 2 processes. Start one"):
+        VideoMind.from_pretrained(roles={"grounder": grounder}, device="all")
 
 
 def test_failures_are_done_again_when_asked(workshop, grounder, tmp_path):

@@ -9,6 +9,8 @@ import pickle
 import struct
 import subprocess
 import sys
+import traceback
+import weakref
 
 import av
 import pytest
@@ -187,3 +189,29 @@ def test_no_file_handle_left_is_not_the_videos_fault(tmp_path, kind):
         text=True,
     )
     assert run.stdout.startswith("the run ends:"), run.stdout + run.stderr
+
+
+class Large:
+    """Stands for what a sample holds on the device."""
+
+
+@pytest.mark.parametrize("is_chained", [False, True])
+def test_what_a_failed_sample_held_is_let_go(is_chained):
+    """Else one sample that was too large causes the next failure; the traceback's lines stay."""
+    alive: list[weakref.ref] = []
+
+    def run():
+        large = Large()
+        alive.append(weakref.ref(large))
+        try:
+            raise ValueError("no such shape") if is_chained else torch.OutOfMemoryError("too large")
+        except (ValueError, torch.OutOfMemoryError) as error:
+            if is_chained:
+                raise RuntimeError("later") from error
+            raise
+
+    with Boundary(torch.OutOfMemoryError) as sample:
+        run()
+    assert sample.error is not None and alive[0]() is None
+    assert "in run" in "".join(traceback.format_exception(sample.error))
+    assert "(run)" in sample.fault.raised_at

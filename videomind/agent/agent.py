@@ -19,6 +19,7 @@ from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
 from videomind.device import attention, default_dtype, detect, prepare_process, spread, torch_device
 from videomind.encoding.encoder import Encoder
+from videomind.logger import world_size
 from videomind.model.assembly import load_roles
 from videomind.model.checkpoint import LoadSettings, load_model, resolve_folder, saved_roles
 
@@ -62,6 +63,11 @@ class VideoMind:
             ValueError: something is missing; says where it was looked for.
         """
         prepare_process(detect())
+        if device == ALL_DEVICES and world_size() > 1:
+            raise ValueError(
+                f"--device {ALL_DEVICES} spreads the model of one process over all devices, but there are "
+                f"{world_size()} processes. Start one (NPROC_PER_NODE=1)."
+            )
         kind = torch_device("auto" if device == ALL_DEVICES else device)
         weights = default_dtype(kind.type) if dtype == "auto" else getattr(torch, dtype)
         settings = LoadSettings(

@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from videomind.agent.agent import VideoMind, video_annotation
 from videomind.agent.chain import Chain, annotation_fields
-from videomind.agent.pipeline import MAX_NEW_TOKENS, prepare_all
+from videomind.agent.pipeline import MAX_NEW_TOKENS, NotFiniteError, prepare_all
 from videomind.agent.samples import STYLES, ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
 from videomind.eval.scorer import get_scorer, spec_of
+from videomind.faults import RunError
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank, run_command
 from videomind.model.checkpoint import model_folders
@@ -49,6 +50,7 @@ _CHANGES_NO_RESULT = frozenset(
     ("video", "query", "question", "options", "pred_path", "device", "num_threads",
      "retry_failed", "max_bad_share", "chunk", "index")
 )  # fmt: skip
+NOT_FINITE_IN_A_ROW = 8  # samples: then it is the model, not they
 # Of the machine's errors this one ends a sample and not the run: a long one may be too much for the device.
 TOO_LARGE = torch.OutOfMemoryError
 
@@ -262,6 +264,7 @@ def predict(
         num_threads=args.num_threads,
         also=(TOO_LARGE,),
     )
+    in_a_row = 0  # that no number came out of
     for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):
         anno = annotations[pending[position]]
         if isinstance(outcome, Exception):
@@ -273,6 +276,9 @@ def predict(
         else:
             prediction = outcome.prediction(anno)
         results.append(pending[position], prediction.to_json())
+        in_a_row = in_a_row + 1 if isinstance(outcome, NotFiniteError) else 0
+        if in_a_row == NOT_FINITE_IN_A_ROW:
+            raise RunError(f"{in_a_row} samples in a row failed, the last one: {outcome}")
 
 
 def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:

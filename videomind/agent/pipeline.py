@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
@@ -158,6 +158,45 @@ def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> di
     return inner.backbone.model_inputs(*parts, config=inner.config)
 
 
+class NotFiniteError(ValueError):
+    """Numbers that say nothing: infinite, or none."""
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Refuse numbers that are not finite: argmax and sorting would make answers of them.
+
+    Args:
+        values: of any shape.
+        what: they are, for the message.
+
+    Raises:
+        NotFiniteError: some are infinite or NaN.
+    """
+    if not values.isfinite().all():
+        raise NotFiniteError(
+            f"{what} are not finite numbers: the weights hold such, or {values.dtype} cannot hold what the "
+            "model computes (--dtype bfloat16 or float32)"
+        )
+
+
+class _FiniteLogits(LogitsProcessor):
+    """Watches the logits of every step; the device is asked once, in the end."""
+
+    def __init__(self) -> None:
+        self._worst: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Take note of scores (B, V), and give them back as they are."""
+        worst = scores.abs().amax()  # NaN where any is
+        self._worst = worst if self._worst is None else torch.maximum(self._worst, worst)
+        return scores
+
+    def check(self) -> None:
+        """Refuse what was not finite."""
+        if self._worst is not None:
+            check_finite(self._worst, "what the model says")
+
+
 class Pipeline:
     """Runs the steps of one model, each under its role's adapter.
 
@@ -248,10 +287,16 @@ class Pipeline:
         inner = bare(self.model)
         with self._as("verifier"):
             hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state
-            last = inputs["attention_mask"].sum(dim=1) - 1  # (B,)
+            last = torch.stack([hidden[i, len(p.encoded.input_ids) - 1] for i, p in enumerate(prepared)])
             words = inner.get_output_embeddings()
-            logits = words(hidden[torch.arange(len(last), device=last.device), last])
-        yes, no = logits.float().softmax(dim=-1)[:, list(self.processor.verdict_ids)].unbind(dim=1)
+            logits = words(last)
+            verdict_ids = list(self.processor.verdict_ids)
+            if logits.dtype != torch.float32:  # equal windows would be told apart by rounding
+                rows = words.weight[verdict_ids].float()
+                logits = logits.float()
+                logits[:, verdict_ids] = last.to(rows.device).float() @ rows.T
+        check_finite(logits, "the verifier's verdicts")
+        yes, no = logits.float().softmax(dim=-1)[:, verdict_ids].unbind(dim=1)
         return (yes - no).sigmoid().tolist()
 
     @torch.inference_mode()
@@ -284,6 +329,7 @@ class Pipeline:
         #    padded, unlike in training (K302).
         device = next(inner.head.parameters()).device
         boundaries = decode(inner.head(clips.to(device), query[None].to(device)), clips.size(0))[0]
+        check_finite(boundaries, "the grounder's moments")
         return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 
     def generate(self, encoded: Encoded, draft: list[int] | None = None) -> Generated:
@@ -297,8 +343,12 @@ class Pipeline:
         inputs = model_inputs([encoded], self.model)
         if draft and (checked := self._check_draft(encoded, draft)):
             return checked
+        watch = _FiniteLogits()
         with record_states(self.model) as states:
-            sequence = self.model.generate(**inputs, generation_config=self._generation)
+            sequence = self.model.generate(
+                **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([watch])
+            )
+        watch.check()
         ids = sequence[0, inputs["input_ids"].size(1) :].tolist()
         return self._generated(ids, torch.cat(states, dim=1)[0])
 
@@ -306,10 +356,12 @@ class Pipeline:
         ids = encoded.input_ids
         full = torch.cat((ids, ids.new_tensor(draft)))
         inputs = model_inputs([replace(encoded, input_ids=full)], self.model)
-        said_at = torch.arange(len(ids) - 1, len(full) - 1, device=inputs["input_ids"].device)
+        # The last ones, and one more for what comes behind the draft. A count, as an index would have to lie
+        # where the last layer does.
         with record_states(self.model) as states:
-            logits = self.model(**inputs, logits_to_keep=said_at, use_cache=False).logits
-        said = logits[0].argmax(-1).tolist()
+            logits = self.model(**inputs, logits_to_keep=len(draft) + 1, use_cache=False).logits
+        check_finite(logits, "what the model says")
+        said = logits[0, :-1].argmax(-1).tolist()
         return self._generated(draft, states[0][0]) if said == draft else None
 
     def _generated(self, ids: list[int], states: Tensor) -> Generated:

@@ -60,6 +60,16 @@ def _raised_at(error: Exception) -> str:
     return f"{name}:{frame.lineno} ({frame.name})"
 
 
+def release_frames(error: BaseException | None) -> None:
+    """Let go of the variables that an error's traceback holds; its lines stay.
+
+    Else the tensors of a sample that was too large for the device would be there while the next one runs.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 class Boundary:
     """A block that errors of one sample do not leave.
 
@@ -89,4 +99,5 @@ class Boundary:
         if error is None or (ends_run(error) and not isinstance(error, self._also)):
             return False
         self.error = error
+        release_frames(error)
         return True
