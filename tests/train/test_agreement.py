@@ -10,7 +10,8 @@ from helpers.runs import arguments, logged, losses
 
 from videomind.train.trainer import complete_checkpoints
 
-TWO = ("--max_steps", "2", "--save_steps", "2")
+ONE_EACH = ("--per_device_train_batch_size", "1", "--save_steps", "2")
+TWO = (*ONE_EACH, "--max_steps", "2")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
@@ -37,7 +38,7 @@ def test_the_first_process_decides_where_a_run_goes_on(workshop, tmp_path):
     assert json.loads((out / "checkpoint-2/samples.json").read_text()) == {"seen": 4, "bad": 0}
     # A finished run is finished for all.
     run_ranks(tmp_path / "2", [arguments(workshop, folder, *TWO) for folder in (out, other)])
-    longer = ("--max_steps", "4", "--save_steps", "2")
+    longer = (*ONE_EACH, "--max_steps", "4")
     argvs = [arguments(workshop, folder, *longer) for folder in (out, other)]
     codes, screen = try_ranks(tmp_path / "3", argvs)
     assert codes == [2, 2], screen

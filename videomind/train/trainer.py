@@ -257,11 +257,13 @@ class ResumingTrainer(Trainer):
             ValueError: A process does not see it.
         """
         found = newest_checkpoint(self.args.output_dir, self.remove_checkpoint) if rank() == 0 else None
-        checkpoint = told_by_first(found)
-        if checkpoint is not None:
-            check_all_see(Path(checkpoint) / COMPLETE)
-            log.info("Continuing from %s", checkpoint)
-        return checkpoint
+        name = told_by_first(found and Path(found).name)
+        if name is None:
+            return None
+        checkpoint = Path(self.args.output_dir) / name
+        check_all_see(checkpoint / COMPLETE)
+        log.info("Continuing from %s", checkpoint)
+        return str(checkpoint)
 
     def _is_finished(self) -> bool:
         """Tell whether the run has ended and is saved already, as the first process sees it."""
