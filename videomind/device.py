@@ -108,7 +108,7 @@ def torch_device(name: str = "auto") -> torch.device:
 def default_dtype(kind: str) -> torch.dtype:
     """Choose bfloat16 on accelerators that have it, else float16; float32 on a CPU.
 
-    float16, in which scores were published, cannot hold what some layers of Qwen's models compute (D310).
+    float16, in which scores were published, cannot hold what some layers compute (D310).
     """
     if kind == "cpu":
         return torch.float32
@@ -146,7 +146,7 @@ def attention(name: str, kind: str, dtype: torch.dtype) -> str:
         flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
     """
     if name == "eager" and dtype == torch.float16:
-        log.warning("Eager attention in float16 overflows for Qwen's models: take bfloat16, or sdpa")
+        log.warning("Eager attention in float16 overflows with published weights: take bfloat16, or sdpa")
     if name != "auto":
         return name
     if dtype not in (torch.float16, torch.bfloat16):
