@@ -6,7 +6,11 @@ from pathlib import Path
 
 from videomind.quickstart.settings import SCRIPTS, Site
 from videomind.quickstart.steps import Command, Step
+from videomind.synthetic.shipped import TINY_BASE, folder_digest
 
+PRETRAINED = """\
+A real run starts from a pretrained Qwen2-VL. This one was taught to see colours, to read queries and to
+answer questions, on training videos and phrasings alone (--from-scratch makes it again)."""
 WARMING = """\
 A real run starts from a pretrained Qwen2-VL. The tiny one knows nothing, so all its parameters first learn
 to see colours and read queries (and to answer questions, for the chain), with the language loss alone, on the
@@ -48,12 +52,14 @@ class AgentQuickstart:
         lengths: of its trainings.
         has_chain: whether the other roles and the chain follow the grounder.
         deepspeed: stage of the trainings, or none.
+        from_scratch: whether the tiny base is made here, instead of taking the one that comes with the code.
     """
 
     site: Site
     lengths: Lengths
     has_chain: bool
     deepspeed: str
+    from_scratch: bool = False
 
     def steps(self) -> list[Step]:
         """List all steps in their order."""
@@ -68,7 +74,7 @@ class AgentQuickstart:
         return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=environment)
 
     def _start(self) -> Iterator[Step]:
-        data, base, warm = self._at("data"), self._at("base"), self._at("base_warm")
+        data = self._at("data")
         questions = QUESTION_VIDEOS if self.has_chain else ()
         sizes = ("--num_train", "200", "--num_valid", "40", "--num_test", "40")
         yield Step(
@@ -77,6 +83,21 @@ class AgentQuickstart:
             makes=(data,),
             commands=(self._command("videomind", "synthetic", "data", data, *sizes, *questions),),
         )
+        yield from self._warmed_up() if self.from_scratch else [self._shipped()]
+
+    def _shipped(self) -> Step:
+        warm = self._at("base_warm")
+        digest = ("--digest", folder_digest(TINY_BASE))
+        return Step(
+            name="warmup",
+            title=f"A tiny Qwen2-VL that comes with the code -> {warm}",
+            note=PRETRAINED,
+            makes=(warm,),
+            commands=(self._command("videomind", "synthetic", "shipped", warm, *digest),),
+        )
+
+    def _warmed_up(self) -> Iterator[Step]:
+        data, base, warm = self._at("data"), self._at("base"), self._at("base_warm")
         yield Step(
             name="base",
             title=f"Tiny Qwen2-VL with random weights -> {base}",

@@ -1,6 +1,6 @@
 """`videomind quickstart`: renders videos, makes a tiny model, trains and evaluates it as a real run does.
 
-    videomind quickstart [--fresh] [--grounder-only]      the agent
+    videomind quickstart [--fresh] [--grounder-only] [--from-scratch]      the agent
     videomind quickstart video_chatgpt [--fresh]          the other model family
 
 Finished steps are skipped; a step that was killed goes on. `bash scripts/quickstart.sh` installs what it
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from videomind.environment import drop_ranks
 from videomind.logger import setup_logging
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
@@ -60,13 +61,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="videomind quickstart",
         description=(__doc__ or "").splitlines()[0],
-        usage="bash scripts/quickstart.sh [video_chatgpt] [--fresh] [--grounder-only]",
+        usage="bash scripts/quickstart.sh [video_chatgpt] [--fresh] [--grounder-only] [--from-scratch]",
     )
     parser.add_argument("family", nargs="?", choices=(AGENT, CHAT), default=AGENT, help="what is trained")
     parser.add_argument(
         "--fresh", action="store_true", help="start over; otherwise finished steps are skipped"
     )
     parser.add_argument("--grounder-only", action="store_true", help="the short run, without the other roles")
+    parser.add_argument(
+        "--from-scratch",
+        action="store_true",
+        help="make the tiny base as well, instead of taking the shipped one",
+    )
     parser.add_argument("--dir", help="where everything goes (QUICKSTART_DIR; default below work_dirs/)")
     for name, default in (("steps", None), ("verifier_steps", 200), ("planner_steps", 120)):
         value = os.environ.get(f"QUICKSTART_{name.upper()}", default)
@@ -106,6 +112,7 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
         ),
         has_chain=not args.grounder_only,
         deepspeed="none" if problem else "zero2",
+        from_scratch=args.from_scratch,
     )
     workflow = Workflow(folder=site.folder, steps=quickstart.steps(), say=site.say)
     compiled = compile_communication(site.folder) if on_cpu and not problem else None
@@ -157,13 +164,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 2 for arguments that cannot be used, or the exit code of a step that failed.
     """
+    drop_ranks(os.environ)  # of another launcher: the steps start processes themselves
     setup_logging()
     args = build_parser().parse_args(argv)
     folder = workflow_folder(args)
     run: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:
-        if args.family == CHAT and args.grounder_only:
-            raise ValueError("--grounder-only is for the agent, not for video_chatgpt")
+        if args.family == CHAT and (args.grounder_only or args.from_scratch):
+            raise ValueError("--grounder-only and --from-scratch are for the agent, not for video_chatgpt")
         if args.fresh:
             clear(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`python -m videomind.synthetic data|base|warmup|instructions|chat_base`: the quickstart before training.
+"""`python -m videomind.synthetic COMMAND`: what the quickstart has before its training.
 
 Each step writes its result whole or not at all, and leaves a finished one as it is.
 """
@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in _WARMUP_OPTIONS:
         warmup.add_argument(f"--{name}", type=int, default=None)
     warmup.add_argument("--lr", type=float, default=None)
+    shipped = commands.add_parser("shipped", help="copy the warmed-up tiny base that comes with the code")
+    shipped.add_argument("output", help="folder to write")
+    shipped.add_argument("--digest", help="what its files must be")
     told = commands.add_parser("instructions", help="render instructions and questions for Video-ChatGPT")
     told.add_argument("root", help="data root to write to")
     told.add_argument("--num_train", type=int, default=240, help="videos")
@@ -71,6 +74,10 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "instructions":
         counts = {"num_train": args.num_train, "num_test": args.num_test}
         make_instructions(args.root, **counts, seed=args.seed, workers=args.workers)
+    elif args.command == "shipped":
+        from videomind.synthetic.shipped import copy_shipped
+
+        copy_shipped(args.output, args.digest)
     elif args.command == "base":
         from videomind.synthetic.tiny_model import make_tiny_base
 
