@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from threading import Lock
 
 _LEADS = 3  # FFmpeg's number of a B picture
 _REMEMBERED = 64  # files; several parts of one video are read one after the other
@@ -78,13 +79,15 @@ class Watch:
 
 
 _counted: OrderedDict[tuple, Shown] = OrderedDict()
+_lock = Lock()  # threads decode ahead
 
 
 def remembered(identity: tuple, count: Callable[[], Shown]) -> Shown:
     """Count a file's pictures, or take what was counted of the very same file before."""
-    if identity not in _counted:
-        _counted[identity] = count()
+    shown = _counted.get(identity) or count()  # outside of the lock: others may count other files meanwhile
+    with _lock:
+        _counted[identity] = shown
+        _counted.move_to_end(identity)
         while len(_counted) > _REMEMBERED:
             _counted.popitem(last=False)
-    _counted.move_to_end(identity)
-    return _counted[identity]
+    return shown
