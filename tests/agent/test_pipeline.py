@@ -13,7 +13,7 @@ from videomind.agent.pipeline import GrounderOutput, Pipeline, prepare
 from videomind.agent.samples import ChainSettings, asked_text, grounder_sample
 from videomind.backbones.registry import load_processor
 from videomind.dataset.schema import Annotation
-from videomind.encoding.encoder import Encoder
+from videomind.encoding.encoder import BadSampleError, Encoder
 from videomind.eval.scorers.qvhighlights import submission_row
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
@@ -218,3 +218,17 @@ def test_a_gif_is_as_long_whatever_rate_a_role_reads_it_at(golden, tmp_path, nam
     encoder = Encoder(load_processor(golden_bases()[0]))
     sample = grounder_sample(str(tmp_path / name), "x", ChainSettings(budget=BudgetOverride(fps=fps)))
     assert prepare(sample, encoder).duration_s == video_duration(str(tmp_path / name)) == 9
+
+
+@pytest.mark.golden
+def test_a_prompt_that_is_longer_than_the_model_is_a_bad_sample(golden, pipelines, monkeypatch):
+    case = CASES[0]
+    pipeline = pipelines(case["inputs"]["checkpoint"])
+    anno = annotations(golden, case)[0]
+    sample = grounder_sample(anno["video_path"], anno["query"], ChainSettings())
+    prepared = prepare(sample, Encoder(pipeline.processor))
+    length = len(prepared.encoded.input_ids)
+    config = bare(pipeline.model).config.get_text_config()
+    monkeypatch.setattr(config, "max_position_embeddings", length - 1)
+    with pytest.raises(BadSampleError, match=f"has {length} tokens, the model has {length - 1} positions"):
+        pipeline.ground(prepared)

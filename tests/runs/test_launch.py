@@ -5,6 +5,7 @@ Covers `runs/torchrun.py` and `runs/processes.py`.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from helpers.runs import REPO, environment
 from videomind.device import Device
 from videomind.runs.launch import (
     COMMANDS,
+    PORTS,
     Placement,
     deepspeed_file,
     launch,
@@ -173,3 +175,26 @@ def test_two_processes_of_inference_share_the_work(tmp_path):
         env=environment(NPROC_PER_NODE="2", MASTER_PORT="28731"), cwd=REPO, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 2 and "--pred_path" in run.stderr
+
+
+def test_a_taken_port_is_not_met_at(monkeypatch, caplog):
+    """Where one node runs and nobody named a port; else the error says which one is taken."""
+    calls = []
+    monkeypatch.setattr("videomind.runs.torchrun.main", lambda argv: calls.append(argv) or 0)
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    monkeypatch.setenv("DEEPSPEED", "none")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    caplog.set_level("INFO")
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setitem(PORTS, "infer", taken)
+        assert launch("infer", []) == 0
+        monkeypatch.setenv("MASTER_PORT", str(taken))
+        assert launch("infer", []) == 0
+    monkeypatch.delenv("MASTER_PORT")
+    assert launch("infer", []) == 0
+    ports = [int(argv[argv.index("--master_port") + 1]) for argv in calls]
+    assert ports[0] != taken and ports[1:] == [taken, taken]
+    assert f"Port {taken} is taken" in caplog.text

@@ -282,7 +282,7 @@ def predict(
 
 
 def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
-    """Merge the parts of all processes.
+    """Merge the parts of all processes; only the first one does.
 
     With several runs by hand (`--chunk`) the last one to end does so.
 
@@ -294,7 +294,7 @@ def merge_parts(results: ResultFile, count: int, *, is_alone: bool) -> int:
     Returns:
         How many samples failed.
     """
-    if not is_alone and (missing := len(results.pending(range(count)))):
+    if not is_alone and (missing := count - len(results.done())):
         log.info("Other runs (--chunk) have %d of the %d samples to do", missing, count)
         return 0
     path = results.merge(count)

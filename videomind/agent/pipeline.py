@@ -4,6 +4,7 @@ Shapes: B batch, L prompt tokens, S generated tokens, D hidden size, N candidate
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
-from videomind.encoding.encoder import Encoded, Encoder
+from videomind.encoding.encoder import BadSampleError, Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
 from videomind.model.role_model import RoleModel, record_states
@@ -148,14 +149,29 @@ def _decoded_alike(sample: Sample) -> tuple:
 
 
 def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> dict[str, Tensor]:
-    """Make a batch on the model's device, padded on the right, as the backbone's forward wants it."""
+    """Make a batch on the model's device, padded on the right, as the backbone's forward wants it.
+
+    Raises:
+        BadSampleError: a prompt is longer than what the model was made for.
+    """
     inner = bare(model)
+    longest, limit = max(len(e.input_ids) for e in encoded), _positions(inner)
+    if longest > limit:
+        raise BadSampleError(
+            f"its prompt has {longest} tokens, the model has {limit} positions (max_position_embeddings): "
+            "show it fewer frames or smaller ones (--max_frames, --max_tokens_per_frame)"
+        )
     ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
     mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
     patches = torch.cat([e.pixel_values for e in encoded])
     grids = torch.stack([e.grid for e in encoded])
     parts = (part.to(inner.device) for part in (ids, mask, patches, grids))
     return inner.backbone.model_inputs(*parts, config=inner.config)
+
+
+def _positions(model: RoleModel) -> float:
+    """Read how many positions a model was made for."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 class NotFiniteError(ValueError):

@@ -21,9 +21,10 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videomind.cores import usable_cores
@@ -195,6 +196,24 @@ def prepare_environment(device: Device, per_node: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // per_node, 1)))
 
 
+def is_free(port: int) -> bool:
+    """Tell whether nothing on this machine listens at a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """Ask the system for a port that nothing uses."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
 def launch(command: str, argv: Sequence[str]) -> int:
     """Start a command as the environment says.
 
@@ -220,6 +239,10 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if shows:
         sys.stdout.write(f"torchrun {shlex.join(torchrun_argv)}\n")
         return 0
+    if layout.num_nodes == 1 and not os.environ.get("MASTER_PORT") and not is_free(layout.port):
+        log.info("Port %d is taken: the processes meet at another one", layout.port)
+        layout = replace(layout, port=free_port())
+        torchrun_argv[: len(layout.flags())] = layout.flags()
     prepare_environment(device, layout.per_node)
     if command not in TRAINING and layout.world_size == 1:
         return importlib.import_module(COMMANDS[command]).main(argv)
