@@ -35,7 +35,7 @@ def test_the_first_process_decides_where_a_run_goes_on(workshop, tmp_path):
     """A second node with a folder of its own: its process can't see what it must load."""
     out, other = tmp_path / "out", tmp_path / "other"
     run_ranks(tmp_path / "1", [arguments(workshop, out, *TWO)] * 2)
-    assert json.loads((out / "checkpoint-2/samples.json").read_text()) == {"seen": 4, "bad": 0}
+    assert json.loads((out / "checkpoint-2/samples.json").read_text()) == {"seen": 4, "bad": 0, "damaged": 0}
     # A finished run is finished for all.
     run_ranks(tmp_path / "2", [arguments(workshop, folder, *TWO) for folder in (out, other)])
     longer = (*ONE_EACH, "--max_steps", "4")
@@ -65,4 +65,4 @@ def test_bad_samples_are_counted_over_processes_and_resumes(workshop, tmp_path):
         assert len(list(out.glob("rank*_bad_samples.jsonl"))) == 2
         assert logged(out)[-1]["bad_samples"] == bad > 0
         counts = json.loads((complete_checkpoints(out)[-1] / "samples.json").read_text())
-        assert counts == {"seen": 8 * int(steps), "bad": bad}
+        assert counts == {"seen": 8 * int(steps), "bad": bad, "damaged": 0}
