@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from videomind.train.agreement import check_equal, from_all, told_by_first
+from videomind.runs.together import from_all, from_first
+from videomind.train.agreement import check_equal
 
 
 def main(argv: Sequence[str]) -> int:
     """Compare a model that differs as the first word says. Returns: 2 where that was refused."""
     dist.init_process_group("gloo")
     rank = int(os.environ["RANK"])
-    assert told_by_first(rank + 7) == 7 and from_all(rank) == [0, 1]
+    assert from_first(lambda: rank + 7) == 7 and from_all(rank) == [0, 1]
     model = torch.nn.Linear(3, 3).to(getattr(torch, argv[1]))
     for param in model.parameters():
         torch.nn.init.ones_(param)

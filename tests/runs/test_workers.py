@@ -1,4 +1,7 @@
-"""Many samples in flight: results do not depend on the order in which they are prepared."""
+"""Many samples in flight: results do not depend on the order in which they are prepared.
+
+Covers `runs/together.py`.
+"""
 
 import json
 import subprocess

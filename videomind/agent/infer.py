@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -224,14 +224,14 @@ def agent_identity(args: argparse.Namespace, split: str, annotations: Sequence[A
         ValueError: a model is not there.
     """
     kept = {name: value for name, value in vars(args).items() if name not in _CHANGES_NO_RESULT}
-    roots = [args.data_root]
+    roots, described = [args.data_root], cache(files_of)  # roles mostly share a folder, and a base
     if os.path.isfile(args.dataset):
         kept["dataset"] = located(args.dataset, args.pred_path)
         roots.append(os.path.dirname(args.dataset))
     for role, path in role_paths(args).items():  # known by their files, wherever these lie
         folder, *base = model_folders(path, args.base_model_path, what=f"checkpoint of the {role}")
-        kept |= {f"model_{ROLE_FLAGS[role]}_path": files_of(folder)}
-        kept |= {f"base of the {role}": files_of(folder) for folder in base}
+        kept |= {f"model_{ROLE_FLAGS[role]}_path": described(folder)}
+        kept |= {f"base of the {role}": described(folder) for folder in base}
     if args.base_model_path:
         kept["base_model_path"] = files_of(*model_folders(args.base_model_path))
     rows = (anno.to_dict() for anno in annotations)

@@ -7,7 +7,6 @@ samples are done.
 import logging
 import secrets
 import socket
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
@@ -28,6 +27,7 @@ from videomind.files import (
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Boundary
 from videomind.runs.identity import differences
+from videomind.runs.together import from_all, from_first, within
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ SHOWN = 80  # characters of a wrong line in a message
 SHARED_FOLDER_S = 60.0  # how far behind a shared folder may be on other nodes
 W = TypeVar("W")  # what a generator wants
 P = TypeVar("P")  # the same, prepared
-T = TypeVar("T")
 R = TypeVar("R")  # what it returns in the end
 
 
@@ -46,31 +45,6 @@ def start_processes() -> None:
     if world_size() > 1 and not dist.is_initialized():
         # Whoever is done first waits for the slowest; a long video may take a while.
         dist.init_process_group(HOST_BACKEND, timeout=timedelta(days=2))
-
-
-def from_first(decide: Callable[[], T]) -> T:
-    """Let the first process decide, and the others know: what each reads itself may differ.
-
-    A shared folder shows one node later than another what is written there.
-
-    Args:
-        decide: called on the first process only.
-
-    Raises:
-        ValueError: what `decide` raised, on every process; so with an OSError.
-    """
-    if not dist.is_initialized():
-        return decide()
-    told: list[Any] = [None, None]
-    if rank() == 0:
-        try:
-            told[0] = decide()
-        except (ValueError, OSError) as error:
-            told[1] = error
-    dist.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        raise told[1]
-    return told[0]
 
 
 def check_shared(folder: Path, flag: str) -> None:
@@ -92,9 +66,8 @@ def check_shared(folder: Path, flag: str) -> None:
         return token.name
 
     token = folder / from_first(leave_token)
-    is_there = _within(SHARED_FOLDER_S, token.is_file)
-    seen: list[Any] = [None] * world_size()
-    dist.all_gather_object(seen, (socket.gethostname(), is_there))
+    is_there = within(SHARED_FOLDER_S, token.is_file)
+    seen = from_all((socket.gethostname(), is_there))
     if rank() == 0:
         token.unlink()
     if blind := sorted({host for host, is_there in seen if not is_there}):
@@ -102,14 +75,6 @@ def check_shared(folder: Path, flag: str) -> None:
             f"{folder.absolute()} is not the same folder on all nodes: {', '.join(blind)} cannot see what "
             f"{seen[0][0]} writes there. Choose a {flag} that all nodes share."
         )
-
-
-def _within(seconds: float, is_so: Callable[[], bool]) -> bool:
-    """Ask until it is so, or for some seconds."""
-    end = time.monotonic() + seconds
-    while not (answer := is_so()) and time.monotonic() < end:
-        time.sleep(0.2)
-    return answer
 
 
 def shared_order(count: int) -> Iterator[int]:
@@ -259,7 +224,7 @@ class ResultFile:
             records.update(self.done())
             return [i for i in range(count) if i not in records]
 
-        _within(SHARED_FOLDER_S if world_size() > 1 else 0, lambda: not missing())
+        within(SHARED_FOLDER_S if world_size() > 1 else 0, lambda: not missing())
         if lacking := missing():
             raise RuntimeError(f"{len(lacking)} of {count} samples have no result (first: {lacking[:5]})")
         return [records[i] for i in range(count)]

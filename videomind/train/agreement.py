@@ -5,37 +5,17 @@ processes differ looks normal: the losses fall, and the model is of nobody.
 """
 
 import socket
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from videomind.model.sharding import is_sharded
+from videomind.runs.together import from_all, within
 
-PATIENCE = 20  # looks at a file that the first process sees already
-BETWEEN_S = 0.5  # a shared folder may show it a little later elsewhere
+PATIENCE_S = 10.0  # for a file that the first process sees already
 _WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def told_by_first(value: Any) -> Any:
-    """Give every process what the first one has."""
-    if not dist.is_initialized():
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def from_all(value: Any) -> list[Any]:
-    """Collect what each process has, by rank."""
-    if not dist.is_initialized():
-        return [value]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
 
 
 def check_all_see(path: Path) -> None:
@@ -44,10 +24,7 @@ def check_all_see(path: Path) -> None:
     Raises:
         ValueError: Names the processes and their nodes; on every process.
     """
-    looks = 0
-    while not (is_seen := path.is_file()) and looks < PATIENCE:
-        looks += 1
-        time.sleep(BETWEEN_S)
+    is_seen = within(PATIENCE_S, path.is_file)
     blind = [
         f"{rank} on {node}" for rank, (sees, node) in enumerate(from_all((is_seen, _node()))) if not sees
     ]

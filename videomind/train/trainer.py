@@ -26,7 +26,8 @@ from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
-from videomind.train.agreement import check_all_see, check_equal, told_by_first
+from videomind.runs.together import from_first
+from videomind.train.agreement import check_all_see, check_equal
 from videomind.train.arguments import TrainingArguments
 from videomind.train.mixture import BadSample
 from videomind.train.sampler import EpochSampler
@@ -256,11 +257,12 @@ class ResumingTrainer(Trainer):
         Raises:
             ValueError: A process does not see it.
         """
-        found = newest_checkpoint(self.args.output_dir, self.remove_checkpoint) if rank() == 0 else None
-        name = told_by_first(found and Path(found).name)
-        if name is None:
+        newest = from_first(lambda: newest_checkpoint(self.args.output_dir, self.remove_checkpoint))
+        if newest is None:
             return None
-        checkpoint = Path(self.args.output_dir) / name
+        checkpoint = (
+            Path(self.args.output_dir) / Path(newest).name
+        )  # the first process may spell it otherwise
         check_all_see(checkpoint / COMPLETE)
         log.info("Continuing from %s", checkpoint)
         return str(checkpoint)
@@ -268,8 +270,7 @@ class ResumingTrainer(Trainer):
     def _is_finished(self) -> bool:
         """Tell whether the run has ended and is saved already, as the first process sees it."""
         finished = Path(self.args.output_dir) / FINISHED
-        is_last = rank() == 0 and finished.is_file() and int(finished.read_text()) >= self.planned_steps()
-        return told_by_first(is_last)
+        return from_first(lambda: finished.is_file() and int(finished.read_text()) >= self.planned_steps())
 
     def run_to_end(self, after: Callable[[], None] | None = None) -> None:
         """Train from the newest checkpoint to the end and save; a finished run is left as it is.
