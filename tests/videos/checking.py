@@ -46,7 +46,8 @@ class Reference:
 def in_order(path) -> Reference:
     """Decode a file in order."""
     found, stamps = [], []
-    with av.open("file:" + str(path)) as container:
+    options = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    with av.open("file:" + str(path), **options) as container:
         stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
         try:

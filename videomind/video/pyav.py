@@ -399,9 +399,9 @@ class PyAVReader(VideoReader):
             yield from arrived(number, packet)
             if number >= run.last or not waiting:
                 break
-        if waiting:
-            for packet in (*self._pauses(), None):  # None: frames that the decoder still holds back
-                yield from arrived(number, packet)
+        # None: what the decoder still holds back, wanted or not: it may be damaged and a wanted one need it.
+        for packet in (*self._pauses(), None):
+            yield from arrived(number, packet)
         for number in failed:  # threads tell it some packets late
             late = range(max(run.first, number - DECODER_THREADS), number + 1)
             broken.add(next((i for i in late if self._table.pts[i] not in came), number))
