@@ -8,8 +8,9 @@ import random
 import av
 import numpy as np
 
-from videomind.synthetic.phrases import COLOURS
-from videomind.synthetic.render import render_all, render_scene
+from videomind.synthetic import render
+from videomind.synthetic.phrases import COLOURS, SHAPES
+from videomind.synthetic.render import render_all, render_scene, renderers
 from videomind.synthetic.scenes import charades_scene, qvhighlights_scene
 
 VISIBLE, ABSENT = 0.02, 0.004  # shares of the frame
@@ -80,7 +81,14 @@ def test_the_pool_renders_what_one_process_does(tmp_path):
     scenes = [charades_scene(random.Random(seed), 0) for seed in range(2)]
     for name, workers in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
-        render_all(scenes, tmp_path / name, workers=workers)
+        with renderers(workers) as pool:
+            render_all(scenes, tmp_path / name, pool=pool)
     for scene in scenes:
         one, two = (read(tmp_path / name / f"{scene.vid}.mp4")[0] for name in ("one", "two"))
         assert np.array_equal(one, two)
+
+
+def test_no_shape_reaches_out_of_the_part_that_is_drawn():
+    y, x = np.mgrid[-2:2:401j, -2:2:401j]
+    for shape in SHAPES:
+        assert np.hypot(x, y)[render._inside(shape, x, y)].max() < render._REACH

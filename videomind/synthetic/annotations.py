@@ -13,6 +13,7 @@ The splits differ in videos and in phrasing. A data set's folder appears whole o
 import json
 import random
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import VIDEO_FOLDERS, write_instructions
 from videomind.synthetic.phrases import sentence
 from videomind.synthetic.questions import write_nextgqa, write_nextqa
-from videomind.synthetic.render import render_all
+from videomind.synthetic.render import render_all, renderers
 from videomind.synthetic.scenes import (
     QVH_GRID_S,
     Event,
@@ -114,7 +115,7 @@ def _make(
     settings: dict[str, Any],
     splits: Splits,
     write: Callable,
-    workers: int | None,
+    pool: ProcessPoolExecutor | None,
     video_folders: dict[str, str] | None = None,
 ) -> None:
     """Render and annotate one data set beside its place, then rename it.
@@ -124,7 +125,7 @@ def _make(
         settings: what it is made with.
         splits: the scenes of each.
         write: writes the annotations, of the folder, the splits and a seed.
-        workers: rendering processes.
+        pool: of rendering processes.
         video_folders: split to the folder of its videos where that is not `VIDEO_FOLDER`; a split that is not
             there has its videos elsewhere.
     """
@@ -138,7 +139,7 @@ def _make(
     with making(folder, settings) as partial:
         for name, scenes in scenes_in.items():
             (partial / name).mkdir()
-            render_all(scenes, partial / name, workers=workers, name=folder.name)
+            render_all(scenes, partial / name, pool=pool, name=folder.name)
         write(partial, splits, f"{folder.name}/{settings['seed']}")
 
 
@@ -170,23 +171,24 @@ def make_data(
     counts = {"train": num_train, "valid": num_valid, "test": num_test}
     two = {"train": num_train, "test": num_test}
     root = Path(root)
-    for name, make, numbers, write in (
-        ("charades_sta", charades_scene, two, _write_charades),
-        ("qvhighlights", qvhighlights_scene, counts, _write_qvhighlights),
-    ):
-        _make(root / name, settings, _draw_splits(make, numbers, f"{name}/{seed}"), write, workers)
-    if any(num_questioned):
-        _make_questions(root, num_questioned, seed, workers)
+    with renderers(workers) as pool:
+        for name, make, numbers, write in (
+            ("charades_sta", charades_scene, two, _write_charades),
+            ("qvhighlights", qvhighlights_scene, counts, _write_qvhighlights),
+        ):
+            _make(root / name, settings, _draw_splits(make, numbers, f"{name}/{seed}"), write, pool)
+        if any(num_questioned):
+            _make_questions(root, num_questioned, seed, pool)
 
 
-def _make_questions(root: Path, counts: tuple[int, int], seed: int, workers: int | None) -> None:
+def _make_questions(root: Path, counts: tuple[int, int], seed: int, pool: ProcessPoolExecutor | None) -> None:
     """Make both data sets with questions; the videos of NExT-GQA lie in NExT-QA's folder."""
     train, test = counts
     settings = {"version": _VERSION, "train": train, "test": test, "seed": seed}
     splits = _draw_splits(question_scene, {"train": train, "test": test}, f"nextqa/{seed}")
     folders = {"train": "NExTVideo", "test": "videos"}
-    _make(root / "nextqa", settings, splits, write_nextqa, workers, folders)
-    _make(root / "nextgqa", settings, splits, write_nextgqa, workers, {})
+    _make(root / "nextqa", settings, splits, write_nextqa, pool, folders)
+    _make(root / "nextgqa", settings, splits, write_nextgqa, pool, {})
 
 
 def make_instructions(
@@ -207,4 +209,5 @@ def make_instructions(
     counts = {"train": num_train, "test": num_test}
     splits = _draw_splits(instruction_scene, counts, f"video_chatgpt/{seed}")
     settings = {"version": _VERSION, **counts, "seed": seed}
-    _make(Path(root) / "video_chatgpt", settings, splits, write_instructions, workers, VIDEO_FOLDERS)
+    with renderers(workers) as pool:
+        _make(Path(root) / "video_chatgpt", settings, splits, write_instructions, pool, VIDEO_FOLDERS)

@@ -1,8 +1,9 @@
 """Scenes to H.264 files: a textured background that pans, grey distractors, and the events in colour."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from videomind.synthetic.scenes import Event, Scene
 
 _KEYFRAME_EVERY_S = 10  # lets a reader seek
 _FLOOR_FROM = 0.6  # of the height
+_REACH = 1.3  # radii: no point of a shape lies farther from its centre, however it is turned
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -78,9 +80,10 @@ class _Painter:
     def __init__(self, scene: Scene):
         rng = np.random.default_rng(scene.seed)
         self.scene = scene
-        self.texture = _texture(rng, scene.height, scene.width)
+        self.texture = _texture(rng, scene.height, scene.width).astype(np.uint8)
         self.pan = rng.uniform(-6, 6, 2)  # px per s
-        self.y, self.x = np.mgrid[0 : scene.height, 0 : scene.width].astype(np.float32)
+        self.y = np.arange(scene.height, dtype=np.float32)[:, None]
+        self.x = np.arange(scene.width, dtype=np.float32)
         self.side = min(scene.height, scene.width)
         self.phases = rng.uniform(0, 2 * math.pi, len(scene.events))
         self.radii = rng.uniform(0.27, 0.34, len(scene.events)) * self.side  # px
@@ -111,9 +114,16 @@ class _Painter:
         height, width = frame.shape[:2]
         center_x = width / 2 + x * (width / 2 - radius)
         center_y = height / 2 + y * (height / 2 - radius)
-        dx, dy = (self.x - center_x) / (radius * scale), (self.y - center_y) / (radius * scale)
+        # Only the part of the frame that the object can touch is looked at.
+        reach = _REACH * radius * scale
+        rows = slice(max(0, math.floor(center_y - reach)), max(0, math.ceil(center_y + reach) + 1))
+        columns = slice(max(0, math.floor(center_x - reach)), max(0, math.ceil(center_x + reach) + 1))
+        dx, dy = (
+            (self.x[columns] - center_x) / (radius * scale),
+            (self.y[rows] - center_y) / (radius * scale),
+        )
         cos, sin = math.cos(angle), math.sin(angle)
-        frame[_inside(shape, cos * dx + sin * dy, cos * dy - sin * dx)] = rgb
+        frame[rows, columns][_inside(shape, cos * dx + sin * dy, cos * dy - sin * dx)] = rgb
 
     def _event_at(self, time_s: float) -> tuple[int, Event] | None:
         """Find the event visible at a time, with its number."""
@@ -130,7 +140,7 @@ class _Painter:
         """
         time_s = float(index / self.scene.rate)
         shift = np.round(self.pan * time_s).astype(int)
-        frame = np.roll(self.texture, tuple(shift), axis=(0, 1)).astype(np.uint8)
+        frame = np.roll(self.texture, tuple(shift), axis=(0, 1))
         for shape, action, phase, speed, light in self.distractors:
             pose = _pose(action, time_s * (0.3 + speed / 6), phase)
             self._draw(frame, shape, pose, radius=0.09 * self.side, rgb=(185,) * 3 if light else (75,) * 3)
@@ -152,8 +162,13 @@ def render_scene(scene: Scene, path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.codec_context.gop_size = round(_KEYFRAME_EVERY_S * scene.rate)
         stream.thread_count = 1
+        converter = av.video.reformatter.VideoReformatter()
         for index in range(scene.num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(painter.frame(index), format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(painter.frame(index), format="rgb24")
+            # Left to itself, PyAV starts threads for the conversion of each frame.
+            yuv = converter.reformat(frame, format=stream.pix_fmt, threads=1)
+            yuv.pts = index
+            container.mux(stream.encode(yuv))
         container.mux(stream.encode())
 
 
@@ -161,26 +176,34 @@ def _render_job(job: tuple[Scene, Path]) -> None:
     render_scene(*job)
 
 
+@contextmanager
+def renderers(workers: int | None = None) -> Iterator[ProcessPoolExecutor | None]:
+    """Keep rendering processes for several calls of `render_all`; they start when there is something to do.
+
+    Args:
+        workers: processes; None: one per core, at most 8; 1: within this process.
+    """
+    workers = min(8, usable_cores()) if workers is None else workers
+    if workers <= 1:
+        yield None
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
 def render_all(
-    scenes: Iterable[Scene], folder: Path, *, workers: int | None = None, name: str = "videos"
+    scenes: Iterable[Scene], folder: Path, *, pool: ProcessPoolExecutor | None = None, name: str = "videos"
 ) -> None:
     """Render scenes to `folder/{vid}.mp4`.
 
     Args:
         scenes: one per file.
         folder: that is there already.
-        workers: processes; None: one per core, at most 8; 1: within this process.
+        pool: of `renderers`; None: within this process.
         name: of what is rendered, for progress.
     """
     jobs = [(scene, folder / f"{scene.vid}.mp4") for scene in scenes]
-    workers = min(8, usable_cores()) if workers is None else workers
-    progress = tqdm(total=len(jobs), desc=f"render {name}", unit="video")
-    with progress:
-        if workers <= 1:
-            for job in jobs:
-                _render_job(job)
-                progress.update()
-            return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(_render_job, jobs, chunksize=4):
-                progress.update()
+    jobs.sort(key=lambda job: -job[0].num_frames)  # short ones last: all processes end at the same time
+    with tqdm(total=len(jobs), desc=f"render {name}", unit="video") as progress:
+        for _ in map(_render_job, jobs) if pool is None else pool.map(_render_job, jobs):
+            progress.update()
