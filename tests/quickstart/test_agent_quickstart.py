@@ -63,9 +63,8 @@ def test_the_chain_answers_held_out_questions(done):
 
 
 def written(folder: Path) -> dict[Path, int]:
-    """When each file got its content; the compiler's log alone is of every run."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "compile.log")
-    return {path: path.stat().st_mtime_ns for path in files}
+    """When each file got its content."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
@@ -73,7 +72,7 @@ def test_a_second_run_makes_nothing_anew_and_says_the_same(done):
     before = written(done)
     said = quickstart(done)
     assert written(done) == before
-    assert "training videos and phrasings alone" in said and str(done / "results.json") in said
+    assert said.count("done already") > 10 and str(done / "results.json") in said
 
 
 @pytest.mark.slow

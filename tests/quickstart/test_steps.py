@@ -3,14 +3,41 @@
 Covers `quickstart/command.py` and `quickstart/settings.py`.
 """
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from videomind.quickstart.command import clear
+from videomind.quickstart.screen import Screen
 from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, digest_of_step
 
+LOCK = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX)"
+# Interrupts the one that started it, when it and a child of its own hold a lock.
+FAMILY = f"""
+import os, subprocess, time
+{LOCK}
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+subprocess.Popen(sleep, pass_fds=[file.fileno()])
+os.kill(os.getppid(), int(sys.argv[2]))
+time.sleep(600)
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from videomind.quickstart import command
+from videomind.quickstart.steps import Command, Step, Workflow
+
+def run(site, args):
+    argv = (sys.executable, "-c", sys.argv[2], str(site.folder / "lock"), sys.argv[3])
+    step = Step(name="a", title="a", makes=(site.folder / "a",), commands=(Command(argv=argv),))
+    Workflow(folder=site.folder, steps=[step], screen=command.screen_of(site)).run()
+
+command.run_agent = run
+sys.exit(command.main(["--dir", sys.argv[1]]))
+"""
 APPEND = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
 
 
@@ -27,7 +54,7 @@ def step(folder: Path, name: str, text: str = "x", needs: tuple[str, ...] = (), 
 def run(folder: Path, *steps: Step) -> list[str]:
     """Run a job; returns what was said."""
     said: list[str] = []
-    Workflow(folder=folder, steps=steps, say=said.append).run()
+    Workflow(folder=folder, steps=steps, screen=Screen(say=said.append)).run()
     return said
 
 
@@ -40,7 +67,7 @@ def test_what_is_done_is_not_run_again(tmp_path):
     run(tmp_path, *steps)
     said = run(tmp_path, *steps)
     assert texts(tmp_path) == {"a": "x", "b": "x"}
-    assert sum("Done already" in line for line in said) == 2
+    assert sum("done already" in line for line in said) == 2
 
 
 def test_another_command_runs_and_so_does_what_needs_it(tmp_path):
@@ -97,8 +124,8 @@ def test_output_goes_to_files_and_the_end_of_a_log_is_shown(tmp_path, caplog):
     assert texts(tmp_path) == {"a": "out\n"}
     fail = (sys.executable, "-c", "print('why'); raise SystemExit(2)")
     with pytest.raises(StepFailed):
-        run(tmp_path, step(tmp_path, "b", commands=(Command(argv=fail, log=tmp_path / "b.log"),)))
-    assert "why" in caplog.text
+        run(tmp_path, step(tmp_path, "b", commands=(Command(argv=fail),)))
+    assert "why" in caplog.text and "why" in (tmp_path / "logs/b.log").read_text()
 
 
 def test_only_a_folder_of_a_quickstart_is_cleared(tmp_path):
@@ -110,3 +137,13 @@ def test_only_a_folder_of_a_quickstart_is_cleared(tmp_path):
     run(tmp_path / "job", step(tmp_path / "job", "a"))
     clear(tmp_path / "job")
     assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_at_once_and_says_how_to_go_on(tmp_path, number):
+    argv = [sys.executable, "-c", DRIVER, str(tmp_path / "job"), FAMILY, str(int(number))]
+    run = subprocess.run(argv, capture_output=True, text=True)
+    assert run.returncode == 130 and "The same command goes on from here" in run.stderr
+    assert "Traceback" not in run.stderr
+    # The lock is free once all of them have ended.
+    subprocess.run([sys.executable, "-c", LOCK, str(tmp_path / "job/lock")], check=True, timeout=60)

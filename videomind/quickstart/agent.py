@@ -69,9 +69,9 @@ class AgentQuickstart:
     def _at(self, name: str) -> Path:
         return self.site.folder / name
 
-    def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
+    def _command(self, *argv: str | Path, output: Path | None = None) -> Command:
         environment = {**self.site.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
-        return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=environment)
+        return Command(argv=tuple(map(str, argv)), output=output, environment=environment)
 
     def _start(self) -> Iterator[Step]:
         data = self._at("data")
@@ -121,7 +121,7 @@ class AgentQuickstart:
             title="Before: the same model untrained",
             needs=("warmup",),
             makes=(untrained / "finished",),
-            commands=(self._command(*argv, log=self._at("untrained.log")),),
+            commands=(self._command(*argv),),
         )
         yield self._evaluation(
             "before", untrained, needs="untrained", title="Before: held-out videos and phrasings"

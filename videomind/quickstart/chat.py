@@ -48,9 +48,9 @@ class ChatQuickstart:
     def _at(self, name: str) -> Path:
         return self.site.folder / name
 
-    def _command(self, *argv: str | Path, log: Path | None = None, output: Path | None = None) -> Command:
+    def _command(self, *argv: str | Path, output: Path | None = None) -> Command:
         batch = self.site.batch(GLOBAL_BATCH)
-        return Command(argv=tuple(map(str, argv)), log=log, output=output, environment=batch)
+        return Command(argv=tuple(map(str, argv)), output=output, environment=batch)
 
     def ask(self) -> Sequence[str]:
         """Write the command that asks a model, without the model and the questions."""
@@ -100,11 +100,7 @@ class ChatQuickstart:
             title="Before: the same model untrained",
             needs=needs,
             makes=(untrained / "finished",),
-            commands=(
-                self._command(
-                    *self._train(untrained, "--num_train_epochs", "0"), log=self._at("untrained.log")
-                ),
-            ),
+            commands=(self._command(*self._train(untrained, "--num_train_epochs", "0")),),
         )
         yield self._answers(
             "before", untrained, needs="untrained", title="Before: questions about held-out videos"

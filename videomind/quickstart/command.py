@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,30 +21,38 @@ from videomind.environment import drop_ranks
 from videomind.logger import setup_logging
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
+from videomind.quickstart.screen import Screen, pace_here
 from videomind.quickstart.settings import Site, site_of
-from videomind.quickstart.steps import StepFailed, Workflow
+from videomind.quickstart.steps import LOGS, StepFailed, Workflow
 from videomind.runs.launch import missing_for_deepspeed
 
 log = logging.getLogger(__name__)
 
 AGENT, CHAT = "agent", "video_chatgpt"
 AFTER_GROUNDER = """
-Picture: {work}/picture.png      Figures: {work}/results.json
-Checkpoint: {work}/grounder      Curves: tensorboard --logdir {work}/grounder/tensorboard
-QVHighlights' official metrics: {work}/after/qvhighlights/valid/metrics.log
-
-Next: ask the model about a video,
-  {videomind} infer --model_gnd_path {work}/grounder --pred_path {work}/try {budget} \\
-      --video {video} --query "a red ball"
-then read docs/TRAIN.md to train on real data."""
+Picture of moments found:       {work}/picture.png
+Figures:                        {work}/results.json
+QVHighlights' official metrics: {work}/after/qvhighlights/valid/metrics.log"""
 AFTER_CHAIN = """
 TC: what the floor is like during an event. DO: whether something is seen at all, which needs no moment; so
 the planner answers it at once. Acc@GQA counts a right answer only with a moment (IoP >= 0.5).
-Agent: {work}/agent      Figures: {work}/answers.json
-Ask it about a video,
-  {videomind} infer --model_gnd_path {work}/agent --pred_path {work}/try_agent {budget} \\
-      --video {video} --question "what is the floor while the red ball spins?" \\
-      --options white black orange pink brown"""
+Figures:                        {work}/answers.json"""
+NEXT = """
+Try next
+  When does it happen? (Any video of yours instead of this one; --query says what to look for.)
+    {videomind} infer --model_gnd_path {work}/grounder --pred_path {work}/try {budget} \\
+      --video {video} --query "a red ball"
+"""
+NEXT_QUESTION = """\
+  A question, answered by all roles:
+    {videomind} infer --model_gnd_path {work}/agent --pred_path {work}/try_agent {budget} \\
+      --video {asked} --question "what is the floor while the red ball spins?" \\
+      --options white black orange pink brown
+"""
+NEXT_CURVES = """\
+  How the training went:
+    tensorboard --logdir {work}/grounder/tensorboard
+Then train on real data: docs/DATA.md says how it is laid out, docs/TRAIN.md how a role is trained."""
 AFTER_CHAT = """
 Half of the questions are about the colour of a thing (one of 6), half about the floor (one of 5); who
 guesses is right in 18 of 100.
@@ -114,27 +123,46 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
         deepspeed="none" if problem else "zero2",
         from_scratch=args.from_scratch,
     )
-    workflow = Workflow(folder=site.folder, steps=quickstart.steps(), say=site.say)
-    compiled = compile_communication(site.folder) if on_cpu and not problem else None
-    workflow.run(before={"untrained": compiled.wait} if compiled else None)
+    workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
+    compiler = Compiler(site.folder)
+    needs_compiler = on_cpu and not problem
+    workflow.run(before={"data": compiler.start, "untrained": compiler.wait} if needs_compiler else None)
     show(site, "results.txt")
-    video = max((site.folder / "data/charades_sta").rglob("*.mp4"))
-    site.say(AFTER_GROUNDER.format(**words(site), video=video))
+    named = words(site)
+    named["video"] = str(max((site.folder / "data/charades_sta").rglob("*.mp4")))
+    site.say(AFTER_GROUNDER.format(**named))
+    parts = [NEXT, NEXT_CURVES]
     if quickstart.has_chain:
         show(site, "answers.txt")
-        site.say(AFTER_CHAIN.format(**words(site), video=min((site.folder / "data/nextqa/videos").iterdir())))
-    workflow.announce("Done")
+        site.say(AFTER_CHAIN.format(**named))
+        named["asked"] = str(min((site.folder / "data/nextqa/videos").iterdir()))
+        parts.insert(1, NEXT_QUESTION)
+    site.say("".join(parts).format(**named))
+    workflow.screen.finish()
 
 
 def run_chat(site: Site, args: argparse.Namespace) -> None:
     """Run Video-ChatGPT's quickstart."""
     quickstart = ChatQuickstart(site=site, length=args.steps or LENGTH)
-    workflow = Workflow(folder=site.folder, steps=quickstart.steps(), say=site.say)
+    workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
     workflow.run()
     show(site, "results.txt")
     video = max((site.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
     site.say(AFTER_CHAT.format(**words(site), video=video, ask=" ".join(quickstart.ask())))
-    workflow.announce("Done")
+    workflow.screen.finish()
+
+
+def screen_of(site: Site) -> Screen:
+    """Make the screen of a quickstart; it rewrites a line only on a terminal."""
+    site.say(f"Everything goes to {site.folder}, what the steps say to {site.folder / LOGS}.")
+    return Screen(say=site.say, rewrite=rewrite if sys.stdout.isatty() else None, pace=pace_here())
+
+
+def rewrite(text: str) -> None:
+    """Write a text over the one before on a terminal's last line."""
+    width = shutil.get_terminal_size().columns - 1
+    sys.stdout.write(f"\r\x1b[K{text[:width]}")
+    sys.stdout.flush()
 
 
 def words(site: Site) -> dict[str, str]:
@@ -151,11 +179,26 @@ def show(site: Site, name: str) -> None:
     site.say((site.folder / name).read_text(encoding="utf-8").rstrip())
 
 
-def compile_communication(folder: Path) -> subprocess.Popen:
-    """Let DeepSpeed compile its CPU communication, which it does once, while the videos are rendered."""
-    code = "from deepspeed.comm.torch import build_shm_op; build_shm_op()"
-    with open(folder / "compile.log", "wb") as log_file:
-        return subprocess.Popen([sys.executable, "-c", code], stdout=log_file, stderr=subprocess.STDOUT)
+class Compiler:
+    """Lets DeepSpeed compile its CPU communication, which it does once, while the videos are rendered."""
+
+    def __init__(self, folder: Path):
+        self.log = folder / LOGS / "compile.log"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Begin, in a process beside the others."""
+        code = "from deepspeed.comm.torch import build_shm_op; build_shm_op()"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "wb") as log_file:
+            argv = [sys.executable, "-c", code]
+            self.process = subprocess.Popen(argv, stdout=log_file, stderr=subprocess.STDOUT)
+
+    def wait(self) -> None:
+        """Wait for the end; a failure is told by the training that needs what was compiled."""
+        if self.process is None:
+            self.start()
+        self.process.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 2 for arguments that cannot be used, or the exit code of a step that failed.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what it started ends as well
     drop_ranks(os.environ)  # of another launcher: the steps start processes themselves
     setup_logging()
     args = build_parser().parse_args(argv)

@@ -10,19 +10,23 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from videomind.files import read_json, write_json
+from videomind.quickstart.screen import Screen, percent_of
+from videomind.runs.processes import LAUNCHER
 
-MARKS = "steps"  # folder of the marks, below the workflow's own
+MARKS, LOGS = "steps", "logs"  # folders of the marks and of what the commands say, below the workflow's own
 TAIL = 20  # lines of a log that are shown when its command fails
+STOP_S = 3  # what a command has to end by itself after an interrupt
 
 
 class StepFailed(Exception):
@@ -43,20 +47,18 @@ class Command:
 
     Attributes:
         argv: program and arguments; a first word `videomind` means this package's own command.
-        log: file that its output goes to, instead of the screen; the end of it is shown on failure.
-        output: file that its standard output alone goes to, where there is no log.
+        output: file that its standard output goes to; all else goes to the step's log.
         environment: variables that are set for it.
     """
 
     argv: tuple[str, ...]
-    log: Path | None = None
     output: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def full_argv(self) -> list[str]:
         """Write the program and its arguments as they are started."""
-        own = self.argv[0] == "videomind"
-        return [sys.executable, "-m", "videomind.cli", *self.argv[1:]] if own else list(self.argv)
+        own = [sys.executable, "-m", "videomind.runs.processes", "videomind.cli"]
+        return [*own, *self.argv[1:]] if self.argv[0] == "videomind" else list(self.argv)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ class Step:
         makes: files and folders that are there when it is done.
         commands: what it runs, one after the other.
         note: what a reader should know about it.
+        expected_s: how long it takes on two cores of the machine in docs/BENCHMARKS.md.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Step:
     commands: tuple[Command, ...]
     needs: tuple[str, ...] = ()
     note: str = ""
+    expected_s: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -87,14 +91,12 @@ class Workflow:
     Attributes:
         folder: everything goes there; it may be moved as a whole.
         steps: each needs only steps before it.
-        say: prints a line.
-        start: when it started, in seconds of the monotonic clock.
+        screen: says where it is.
     """
 
     folder: Path
     steps: Sequence[Step]
-    say: Callable[[str], None]
-    start: float = field(default_factory=time.monotonic)
+    screen: Screen
 
     def run(self, before: Mapping[str, Callable[[], object]] | None = None) -> None:
         """Run what is not done.
@@ -108,22 +110,21 @@ class Workflow:
         """
         fingerprints: dict[str, str] = {}
         for step in self.steps:
-            fingerprints[step.name] = digest_of_step(
-                step, self.folder, [fingerprints[name] for name in step.needs]
-            )
-            self.announce(step.title)
-            if step.note:
-                self.say(step.note)
-            if self.is_done(step, fingerprints[step.name]):
-                self.say(f"Done already: {', '.join(map(str, step.makes))}")
+            needed = [fingerprints[name] for name in step.needs]
+            fingerprints[step.name] = digest_of_step(step, self.folder, needed)
+        is_done = {step.name: self.is_done(step, fingerprints[step.name]) for step in self.steps}
+        self.screen.begin([step.expected_s for step in self.steps if not is_done[step.name]])
+        for step in self.steps:
+            if is_done[step.name]:
+                self.screen.skip(step.title)
                 continue
+            if step.note:
+                self.screen.say(step.note)
+            self.screen.step(step.title, step.expected_s)
             if before and step.name in before:
                 before[step.name]()
             self._run_step(step, fingerprints[step.name])
-
-    def announce(self, text: str) -> None:
-        """Say what comes now, with the seconds since the start."""
-        self.say(f"\n[{time.monotonic() - self.start:4.0f} s] {text}")
+            self.screen.end()
 
     def is_done(self, step: Step, state: str) -> bool:
         """Tell whether a step was run to its end as it is now, and its results are there."""
@@ -138,8 +139,12 @@ class Workflow:
             for path in step.makes:  # of another command, or of other inputs
                 _remove(path)
         write_json(mark, {"fingerprint": state, "is_done": False})
+        log = self.folder / LOGS / f"{step.name}.log"
+        log.unlink(missing_ok=True)
         for command in step.commands:
-            if code := run_process(command):
+            if code := run_process(command, log, lambda: self.screen.progress(percent_of(log))):
+                if self.screen.rewrite:
+                    self.screen.rewrite("")
                 raise StepFailed(step.title, code)
         if missing := [str(path) for path in step.makes if not path.exists()]:
             raise ValueError(f"{step.title}: {', '.join(missing)} is not there")
@@ -162,27 +167,59 @@ def digest_of_step(step: Step, folder: Path, needed: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_process(command: Command) -> int:
-    """Run a command to its end.
+def run_process(command: Command, log_file: Path, tick: Callable[[], object]) -> int:
+    """Run a command to its end. It ends when this process does, on Linux even when that is killed.
+
+    Args:
+        command: the command.
+        log_file: what it says is written at its end; the end of that is shown where the command fails.
+        tick: called about twice a second.
 
     Returns:
         Its exit code.
     """
-    path = command.log or command.output
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if path is None else open(path, "wb") as file:
-        code = subprocess.run(
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    if command.output is not None:
+        command.output.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:
+        log = files.enter_context(open(log_file, "ab"))
+        log.write(f"$ {shlex.join(command.argv)}\n".encode(errors="surrogateescape"))
+        log.flush()
+        process = subprocess.Popen(
             command.full_argv(),
-            env={**os.environ, **command.environment},
-            stdout=file,
-            stderr=subprocess.STDOUT if command.log is not None else None,
-            check=False,
-        ).returncode
-    if code and command.log is not None:
-        lines = command.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-        logging.getLogger(__name__).error("The end of %s:\n%s", command.log, "\n".join(lines))
+            env={**os.environ, **command.environment, LAUNCHER: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            stdout=log if command.output is None else files.enter_context(open(command.output, "wb")),
+            stderr=log,
+            process_group=0,  # an interrupt is handed on below, once
+        )
+        try:
+            while (code := _wait(process)) is None:
+                tick()
+        except BaseException:
+            _stop(process)
+            raise
+    if code:
+        lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+        logging.getLogger(__name__).error("The end of %s:\n%s", log_file, "\n".join(lines))
     return code
+
+
+def _wait(process: subprocess.Popen, seconds: float = 0.5) -> int | None:
+    """Wait for a process. Returns its exit code, or None when the time is over."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End a process and those it started: everything it writes is whole at any time."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if _wait(process, STOP_S) is not None:
+            return
 
 
 def _remove(path: Path) -> None:
