@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from videomind.train.trainer import complete_checkpoints, newest_checkpoint, remove_folder
+from videomind.files import write_json
+from videomind.train.checkpoints import (
+    FILES,
+    check_whole,
+    complete_checkpoints,
+    newest_checkpoint,
+    remove_folder,
+    sizes_of,
+)
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -65,3 +73,38 @@ def test_a_removal_that_is_killed_can_be_done_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in folder.iterdir()] == ["started"]
     assert newest_checkpoint(tmp_path, remove_folder) is None and not folder.exists()
+
+
+HELD = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json", "sub/adapter.safetensors")
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A checkpoint without DeepSpeed, as it was written."""
+    for name in HELD:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    write_json(tmp_path / FILES, sizes_of(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_checkpoint_that_lacks_what_it_held_is_refused_by_name(whole, name, damage):
+    check_whole(whole, uses_deepspeed=False)
+    if damage == "gone":
+        (whole / name).unlink()
+    else:
+        (whole / name).write_text(name[:-1])
+    with pytest.raises(ValueError, match=f"is not what was written: {name} is gone"):
+        check_whole(whole, uses_deepspeed=False)
+
+
+def test_the_optimizers_state_must_be_of_the_runs_kind(whole):
+    with pytest.raises(ValueError, match="written without DeepSpeed, and this run goes on with it"):
+        check_whole(whole, uses_deepspeed=True)
+    (whole / "latest").write_text("global_step3")
+    with pytest.raises(ValueError, match="written with DeepSpeed, and this run goes on without it"):
+        check_whole(whole, uses_deepspeed=False)
+    (whole / FILES).unlink()  # as earlier versions wrote it
+    check_whole(whole, uses_deepspeed=True)

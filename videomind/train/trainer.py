@@ -1,15 +1,10 @@
-"""What the trainers of all model families share: complete checkpoints, resuming, records of bad samples.
-
-A checkpoint is complete or it is not there: a marker file is written last, and a rerun continues from the
-newest marked one. Another marker is written first: what carries neither is not ours, and is never deleted.
-"""
+"""What the trainers of all model families share: complete checkpoints, resuming, records of bad samples."""
 
 import json
 import logging
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -27,19 +22,29 @@ from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
 from videomind.runs.together import from_first
+from videomind.runs.writer import only_writer
 from videomind.train.agreement import check_all_see, check_equal
 from videomind.train.arguments import TrainingArguments
+from videomind.train.checkpoints import (
+    COMPLETE,
+    FILES,
+    STARTED,
+    STATE,
+    check_whole,
+    complete_checkpoints,
+    newest_checkpoint,
+    refuse_foreign,
+    remove_folder,
+    sizes_of,
+)
 from videomind.train.mixture import BadSample
 from videomind.train.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 
-STARTED = "started"  # first file of a checkpoint: the folder is ours, perhaps half-written
-COMPLETE = "complete"  # its last one
 RECIPE = "recipe.yaml"  # what a run was started with
 BAD_SAMPLES = "bad_samples.jsonl"
 COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many were bad
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
 
@@ -123,6 +128,7 @@ class ResumingTrainer(Trainer):
         data_collator: Callable[[list[Any]], Any],
     ):
         refuse_data_parallel(training)
+        refuse_pattern(training)
         self.sampler, self.max_bad_share = sampler, max_bad_share
         self._own, self._before = Counts(), Counts()  # of this process; of all, when the run was resumed
         super().__init__(
@@ -139,9 +145,9 @@ class ResumingTrainer(Trainer):
         """Count the optimizer steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
-        batches = math.ceil(
-            len(self.sampler) / (self.args.world_size * self.args.per_device_train_batch_size)
-        )
+        per_pass = self.args.world_size * self.args.per_device_train_batch_size
+        whole, rest = divmod(len(self.sampler), per_pass)
+        batches = whole + (rest > 0 and not self.args.dataloader_drop_last)
         per_epoch = max(math.ceil(batches / self.args.gradient_accumulation_steps), 1)
         return math.ceil(self.args.num_train_epochs * per_epoch)
 
@@ -238,6 +244,7 @@ class ResumingTrainer(Trainer):
             write_json(folder / COUNTS, asdict(counts))
         self._barrier()
         if self.args.should_save:
+            write_json(folder / FILES, sizes_of(folder))
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
             for old in complete_checkpoints(self.args.output_dir)[: -limit or None] if limit else []:
                 self.remove_checkpoint(old)
@@ -257,7 +264,7 @@ class ResumingTrainer(Trainer):
         Raises:
             ValueError: A process does not see it.
         """
-        newest = from_first(lambda: newest_checkpoint(self.args.output_dir, self.remove_checkpoint))
+        newest = from_first(self._newest_whole)
         if newest is None:
             return None
         checkpoint = (
@@ -266,6 +273,12 @@ class ResumingTrainer(Trainer):
         check_all_see(checkpoint / COMPLETE)
         log.info("Continuing from %s", checkpoint)
         return str(checkpoint)
+
+    def _newest_whole(self) -> str | None:
+        newest = newest_checkpoint(self.args.output_dir, self.remove_checkpoint)
+        if newest is not None:
+            check_whole(Path(newest), uses_deepspeed=self.args.deepspeed is not None)
+        return newest
 
     def _is_finished(self) -> bool:
         """Tell whether the run has ended and is saved already, as the first process sees it."""
@@ -282,7 +295,7 @@ class ResumingTrainer(Trainer):
             log.info("All %d steps are done and saved already", self.planned_steps())
             return
         checkpoint = self.resume_point()
-        done = trained_steps(checkpoint) if checkpoint is not None else 0
+        done = self._tell_of_start(checkpoint)
         if checkpoint is not None and (path := Path(checkpoint) / COUNTS).is_file():
             self._before = Counts(**read_json(path))
         # The Trainer would train one step too many from a checkpoint at the end.
@@ -296,6 +309,26 @@ class ResumingTrainer(Trainer):
         if self.args.should_save:
             write_text(Path(self.args.output_dir) / FINISHED, f"{self.planned_steps()}\n")
         log.info("Done. Peak device memory %.1f GiB. Wrote %s", peak_memory_gib(), self.args.output_dir)
+
+    def _tell_of_start(self, checkpoint: str | None) -> int:
+        """Log what a step is, and how the run goes on. Returns the steps that are done."""
+        cut = (
+            self.args.world_size,
+            self.args.per_device_train_batch_size,
+            self.args.gradient_accumulation_steps,
+        )
+        words = "{} process(es) x {} sample(s) x {} accumulated".format(*cut)
+        log.info("Global batch: %s = %d samples per step", words, math.prod(cut))
+        if checkpoint is None:
+            return 0
+        state, planned = read_json(Path(checkpoint) / STATE), self.planned_steps()
+        if state["max_steps"] != planned:
+            log.warning(
+                "%s was planned for %d steps, this run for %d: from step %d on the learning rate follows the "
+                "schedule of %d steps",
+                *(checkpoint, state["max_steps"], planned, state["global_step"], planned),
+            )
+        return state["global_step"]
 
 
 def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
@@ -312,9 +345,12 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
         die_with_parent()  # plain torchrun would leave this process behind when it is killed
 
     def run(args: Any) -> None:
-        if rank() == 0:
+        if rank() != 0:
+            train(args)
+            return
+        with only_writer(Path(args.training.output_dir)):
             write_text(Path(args.training.output_dir) / RECIPE, args.recipe)
-        train(args)
+            train(args)
 
     was_there = dist.is_initialized()
     code = run_command(
@@ -349,61 +385,14 @@ def init_communication(training: TrainingArguments) -> None:
         deepspeed.init_distributed(dist_backend=detect().backend)
 
 
-def complete_checkpoints(output_dir: str | Path) -> list[Path]:
-    """List the checkpoints of a run that were written to the end, oldest first."""
-    return [folder for folder in _checkpoints(output_dir) if (folder / COMPLETE).is_file()]
-
-
-def _checkpoints(output_dir: str | Path) -> list[Path]:
-    """List the folders that are called as checkpoints are, by their step; `checkpoint-best` is not."""
-    found = {path: _CHECKPOINT.fullmatch(path.name) for path in Path(output_dir).glob("checkpoint-*")}
-    steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
-    return sorted(steps, key=steps.__getitem__)
-
-
-def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) -> str | None:
-    """Find the newest complete checkpoint, and remove what a killed run left half-written.
-
-    Args:
-        output_dir: of the run.
-        remove: deletes a checkpoint.
+def refuse_pattern(training: TrainingArguments) -> None:
+    """Refuse an output folder that DeepSpeed could write and never find again: it takes names for patterns.
 
     Raises:
-        ValueError: A folder is called as a checkpoint of ours would be, and is not one.
+        ValueError: Names it.
     """
-    for folder in _checkpoints(output_dir):
-        if not (folder / COMPLETE).is_file():
-            refuse_foreign(folder)
-            log.warning("Removing %s: it was not written to the end", folder)
-            remove(folder)
-    complete = complete_checkpoints(output_dir)
-    return str(complete[-1]) if complete else None
-
-
-def refuse_foreign(folder: Path) -> None:
-    """Refuse to delete a folder that no training of ours has made.
-
-    Raises:
-        ValueError: It is such a folder; names it.
-    """
-    if any(folder.iterdir()) and not any((folder / name).is_file() for name in (STARTED, COMPLETE)):
+    if training.deepspeed is not None and re.search(r"[*?\[]", str(Path(training.output_dir).absolute())):
         raise ValueError(
-            f"{folder.absolute()} is called as a checkpoint of this run would be, but was not made by one: "
-            "move it away, or choose another --output_dir"
+            f"--output_dir {Path(training.output_dir).absolute()}: DeepSpeed cannot go on from a folder with "
+            "*, ? or [ in its path. Choose another one, or DEEPSPEED=none."
         )
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a checkpoint: first what calls it complete, last what calls it ours."""
-    (folder / COMPLETE).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != STARTED:
-            path.unlink()
-    shutil.rmtree(folder)
-
-
-def trained_steps(checkpoint: str) -> int:
-    """Read how many optimizer steps a checkpoint has behind it."""
-    return read_json(Path(checkpoint) / "trainer_state.json")["global_step"]
