@@ -78,6 +78,27 @@ def test_a_global_batch_is_shared(environ, section, nodes, expected):
     assert argv[4:] == (["--deepspeed", str(deepspeed_file(expected[2]))] if expected[2] else [])
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"per_device_train_batch_size": "2"}, ["2", "4"]),  # the global batch of 32 stays
+        ({"gradient_accumulation_steps": "3"}, ["1", "3"]),
+        ({"per_device_train_batch_size": "5", "gradient_accumulation_steps": "3"}, ["5", "3"]),
+        ({"learning_rate": "1"}, ["1", "8"]),
+    ],
+)
+def test_a_batch_size_of_the_command_line_keeps_the_global_batch(given, expected):
+    argv = training_arguments({}, {}, place(per_node=4), "cuda", given)
+    assert [argv[1], argv[3]] == expected
+
+
+def test_a_batch_size_of_the_command_line_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"A global batch of 32 .*4 process\(es\) x 3 sample"):
+        training_arguments({}, {}, place(per_node=4), "cuda", {"per_device_train_batch_size": "3"})
+    with pytest.raises(ValueError, match="per_device_train_batch_size is 'two'"):
+        training_arguments({}, {}, place(per_node=4), "cuda", {"per_device_train_batch_size": "two"})
+
+
 def test_a_batch_that_cannot_be_shared_says_what_must_divide_it():
     with pytest.raises(
         ValueError, match=r"A global batch of 32 .*2 node\(s\) x 3 process.*: 6 must divide it"

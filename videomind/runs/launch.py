@@ -26,6 +26,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from videomind.cores import usable_cores
 from videomind.device import Device, detect
@@ -33,7 +34,7 @@ from videomind.environment import drop_ranks
 from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs import torchrun
-from videomind.runs.recipes import launch_section
+from videomind.runs.recipes import given_arguments, launch_section
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ TRAINING = {"train": "videomind.train.train", "train-chat": "videomind.video_cha
 COMMANDS = {**TRAINING, "infer": "videomind.agent.infer"}
 PORTS = {"train": 29500, "train-chat": 29500, "infer": 29501}  # of the first node, where they meet
 REPOSITORY = Path(__file__).parents[2]
+BATCH, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
 DEEPSPEED_FOLDER = REPOSITORY / "scripts/deepspeed"
 SHOW = "--show"
 
@@ -116,15 +118,23 @@ def _number(environ: Mapping[str, str], name: str, default: int, *, lowest: int)
 
 
 def training_arguments(
-    environ: Mapping[str, str], section: Mapping[str, object], layout: Placement, kind: str
+    environ: Mapping[str, str],
+    section: Mapping[str, object],
+    layout: Placement,
+    kind: str,
+    given: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Say how a global batch is cut, and which DeepSpeed stage runs.
+
+    A batch size of the command line takes the place of BATCH_PER_DEVICE, so that the global batch stays what
+    it is; where the accumulated steps are given as well, the two say what a step is.
 
     Args:
         environ: environment variables, see the module.
         section: a recipe's `launch` section.
         layout: the run's processes.
         kind: of the device, see `Device`.
+        given: what the command line says, argument to value.
 
     Raises:
         ValueError: the processes cannot share the batch, or there is no such DeepSpeed configuration.
@@ -136,15 +146,18 @@ def training_arguments(
             ("BATCH_PER_DEVICE", "batch_per_device", 1),
         )
     )
+    if BATCH in given:
+        batch = _number(given, BATCH, batch, lowest=1)
     per_pass = layout.world_size * batch
+    if ACCUMULATION in given:
+        global_batch = per_pass * _number(given, ACCUMULATION, 1, lowest=1)
     if global_batch % per_pass:
         raise ValueError(
             f"A global batch of {global_batch} (GLOBAL_BATCH) cannot be shared by {layout.num_nodes} node(s) "
             f"x {layout.per_node} process(es) x {batch} sample(s) (BATCH_PER_DEVICE): "
             f"{per_pass} must divide it."
         )
-    arguments = ["--per_device_train_batch_size", str(batch)]
-    arguments += ["--gradient_accumulation_steps", str(global_batch // per_pass)]
+    arguments = [f"--{BATCH}", str(batch), f"--{ACCUMULATION}", str(global_batch // per_pass)]
     stage = environ.get("DEEPSPEED") or str(section.get("deepspeed", default_stage()))
     if stage == "none":
         return arguments
@@ -233,7 +246,8 @@ def launch(command: str, argv: Sequence[str]) -> int:
     port = int(str(section.get("master_port", PORTS[command])))
     layout = placement(os.environ, device, port)
     if command in TRAINING:
-        argv = [*training_arguments(os.environ, section, layout, device.kind), *argv]
+        given = given_arguments(argv)
+        argv = [*training_arguments(os.environ, section, layout, device.kind, given), *argv]
     shows, argv = SHOW in argv, [part for part in argv if part != SHOW]
     torchrun_argv = [*layout.flags(), "-m", "videomind.runs.processes", COMMANDS[command], *argv]
     if shows:
