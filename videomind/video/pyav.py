@@ -346,6 +346,8 @@ class PyAVReader(VideoReader):
         said = None
         try:
             yield from (packet for packet in container.demux(*streams) if packet.size)
+        except IndexError:  # at the end PyAV asks for streams too that showed up within the file
+            return
         except MemoryError as error:  # a wrong length in the file asks for more than there is
             if not _has_memory():
                 raise
