@@ -119,7 +119,7 @@ def percent_of(log: Path) -> int | None:
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            found = _PERCENT.findall(file.read())
+            percents = _PERCENT.findall(file.read())
     except FileNotFoundError:
         return None
-    return int(found[-1]) if found else None
+    return int(percents[-1]) if percents else None

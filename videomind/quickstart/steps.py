@@ -181,24 +181,21 @@ def run_process(command: Command, log_file: Path, tick: Callable[[], object]) ->
     log_file.parent.mkdir(parents=True, exist_ok=True)
     if command.output is not None:
         command.output.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        log = files.enter_context(open(log_file, "ab"))
+    with ExitStack() as ends:
+        log = ends.enter_context(open(log_file, "ab"))
         log.write(f"$ {shlex.join(command.argv)}\n".encode(errors="surrogateescape"))
         log.flush()
         process = subprocess.Popen(
             command.full_argv(),
             env={**os.environ, **command.environment, LAUNCHER: str(os.getpid())},
             stdin=subprocess.DEVNULL,
-            stdout=log if command.output is None else files.enter_context(open(command.output, "wb")),
+            stdout=log if command.output is None else ends.enter_context(open(command.output, "wb")),
             stderr=log,
             process_group=0,  # an interrupt is handed on below, once
         )
-        try:
-            while (code := _wait(process)) is None:
-                tick()
-        except BaseException:
-            _stop(process)
-            raise
+        ends.callback(_stop, process)  # after an interrupt; otherwise it has ended
+        while (code := _wait(process)) is None:
+            tick()
     if code:
         lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
         logging.getLogger(__name__).error("The end of %s:\n%s", log_file, "\n".join(lines))
@@ -214,12 +211,13 @@ def _wait(process: subprocess.Popen, seconds: float = 0.5) -> int | None:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End a process and those it started: everything it writes is whole at any time."""
+    """End a process and those it started, if it runs: everything it writes is whole at any time."""
     for number in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is not None:
+            return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        if _wait(process, STOP_S) is not None:
-            return
+        _wait(process, STOP_S)
 
 
 def _remove(path: Path) -> None:

@@ -122,7 +122,7 @@ def training_arguments(
     section: Mapping[str, object],
     layout: Placement,
     kind: str,
-    given: Mapping[str, str] = MappingProxyType({}),
+    arguments: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Say how a global batch is cut, and which DeepSpeed stage runs.
 
@@ -134,7 +134,7 @@ def training_arguments(
         section: a recipe's `launch` section.
         layout: the run's processes.
         kind: of the device, see `Device`.
-        given: what the command line says, argument to value.
+        arguments: of the command line, name to value.
 
     Raises:
         ValueError: the processes cannot share the batch, or there is no such DeepSpeed configuration.
@@ -146,25 +146,25 @@ def training_arguments(
             ("BATCH_PER_DEVICE", "batch_per_device", 1),
         )
     )
-    if BATCH in given:
-        batch = _number(given, BATCH, batch, lowest=1)
+    if BATCH in arguments:
+        batch = _number(arguments, BATCH, batch, lowest=1)
     per_pass = layout.world_size * batch
-    if ACCUMULATION in given:
-        global_batch = per_pass * _number(given, ACCUMULATION, 1, lowest=1)
+    if ACCUMULATION in arguments:
+        global_batch = per_pass * _number(arguments, ACCUMULATION, 1, lowest=1)
     if global_batch % per_pass:
         raise ValueError(
             f"A global batch of {global_batch} (GLOBAL_BATCH) cannot be shared by {layout.num_nodes} node(s) "
             f"x {layout.per_node} process(es) x {batch} sample(s) (BATCH_PER_DEVICE): "
             f"{per_pass} must divide it."
         )
-    arguments = [f"--{BATCH}", str(batch), f"--{ACCUMULATION}", str(global_batch // per_pass)]
+    cut = [f"--{BATCH}", str(batch), f"--{ACCUMULATION}", str(global_batch // per_pass)]
     stage = environ.get("DEEPSPEED") or str(section.get("deepspeed", default_stage()))
     if stage == "none":
-        return arguments
+        return cut
     file = deepspeed_file(stage)
     if problem := missing_for_deepspeed(kind):
         raise ValueError(f"{problem}; DEEPSPEED=none trains without.")
-    return [*arguments, "--deepspeed", str(file)]
+    return [*cut, "--deepspeed", str(file)]
 
 
 def default_stage() -> str:
@@ -246,8 +246,8 @@ def launch(command: str, argv: Sequence[str]) -> int:
     port = int(str(section.get("master_port", PORTS[command])))
     layout = placement(os.environ, device, port)
     if command in TRAINING:
-        given = given_arguments(argv)
-        argv = [*training_arguments(os.environ, section, layout, device.kind, given), *argv]
+        arguments = given_arguments(argv)
+        argv = [*training_arguments(os.environ, section, layout, device.kind, arguments), *argv]
     shows, argv = SHOW in argv, [part for part in argv if part != SHOW]
     torchrun_argv = [*layout.flags(), "-m", "videomind.runs.processes", COMMANDS[command], *argv]
     if shows:
