@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image, ImageDraw
 
 from videomind.eval.records import labelled_runs
@@ -35,7 +35,7 @@ def film_strip(path: str) -> Image.Image:
     """Draw evenly spread frames of a video side by side."""
     frames = read_excerpt(Excerpt(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
     strip = Image.new("RGB", (FRAME * FRAMES, FRAME), "white")
-    for i, frame in enumerate(torch.movedim(frames, 1, -1).numpy()):
+    for i, frame in enumerate(np.moveaxis(frames.numpy(), 1, -1)):
         strip.paste(Image.fromarray(frame).resize((FRAME - 2, FRAME)), (i * FRAME, 0))
     return strip
 
