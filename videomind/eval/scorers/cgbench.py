@@ -78,9 +78,7 @@ class CGBenchScorer(DefaultScorer):
     def _overlap(self, prediction: Prediction, truth: np.ndarray) -> Overlap:
         first = self._union(prediction.pred, prediction.conf, truth, "conf")
         before = self._union(prediction.pred_ori, prediction.conf_ori, truth, "conf_ori")
-        return Overlap(
-            top=as_float32([first]), before=as_float32([before] if prediction.pred_ori else [])
-        )
+        return Overlap(top=as_float32([first]), before=as_float32([before] if prediction.pred_ori else []))
 
     def _union(
         self, windows: list[list[float]] | None, scores: list[float] | None, truth: np.ndarray, name: str
