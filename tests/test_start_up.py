@@ -100,6 +100,36 @@ def test_showing_a_launch_without_an_accelerator_needs_no_torch():
     assert not heavy_among(names)
 
 
+WITHOUT_TORCHVISION = """
+import importlib.util, sys
+from importlib.abc import MetaPathFinder
+class Hidden(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torchvision":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torchvision" else find_spec(name, *rest)
+import videomind.agent.predicting, videomind.train.role_training
+from videomind.backbones.registry import load_processor
+import torch
+from videomind.synthetic import make_tiny_base
+make_tiny_base(sys.argv[1])
+processor = load_processor(sys.argv[1])
+frames = torch.zeros(2, 3, 56, 28, dtype=torch.uint8)
+patches, grid = processor.backbone.patches(processor, frames)
+print(len(patches), grid.tolist())
+"""
+
+
+def test_inference_and_training_need_no_torchvision(tmp_path):
+    """transformers imports it where it is installed, and some 200 modules with it."""
+    command = [sys.executable, "-c", WITHOUT_TORCHVISION, str(tmp_path / "base")]
+    run = subprocess.run(command, env=environment(), cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "8 [1, 4, 2]"
+
+
 def is_type_checking(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
