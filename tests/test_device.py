@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -30,6 +31,27 @@ def test_npu(npu_env):
         "DEVICE_VARIABLE": "ASCEND_RT_VISIBLE_DEVICES",
     }
     assert shell_facts(npu_env | {"ASCEND_RT_VISIBLE_DEVICES": "2,5"})["DEVICE_COUNT"] == "2"
+
+
+ASKING = """
+import sys
+from videomind import device
+device.DRIVER_FILES = {files}
+without = device.detect()
+print("torch" in sys.modules)
+import torch
+assert device.detect() == without
+"""
+
+
+@pytest.mark.parametrize(("files", "asks"), [((), False), (("null",), True)])
+def test_torch_is_asked_where_there_is_a_driver(files, asks):
+    if sys.platform != "linux" or find_spec("torch_npu") or (torch.cuda.is_available() and not asks):
+        pytest.skip("torch is asked by other rules, or has a device")
+    env = {name: value for name, value in environment().items() if name != "VIDEOMIND_DEVICE"}
+    command = [sys.executable, "-c", ASKING.format(files=files)]
+    run = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [str(asks)]
 
 
 COMPILING = """

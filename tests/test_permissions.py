@@ -13,7 +13,7 @@ from videomind.agent.infer import main as infer
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
 from videomind.eval.picture import main as picture
-from videomind.model.assembly import main as combine
+from videomind.model.combine import main as combine
 from videomind.synthetic.__main__ import main as synthetic
 from videomind.train.train import main as train
 from videomind.video_chatgpt.convert import main as convert

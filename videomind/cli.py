@@ -15,7 +15,7 @@ COMMANDS = {
     "infer": ("videomind.agent.infer", "run the agent over a data set or one video"),
     "chat": ("videomind.video_chatgpt.infer", "ask Video-ChatGPT about videos"),
     "train-chat": ("videomind.video_chatgpt.train", "train Video-ChatGPT on this process"),
-    "combine": ("videomind.model.assembly", "several role checkpoints as one folder"),
+    "combine": ("videomind.model.combine", "several role checkpoints as one folder"),
     "evaluate": ("videomind.eval.evaluate", "metrics of predictions"),
     "compare": ("videomind.eval.compare", "one table of several predictions"),
     "picture": ("videomind.eval.picture", "film strips with true and found moments"),

@@ -3,19 +3,28 @@
 `python -m videomind.device` prints the same facts as shell variables, for scripts of your own.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import logging
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import torch
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
 FLASH_CAPABILITY = (8, 0)  # Ampere, the first that flash-attn 2 has kernels for
 HOST_BACKEND = "gloo"  # communication between processes that needs no accelerator
+# What a driver puts into /dev: NVIDIA's (also on Tegra and under WSL), AMD's, Ascend's.
+DRIVER_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd", "davinci*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +44,10 @@ class Device:
     count: int
 
     @property
-    def module(self):
+    def module(self) -> ModuleType | None:
         """torch.cuda or torch.npu; None on a CPU."""
+        import torch
+
         return getattr(torch, self.kind) if self.kind != "cpu" else None
 
 
@@ -51,8 +62,8 @@ def detect() -> Device:
     name = os.environ.get("VIDEOMIND_DEVICE", "")
     if name not in ("", "cuda", "npu", "cpu"):
         raise ValueError(f"VIDEOMIND_DEVICE is {name!r}. Allowed: cuda, npu, cpu.")
-    counts = {"npu": _npu_count(), "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
-    if name in counts and not counts[name]:
+    counts = {"npu": _npu_count(), "cuda": _cuda_count()} if name != "cpu" and _may_have_any() else {}
+    if name in ("npu", "cuda") and not counts.get(name):
         raise ValueError(f"VIDEOMIND_DEVICE is {name}, but no such device is visible here")
     kind = name or next((kind for kind, count in counts.items() if count), "cpu")
     if kind == "npu":
@@ -66,9 +77,25 @@ def detect() -> Device:
     return Device(kind="cpu", backend=HOST_BACKEND, visible_variable="", count=0)
 
 
+def _may_have_any() -> bool:
+    """Tell whether torch is worth asking; without a driver it need not be imported, which takes seconds."""
+    if "torch" in sys.modules or importlib.util.find_spec("torch_npu") is not None:
+        return True
+    if sys.platform == "darwin":  # neither CUDA nor an NPU
+        return False
+    return sys.platform != "linux" or any(any(Path("/dev").glob(name)) for name in DRIVER_FILES)
+
+
+def _cuda_count() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def _npu_count() -> int:
     if importlib.util.find_spec("torch_npu") is None:
         return 0
+    import torch
     import torch_npu  # noqa: F401 - registers torch.npu
 
     return torch.npu.device_count() if torch.npu.is_available() else 0
@@ -91,6 +118,8 @@ def torch_device(name: str = "auto") -> torch.device:
     Raises:
         ValueError: a name that is none, or a device that is not there.
     """
+    import torch
+
     device = detect()
     try:
         chosen = torch.device(device.kind if name == "auto" else name)
@@ -110,6 +139,8 @@ def default_dtype(kind: str) -> torch.dtype:
 
     float16, in which scores were published, cannot hold what some layers compute (D310).
     """
+    import torch
+
     if kind == "cpu":
         return torch.float32
     return torch.bfloat16 if _has_bfloat16(kind) else torch.float16
@@ -117,6 +148,8 @@ def default_dtype(kind: str) -> torch.dtype:
 
 def _has_bfloat16(kind: str) -> bool:
     """Tell whether this machine's devices compute in bfloat16, not in software."""
+    import torch
+
     module = getattr(torch, kind, None)
     if module is None or not module.is_available() or not hasattr(module, "is_bf16_supported"):
         return False
@@ -145,6 +178,8 @@ def attention(name: str, kind: str, dtype: torch.dtype) -> str:
     Returns:
         flash_attention_2 where it can run (CUDA with flash-attn, or NPU; half precision), else sdpa.
     """
+    import torch
+
     if name == "eager" and dtype == torch.float16:
         log.warning("Eager attention in float16 overflows with published weights: take bfloat16, or sdpa")
     if name != "auto":
@@ -158,6 +193,8 @@ def _has_flash() -> bool:
     """Tell whether flash-attn is installed, works, and has kernels for this device."""
     if importlib.util.find_spec("flash_attn") is None:
         return False
+    import torch
+
     if (capability := torch.cuda.get_device_capability()) < FLASH_CAPABILITY:
         log.info("flash-attn needs compute capability 8.0, this device has %d.%d: sdpa instead", *capability)
         return False
@@ -173,7 +210,7 @@ def spread(model: nn.Module) -> nn.Module:
     """Put a model on all visible devices, layer after layer, for one that is too large for a single one."""
     if detect().count < 2:
         return model.to(torch_device())
-    from accelerate import dispatch_model, infer_auto_device_map  # slow to import, and seldom needed
+    from accelerate import dispatch_model, infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 
     whole = [*getattr(model, "_no_split_modules", ()), "GroundingHead"]

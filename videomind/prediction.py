@@ -11,6 +11,9 @@ from typing import Any
 
 from videomind.files import read_json, write_json
 
+# In the folder of a run: its predictions, what they depend on, and which split they are of.
+RESULT = "output.jsonl"
+SETTINGS = "settings.json"
 SPLIT_FILE = "split.json"
 UNKNOWN = "unknown"  # the source or the task of a record that names none
 _SHOWN = 80  # characters of a wrong value in a message

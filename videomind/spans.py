@@ -2,39 +2,44 @@
 
 Spans are rows of `[start, end]`. The overlap measures follow `nncore.ops.temporal_iou` and
 `temporal_iof`, of which the published figures were made: no clamping of reversed spans, and 0/0 is nan.
+Arrays are numpy's or torch's: what is called here, both have.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Span = Sequence[float]  # [start, end], s
+Array = TypeVar("Array", np.ndarray, "Tensor")
 
 
-def length(spans: Tensor) -> Tensor:
+def length(spans: Array) -> Array:
     """Measure spans (N, 2) in s: (N,), s; negative where reversed."""
     return spans[:, 1] - spans[:, 0]
 
 
-def intersection(a: Tensor, b: Tensor) -> Tensor:
+def intersection(a: Array, b: Array) -> Array:
     """Measure the overlap of every a (N, 2) with every b (M, 2) in s: (N, M), s, never negative."""
-    start = torch.max(a[:, None, 0], b[None, :, 0])  # (N, M)
-    end = torch.min(a[:, None, 1], b[None, :, 1])
-    return (end - start).clamp(min=0)
+    start = a[:, None, 0].clip(min=b[None, :, 0])  # (N, M)
+    end = a[:, None, 1].clip(max=b[None, :, 1])
+    return (end - start).clip(min=0)
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
+def iou(a: Array, b: Array) -> Array:
     """Divide intersection by union, of every a (N, 2) with every b (M, 2): (N, M); nan for 0/0."""
     inter = intersection(a, b)
-    return inter / (length(a)[:, None] + length(b)[None, :] - inter)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return inter / (length(a)[:, None] + length(b)[None, :] - inter)
 
 
 def best_iou(candidates: Sequence[Span], truths: Sequence[Span]) -> np.ndarray:
     """Find the largest IoU of each candidate with a true span, 0/0 counting as 0, in float32.
-
-    The measure of `iou` for a handful of spans, without the cost of tensors.
 
     Args:
         candidates: (N, 2), s.
@@ -45,23 +50,19 @@ def best_iou(candidates: Sequence[Span], truths: Sequence[Span]) -> np.ndarray:
     """
     if not len(candidates) or not len(truths):
         return np.zeros(len(candidates), dtype=np.float32)
-    a, b = np.array(candidates, dtype=np.float32), np.array(truths, dtype=np.float32)
-    inter = np.minimum(a[:, None, 1], b[:, 1]) - np.maximum(a[:, None, 0], b[:, 0])  # (N, M)
-    inter = np.maximum(inter, np.float32(0))
-    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0]) - inter
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = inter / union
+    ratio = iou(np.array(candidates, dtype=np.float32), np.array(truths, dtype=np.float32))  # (N, M)
     ratio[~np.isfinite(ratio)] = 0
     return ratio.max(axis=1)
 
 
-def iop(pred: Tensor, truth: Tensor) -> Tensor:
+def iop(pred: Array, truth: Array) -> Array:
     """Divide intersection by *prediction*, of every pred (N, 2) with every truth (M, 2), s.
 
     Returns:
         (N, M); nan where a prediction has no length.
     """
-    return intersection(pred, truth) / length(pred)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return intersection(pred, truth) / length(pred)[:, None]
 
 
 def fit(span: Sequence[float], duration_s: float, min_len_s: float = -1.0) -> list[float]:

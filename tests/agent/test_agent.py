@@ -1,6 +1,6 @@
 """Roles from training to the agent: each trains, they load from one folder or several, the chain runs.
 
-Covers `model/assembly.py`.
+Covers `model/assembly.py` and `model/combine.py`.
 """
 
 import json
@@ -21,7 +21,7 @@ from videomind.dataset.commands import main as data
 from videomind.eval.compare import main as compare
 from videomind.eval.evaluate import main as evaluate
 from videomind.model.adapters import bare
-from videomind.model.assembly import main as combine
+from videomind.model.combine import main as combine
 from videomind.roles import BudgetOverride
 from videomind.synthetic.render import render_scene
 from videomind.synthetic.scenes import charades_scene

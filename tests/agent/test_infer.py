@@ -1,6 +1,6 @@
 """Inference as a user runs it: a rerun goes on, processes share the work, broken videos are recorded.
 
-Covers `runs/failures.py`.
+Covers `agent/options.py`, `agent/predicting.py` and `runs/failures.py`.
 """
 
 import json
@@ -15,9 +15,10 @@ from helpers.runs import REPO, SMALL, arguments, environment
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from videomind.agent import infer, pipeline
+from videomind.agent import pipeline, predicting
 from videomind.agent.agent import VideoMind
-from videomind.agent.infer import main, warn_of_missing_subtitles
+from videomind.agent.infer import main
+from videomind.agent.predicting import warn_of_missing_subtitles
 from videomind.dataset.schema import Annotation
 from videomind.eval.evaluate import main as evaluate
 from videomind.train.train import main as train
@@ -218,7 +219,7 @@ def test_numbers_that_are_not_finite_are_no_answers(workshop, grounder, tmp_path
     assert main(argv) == 3
     for record in lines(tmp_path / "out"):
         assert "not finite numbers" in record["error"] and "pred" not in record
-    monkeypatch.setattr(infer, "NOT_FINITE_IN_A_ROW", 3)
+    monkeypatch.setattr(predicting, "NOT_FINITE_IN_A_ROW", 3)
     assert main([*argv, "--pred_path", str(tmp_path / "again")]) == 2
     assert "3 samples in a row failed" in capfd.readouterr().err
     assert len((tmp_path / "again/parts/part_0.jsonl").read_text().splitlines()) == 3

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from helpers.goldens import golden_bases
 
-from videomind.backbones.registry import DEFAULT_BACKBONE, get_backbone, load_processor
+from videomind.backbones.backbone import DEFAULT_BACKBONE
+from videomind.backbones.registry import get_backbone, load_processor
 from videomind.model.disk_format import ours_to_published, published_to_ours
 from videomind.roles import VisualBudget, VisualUnits
 

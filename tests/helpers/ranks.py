@@ -83,7 +83,9 @@ def _wait(processes: list) -> None:
 def _context() -> multiprocessing.context.BaseContext:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["videomind.train.train", "videomind.video_chatgpt.train", "deepspeed"])
+    context.set_forkserver_preload(
+        ["videomind.train.role_training", "videomind.video_chatgpt.training", "deepspeed"]
+    )
     return context
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from videomind.model.adapters import bare
 from videomind.train.arguments import parse_arguments
 from videomind.train.mixture import Collator
-from videomind.train.train import build_mixture, build_model
+from videomind.train.role_training import build_mixture, build_model
 from videomind.train.trainer import refuse_data_parallel
 
 PLACES = {

@@ -18,7 +18,7 @@ from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import ROLES
 from videomind.train.arguments import parse_arguments
 from videomind.train.role_trainer import write_role
-from videomind.train.train import FULL, build_model
+from videomind.train.role_training import FULL, build_model
 from videomind.train.trainer import FINISHED
 
 STAGES = ("none", "zero2", "zero3", "zero3_offload")

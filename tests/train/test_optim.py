@@ -10,7 +10,7 @@ from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import HEAD_MODULES, ours_to_published
 from videomind.train.arguments import parse_arguments
 from videomind.train.optim import decayed_names, parameter_groups, trainable_table
-from videomind.train.train import build_model
+from videomind.train.role_training import build_model
 
 RUNS = read_golden("optim/param_groups.json")
 

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.train.arguments import parse_arguments
 from videomind.train.mixture import Draw
+from videomind.train.role_training import train
 from videomind.train.sampler import EpochSampler
-from videomind.train.train import main, train
+from videomind.train.train import main
 from videomind.train.trainer import complete_checkpoints
 
 STEPS = ("--max_steps", "5", "--save_steps", "5")

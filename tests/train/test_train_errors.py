@@ -127,7 +127,7 @@ def test_several_processes_end_with_the_reason_once(argv, golden):
 def test_the_optimizer_is_one_that_the_device_has(monkeypatch, tmp_path, kind, optim):
     """An NPU may lack the kernels of the fused one; what is asked for is taken."""
     device = Device(kind=kind, backend="", visible_variable="", count=1)
-    monkeypatch.setattr("videomind.train.arguments.detect", lambda: device)
+    monkeypatch.setattr("videomind.train.options.detect", lambda: device)
     made = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert made.optim == optim
     assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim="sgd").optim == "sgd"

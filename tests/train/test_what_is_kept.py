@@ -16,7 +16,7 @@ from videomind.model.assembly import combine, load_roles
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.train.arguments import parse_arguments
 from videomind.train.role_trainer import write_role
-from videomind.train.train import build_model
+from videomind.train.role_training import build_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3]])
 # What can train, by name.

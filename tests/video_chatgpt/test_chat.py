@@ -1,6 +1,6 @@
 """Answers about one video, a folder, and the three kinds of evaluation files.
 
-Covers `video_chatgpt/infer.py`.
+Covers `video_chatgpt/asking.py`, `video_chatgpt/infer.py` and `video_chatgpt/names.py`.
 """
 
 import io
@@ -29,11 +29,12 @@ from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
 from videomind.video_chatgpt.adapter import load_chat, save_video_adapter, video_adapter_state
+from videomind.video_chatgpt.asking import answer_rows
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
 from videomind.video_chatgpt.disk import LoadedVideoModel, add_videos, load_start
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.store import write_features
-from videomind.video_chatgpt.infer import answer_rows, main
+from videomind.video_chatgpt.infer import main
 from videomind.video_chatgpt.tokenizer import decode_pieces
 
 pytestmark = pytest.mark.golden

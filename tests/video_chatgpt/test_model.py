@@ -9,7 +9,7 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.video_chatgpt.arguments import parse_arguments
 from videomind.video_chatgpt.disk import add_videos, load_start
 from videomind.video_chatgpt.model import VideoChatGPT, make_projector
-from videomind.video_chatgpt.train import build_video_model
+from videomind.video_chatgpt.training import build_video_model
 
 pytestmark = pytest.mark.golden
 EXPECTED = GOLDEN.json("e_model/expected_forward.json")

@@ -1,6 +1,6 @@
 """Whole trainings of Video-ChatGPT on recorded features: losses, what is saved, kills and reruns.
 
-Covers `video_chatgpt/arguments.py`.
+Covers `video_chatgpt/arguments.py`, `video_chatgpt/options.py` and `video_chatgpt/training.py`.
 """
 
 import json

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from videomind.agent.chain import Chain, Result, chain, drive
-from videomind.agent.pipeline import MAX_NEW_TOKENS, Pipeline, prepare_all
-from videomind.agent.samples import ChainSettings
+from videomind.agent.pipeline import Pipeline, prepare_all
+from videomind.agent.samples import MAX_NEW_TOKENS, ChainSettings
 from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
 from videomind.device import attention, default_dtype, detect, prepare_process, spread, torch_device

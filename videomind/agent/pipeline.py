@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from videomind.agent.samples import MAX_NEW_TOKENS
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
@@ -27,12 +28,11 @@ from videomind.model.role_model import RoleModel, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.excerpts import Frames, read_excerpts, video_duration
-from videomind.video.reader import USE, refuse_damage
+from videomind.video.reader import refuse_damage
 from videomind.video.readers import is_gif
+from videomind.video.request import USE
 
 log = logging.getLogger(__name__)
-
-MAX_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ from videomind.dataset.views import verifying_excerpt
 from videomind.files import FALLBACK_ENCODING, read_foreign_text
 from videomind.roles import MCQ_PREFIX, UNCHANGED, BudgetOverride, VisualBudget, get_role, nearest
 from videomind.spans import fit
-from videomind.video.excerpts import video_duration
 from videomind.video.request import Excerpt
 
 log = logging.getLogger(__name__)
 
 STYLES = ("mcq", "options", "direct")
 MAX_SUBTITLES = 100
+MAX_NEW_TOKENS = 256  # of a response
 _TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})\s*-->\s*(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 
 
@@ -140,6 +140,8 @@ def answerer_sample(
     excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of("answerer"), start_s=start, end_s=end)
     prompt = question_text(anno, settings.style)
     if settings.use_subtitle and anno.subtitle_path:
+        from videomind.video.excerpts import video_duration
+
         shown = span or [0.0, duration_s or video_duration(anno.video_path)]
         prompt = subtitle_text(read_subtitles(anno.subtitle_path), shown) + prompt
     prefix = MCQ_PREFIX if settings.style == "mcq" and anno.options else None

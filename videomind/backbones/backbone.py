@@ -6,16 +6,21 @@ of `Backbone` that is handed to `register` (see `videomind.backbones.registry`).
 Shapes: B batch, L tokens of a sequence, T temporal steps of a video, N patches of V values.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from videomind.roles import VERIFIER_NO, VERIFIER_YES, VisualUnits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_BACKBONE = "qwen2_vl"  # the published agents'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class Processor:
         source: the folder it was read from.
     """
 
-    backbone: "Backbone"
+    backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
     patcher: Any
     chat_template: str

@@ -8,7 +8,6 @@ from videomind.files import read_json
 from videomind.roles import SPECIAL_TOKENS, nearest
 
 _BACKBONES: dict[str, Backbone] = {}
-DEFAULT_BACKBONE = Qwen2VL.name  # the published agents'
 
 
 def register(backbone: Backbone) -> None:

@@ -24,8 +24,6 @@ from videomind.dataset.views import (
 )
 from videomind.files import FileError, read_json_lines
 from videomind.roles import nearest
-from videomind.video.excerpts import video_duration
-from videomind.video.reader import BadVideoError
 from videomind.video.request import ImageList
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -142,6 +140,9 @@ class OwnData(Source):
         """
         if split == "test" or "duration" not in self.view.required:
             return None
+        from videomind.video.excerpts import video_duration
+        from videomind.video.reader import BadVideoError
+
         try:
             return video_duration(path)
         except BadVideoError as error:

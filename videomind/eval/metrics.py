@@ -6,10 +6,13 @@ the precision decides.
 Shapes: P predictions, W true windows.
 """
 
-import torch
-from torch import Tensor
+from typing import Any
+
+import numpy as np
 
 from videomind import spans
+
+SUMMED_ALIKE = 4  # up to so many values numpy adds in the same order as torch
 
 
 def check_ans(response: str | None, *, num_options: int, ans: str) -> bool | None:
@@ -36,7 +39,7 @@ def option_letters(num_options: int) -> list[str]:
     return [chr(ord("a") + i) for i in range(num_options)]
 
 
-def compute_iou(pred: Tensor, truth: Tensor) -> Tensor:
+def compute_iou(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Compute pairwise IoU.
 
     Args:
@@ -46,10 +49,10 @@ def compute_iou(pred: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (P, W), 0 where both have no length.
     """
-    return spans.iou(pred, truth).nan_to_num(nan=0.0)
+    return np.nan_to_num(spans.iou(pred, truth), nan=0.0)
 
 
-def compute_iop(pred: Tensor, truth: Tensor) -> Tensor:
+def compute_iop(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Compute pairwise intersection over prediction.
 
     Args:
@@ -59,10 +62,25 @@ def compute_iop(pred: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (P, W), 0 where a prediction has no length.
     """
-    return spans.iop(pred, truth).nan_to_num(nan=0.0)
+    return np.nan_to_num(spans.iop(pred, truth), nan=0.0)
 
 
-def union_iou(pred: Tensor, truth: Tensor, *, conf: Tensor | None = None, conf_thr: float = -1.0) -> float:
+def as_float32(values: Any) -> np.ndarray:
+    """Read numbers, or rows of as many numbers each, as float32.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "biuf":
+        raise ValueError(f"these are not numbers only: {values}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def union_iou(
+    pred: np.ndarray, truth: np.ndarray, *, conf: np.ndarray | None = None, conf_thr: float = -1.0
+) -> float:
     """Compute the IoU of the first prediction, and all confident ones, with all true windows (CG-Bench).
 
     Intersections and lengths are summed pair by pair, as in the published figures: windows that overlap
@@ -76,11 +94,22 @@ def union_iou(pred: Tensor, truth: Tensor, *, conf: Tensor | None = None, conf_t
     """
     if not len(pred) or not len(truth):
         return 0.0
-    keep = torch.zeros(len(pred), dtype=torch.bool)
+    keep = np.zeros(len(pred), dtype=bool)
     if conf_thr > 0:
-        keep = conf > conf_thr
+        keep = conf > np.float32(conf_thr)
     keep[0] = True
     pred = pred[keep]
-    inter = spans.intersection(pred, truth).sum()
-    union = spans.length(pred).sum() + spans.length(truth).sum() - inter
-    return (inter / union).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).item()
+    inter = _total(spans.intersection(pred, truth))
+    union = _total(spans.length(pred)) + _total(spans.length(truth)) - inter
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = inter / union
+    return ratio.item() if np.isfinite(ratio) else 0.0
+
+
+def _total(values: np.ndarray) -> np.float32:
+    """Add float32 values as torch does, by which published figures were made; the order decides."""
+    if values.size <= SUMMED_ALIKE:
+        return values.sum(dtype=np.float32)
+    import torch
+
+    return torch.from_numpy(values).sum().numpy()[()]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image, ImageDraw
 
 from videomind.eval.records import labelled_runs
@@ -17,8 +17,6 @@ from videomind.files import labelled_paths
 from videomind.logger import run_command
 from videomind.prediction import Prediction
 from videomind.roles import VisualBudget, VisualUnits
-from videomind.video.excerpts import read_excerpt
-from videomind.video.reader import BadVideoError
 from videomind.video.request import Excerpt
 
 log = logging.getLogger(__name__)
@@ -33,9 +31,11 @@ _BUDGET = VisualBudget(min_tokens=16, max_tokens=32, max_frames=FRAMES, fps=1.0,
 
 def film_strip(path: str) -> Image.Image:
     """Draw evenly spread frames of a video side by side."""
+    from videomind.video.excerpts import read_excerpt
+
     frames = read_excerpt(Excerpt(path=path, budget=_BUDGET, num_frames=FRAMES)).frames
     strip = Image.new("RGB", (FRAME * FRAMES, FRAME), "white")
-    for i, frame in enumerate(torch.movedim(frames, 1, -1).numpy()):
+    for i, frame in enumerate(np.moveaxis(frames.numpy(), 1, -1)):
         strip.paste(Image.fromarray(frame).resize((FRAME - 2, FRAME)), (i * FRAME, 0))
     return strip
 
@@ -46,6 +46,8 @@ def draw_prediction(predictions: dict[str, Prediction]) -> Image.Image:
     Args:
         predictions: the same sample's of each run by label.
     """
+    from videomind.video.reader import BadVideoError
+
     sample = next(iter(predictions.values())).annotation
     rows = [("true", sample.get("span") or [], TRUE)]
     rows += [(label, (prediction.pred or [])[:1], FOUND) for label, prediction in predictions.items()]

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from videomind import spans
 
@@ -113,8 +112,8 @@ def _compare(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> _Mome
     score = np.full((len(preds), MAX_WINDOWS), -np.inf)
     length_s = np.full((len(preds), num_true), np.nan)
     for query, (pred, window) in enumerate(zip(preds, windows, strict=True)):
-        overlap = spans.iou(torch.from_numpy(pred[:, :2]), torch.from_numpy(window)).nan_to_num(nan=0.0)
-        iou[query, : len(pred), : len(window)] = overlap.numpy()
+        overlap = np.nan_to_num(spans.iou(pred[:, :2], window), nan=0.0)
+        iou[query, : len(pred), : len(window)] = overlap
         score[query, : len(pred)] = pred[:, 2]
         length_s[query, : len(window)] = window[:, 1] - window[:, 0]
     exists = np.arange(MAX_WINDOWS) < np.array([len(p) for p in preds])[:, None]

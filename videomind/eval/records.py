@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videomind.files import read_json, read_json_lines
-from videomind.prediction import SPLIT_FILE, UNKNOWN, PredictedSplit, Prediction, read_predictions
-from videomind.runs.workers import RESULT, SETTINGS
+from videomind.prediction import (
+    RESULT,
+    SETTINGS,
+    SPLIT_FILE,
+    UNKNOWN,
+    PredictedSplit,
+    Prediction,
+    read_predictions,
+)
 
 _Key = tuple[str, str | None]  # data set and split
 SUFFIXES = (".json", ".jsonl")

@@ -7,7 +7,6 @@ some roles train as a full copy.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -16,28 +15,8 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from videomind.device import detect
 from videomind.model.disk_format import peft_to_ours
 from videomind.model.role_model import RoleModel
+from videomind.model.settings import LORA_TYPES, LoraSettings
 from videomind.roles import Role
-
-# lora_type -> (only attention projections, vision tower too)
-LORA_TYPES = {
-    "qkvo": (True, False),
-    "linear": (False, False),
-    "qkvo_all": (True, True),
-    "linear_all": (False, True),
-    "all": (False, True),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """Hyper-parameters of an adapter; the defaults are the published recipe's."""
-
-    lora_type: str = "qkvo"
-    r: int = 64
-    alpha: int = 64
-    dropout: float = 0.1
-    bias: str = "none"
-    new_tokens_only: bool = False
 
 
 def lora_targets(model: RoleModel, lora_type: str) -> list[str]:

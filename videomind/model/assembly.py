@@ -1,16 +1,13 @@
 """Several role checkpoints as one: in memory (`load_roles`), and as one folder on disk (`combine`)."""
 
-import argparse
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from videomind.files import copy_file, labelled_paths
-from videomind.logger import run_command
+from videomind.files import copy_file
 from videomind.model.bases import check_same_base, resolve_folder
 from videomind.model.checkpoint import (
     EXTRA_FILE,
@@ -113,21 +110,3 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
         for file in filter(Path.is_file, (folder / role).rglob("*")):
             copy_file(file, out / file.relative_to(folder))
     log.info("Wrote %s with %s", out, ", ".join(places))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `videomind combine OUT grounder=DIR verifier=DIR ...`.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(prog="videomind combine", description=combine.__doc__.splitlines()[0])
-    parser.add_argument("out", help="folder to write")
-    parser.add_argument("roles", nargs="+", metavar="ROLE=DIR", help="e.g. grounder=work_dirs/grounder")
-    return run_command(
-        lambda: parser.parse_args(argv), lambda args: combine(labelled_paths(args.roles), args.out)
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

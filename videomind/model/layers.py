@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from videomind.model.settings import DROPPATH
+
 ACTIVATIONS = ("gelu", "relu", "silu")
 NUM_HEADS = 8
 FEED_FORWARD_RATIO = 4
-DROPPATH = 0.1  # of the fusion layers, in published training
 TEMPERATURE = 10_000  # of the sine positions
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomind.model.grounding_head import STRIDES, HeadOutput, make_points
+from videomind.model.settings import LossWeights
 
 CENTER_RADIUS = 1.5  # in strides
 FOCAL_GAMMA = 2.0
@@ -40,15 +41,6 @@ class HeadTargets:
         spans = tuple(span.to(device, non_blocking=non_blocking) for span in self.spans)
         saliency, pos_clip = (x.to(device, non_blocking=non_blocking) for x in (self.saliency, self.pos_clip))
         return HeadTargets(spans=spans, saliency=saliency, pos_clip=pos_clip)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the three grounding losses; the defaults are the published ones."""
-
-    classification: float = 5.0
-    regression: float = 1.0
-    saliency: float = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,6 @@ Rephrasing questions into queries and judging answers use it; nothing else in th
 
 import os
 
-from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
-from huggingface_hub.utils import httpx
-
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -27,6 +23,8 @@ class Endpoint:
     """
 
     def __init__(self, url: str, model: str, *, api_key: str | None = None, timeout_s: float = 60):
+        from huggingface_hub import InferenceClient
+
         self.url, self.model = url, model
         key = api_key or os.environ.get(KEY_VARIABLE) or "none"
         self._client = InferenceClient(base_url=url, api_key=key, timeout=timeout_s)
@@ -37,6 +35,9 @@ class Endpoint:
         Raises:
             EndpointError: there is none.
         """
+        from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+        from huggingface_hub.utils import httpx
+
         try:
             out = self._client.chat_completion(
                 [{"role": "user", "content": prompt}], model=self.model, max_tokens=max_tokens, temperature=0

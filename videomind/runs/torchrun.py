@@ -8,9 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main as torchrun
-
 from videomind.runs.processes import LAUNCHER
 
 
@@ -20,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or the exit code of the first process that failed.
     """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     # Its own report of a failure is a screen long and says less than the process did.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())

@@ -25,14 +25,13 @@ from videomind.files import (
     write_text,
 )
 from videomind.logger import rank, world_size
+from videomind.prediction import RESULT, SETTINGS
 from videomind.runs.boundary import Boundary
 from videomind.runs.identity import differences
 from videomind.runs.together import from_all, from_first, within
 
 log = logging.getLogger(__name__)
 
-RESULT = "output.jsonl"
-SETTINGS = "settings.json"
 SHOWN = 80  # characters of a wrong line in a message
 SHARED_FOLDER_S = 60.0  # how far behind a shared folder may be on other nodes
 W = TypeVar("W")  # what a generator wants

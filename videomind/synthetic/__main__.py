@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from videomind.logger import run_command
-from videomind.synthetic.annotations import make_data, make_instructions
+from videomind.synthetic.shipped import copy_shipped
 
 _WARMUP_OPTIONS = (
     "short_steps",
@@ -66,17 +66,19 @@ def _add_rendering(command: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    """Run a sub-command; the modules that load torch are imported when one needs them."""
+    """Run a sub-command."""
     if args.command == "data":
+        from videomind.synthetic.annotations import make_data
+
         counts = {name: getattr(args, name) for name in ("num_train", "num_valid", "num_test")}
         questioned = (args.num_question_train, args.num_question_test)
         make_data(args.root, **counts, num_questioned=questioned, seed=args.seed, workers=args.workers)
     elif args.command == "instructions":
+        from videomind.synthetic.annotations import make_instructions
+
         counts = {"num_train": args.num_train, "num_test": args.num_test}
         make_instructions(args.root, **counts, seed=args.seed, workers=args.workers)
     elif args.command == "shipped":
-        from videomind.synthetic.shipped import copy_shipped
-
         copy_shipped(args.output, args.digest)
     elif args.command == "base":
         from videomind.synthetic.tiny_model import make_tiny_base

@@ -14,8 +14,9 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, 
 from videomind.files import atomic_files
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import instruction_texts
+from videomind.video_chatgpt.names import SYSTEMS
 from videomind.video_chatgpt.tokenizer import BLANK, load_tokenizer, save_tokenizer
-from videomind.video_chatgpt.vicuna import ASSISTANT, SYSTEMS, USER
+from videomind.video_chatgpt.vicuna import ASSISTANT, USER
 
 CLIP, LLAMA = "clip", "llama"
 _SPECIAL = ("<unk>", "<s>", "</s>")  # in the order of their ids, as in Llama

@@ -25,7 +25,8 @@ from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride
 from videomind.runs.boundary import Boundary
 from videomind.video.excerpts import read_excerpt
-from videomind.video.reader import USE, refuse_damage
+from videomind.video.reader import refuse_damage
+from videomind.video.request import USE
 
 T = TypeVar("T")
 

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from videomind.video.clock import Clock, counted_clock
+from videomind.video.request import SKIP
 
 MAX_MISSING = 0.1  # share of the wanted frames that neighbours may stand in for
 REPLACEMENT_RADIUS = 16  # frames on either side of an undecodable one that are tried in its place
 # More threads per video only fight with the other loader workers; two halve the wait of a lone reader.
 DECODER_THREADS = 2
-
-
-USE, SKIP = ON_DAMAGE = ("use", "skip")  # what becomes of a sample whose video has problems
 
 
 class BadVideoError(ValueError):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from videomind.roles import VisualBudget
 
+USE, SKIP = ON_DAMAGE = ("use", "skip")  # what becomes of a sample whose video has problems
+
 
 class ImageList(list):
     """Paths of image files that are one video, with a rate: excerpts and budgets apply to it as to a video.

@@ -26,7 +26,8 @@ from videomind.video_chatgpt.disk import (
     load_start,
     read_bin,
 )
-from videomind.video_chatgpt.model import LINEAR, MLP, VideoChatGPT, VideoChatGPTConfig
+from videomind.video_chatgpt.model import VideoChatGPT, VideoChatGPTConfig
+from videomind.video_chatgpt.names import LINEAR, MLP
 from videomind.video_chatgpt.tokenizer import VIDEO_PATCH, VideoTokens
 
 log = logging.getLogger(__name__)

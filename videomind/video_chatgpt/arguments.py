@@ -3,19 +3,25 @@
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from transformers import HfArgumentParser
 from transformers.utils import is_torch_tf32_available
 
 from videomind.roles import nearest
 from videomind.runs.recipes import expand, recipe_text
-from videomind.train.arguments import TrainingArguments, device_arguments, section_of
-from videomind.video_chatgpt.model import PROJECTORS
+from videomind.train.arguments import TrainingArguments, device_arguments
+from videomind.train.options import section_of
+from videomind.video_chatgpt.names import PROJECTORS
+from videomind.video_chatgpt.options import (
+    VERSION,
+    VideoDataArguments,
+    VideoModelArguments,
+    VideoTrainingOptions,
+)
 
 log = logging.getLogger(__name__)
 
-VERSION = "v1"  # of the conversation: vicuna_v1_1
 # What transformers of 2023 called these.
 _RENAMED = {
     "evaluation_strategy": "eval_strategy",
@@ -37,50 +43,8 @@ _GONE = (
 
 
 @dataclass(kw_only=True)
-class VideoModelArguments:
-    """What is trained and from where."""
-
-    model_name_or_path: str = field(metadata={"help": "LLaVA (either layout), Llama, or Video-ChatGPT"})
-    version: str = field(default=VERSION, metadata={"help": "conversation: v1 is the only one"})
-    tune_mm_mlp_adapter: bool = field(
-        default=False, metadata={"help": "train projector and start/end rows only"}
-    )
-    mm_use_vid_start_end: bool = field(default=False, metadata={"help": "two tokens enclose a video"})
-    freeze_backbone: bool = field(default=False, metadata={"help": "the language model does not train"})
-    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "adapter to start from"})
-    mm_projector_type: str | None = field(
-        default=None,
-        metadata={"help": f"{' or '.join(PROJECTORS)}; default: the one of the model, else linear"},
-    )
-    attn_implementation: str = field(
-        default="auto", metadata={"help": "auto, flash_attention_2, sdpa, eager"}
-    )
-
-
-@dataclass(kw_only=True)
-class VideoDataArguments:
-    """Which samples train."""
-
-    data_path: str = field(metadata={"help": "training JSON"})
-    video_folder: str = field(metadata={"help": "folder of features, one file per video"})
-    lazy_preprocess: bool = field(default=False, metadata={"help": "encode a sample when it is drawn"})
-    sep_video_conv_front: bool = field(default=False, metadata={"help": "put the video into a prefix"})
-    max_retries: int = field(
-        default=10, metadata={"help": "stand-ins for one bad sample before it is an error"}
-    )
-    max_bad_share: float = field(
-        default=0.1, metadata={"help": "stop when more than this share of the samples so far was bad"}
-    )
-
-
-@dataclass(kw_only=True)
-class VideoTrainingArguments(TrainingArguments):
+class VideoTrainingArguments(VideoTrainingOptions, TrainingArguments):
     """transformers' arguments with the documented defaults."""
-
-    model_max_length: int = field(default=512, metadata={"help": "tokens per sample"})
-    freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "the projector does not train"})
-    optim: str = "adamw_torch"
-    save_total_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.tf32 and not is_torch_tf32_available():

@@ -22,7 +22,8 @@ from videomind.files import atomic_files, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, resolve_folder
 from videomind.model.sharding import copy_to_cpu, gathered
 from videomind.model.tensors import compare, refuse
-from videomind.video_chatgpt.model import MLP, VideoChatGPT, VideoChatGPTConfig
+from videomind.video_chatgpt.model import VideoChatGPT, VideoChatGPTConfig
+from videomind.video_chatgpt.names import CLIP, CLIP_336, MLP
 from videomind.video_chatgpt.tokenizer import (
     VideoTokens,
     add_video_tokens,
@@ -47,8 +48,6 @@ _HF_KEYS = {
     r"^model\.language_model": "model",
 }
 _HF_TOKENS = ("<image>", "<pad>")
-CLIP = "openai/clip-vit-large-patch14"  # the tower at 224 pixels
-CLIP_336 = f"{CLIP}-336"
 _FIELDS = (
     "attention_bias",
     "bos_token_id",

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from videomind.video_chatgpt.names import LINEAR, MLP, PROJECTORS
 from videomind.video_chatgpt.tokenizer import VideoTokens
-
-LINEAR, MLP = PROJECTORS = ("linear", "mlp2x_gelu")
 
 
 class VideoChatGPTConfig(LlamaConfig):

@@ -15,21 +15,11 @@ from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
 from videomind.encoding.text import Piece, TextEncoder, data, joined, template
 from videomind.roles import nearest
+from videomind.video_chatgpt.names import CHAT_MODE, SYSTEMS, TRAINING_MODE
 from videomind.video_chatgpt.tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 
 USER, ASSISTANT = "USER", "ASSISTANT"
 END = "</s>"
-TRAINING_MODE, CHAT_MODE = "vicuna_v1_1", "video-chatgpt_v1"
-# The texts that the published models were trained and evaluated with; the second has no blank after
-# "language.", as published.
-SYSTEMS = {
-    TRAINING_MODE: "A chat between a curious user and an artificial intelligence assistant. The assistant "
-    "gives helpful, detailed, and polite answers to the user's questions.",
-    CHAT_MODE: "You are Video-ChatGPT, a large vision-language assistant. You are able to understand the "
-    "video content that the user provides, and assist the user with a variety of tasks using natural "
-    "language.Follow the instructions carefully and explain your answers in detail based on the provided "
-    "video.",
-}
 _SPEAKERS = {"human": USER, "gpt": ASSISTANT}
 _ANSWER = f" {ASSISTANT}: "
 

@@ -1,4 +1,7 @@
-"""Feature extraction as a user runs it: what fails is reported, reruns go on, processes share the work."""
+"""Feature extraction as a user runs it: what fails is reported, reruns go on, processes share the work.
+
+Covers `video_chatgpt/features/extract.py` and `video_chatgpt/features/extracting.py`.
+"""
 
 import json
 import os
@@ -15,8 +18,9 @@ from helpers.kills import run_killed
 from helpers.runs import REPO, environment
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from videomind.video_chatgpt.features import extract
-from videomind.video_chatgpt.features.extract import TOWERS, build_parser, choose_tower, main, output_names
+from videomind.video_chatgpt.features import extracting
+from videomind.video_chatgpt.features.extract import TOWERS, build_parser, choose_tower, main
+from videomind.video_chatgpt.features.extracting import output_names
 from videomind.video_chatgpt.features.store import read_features, write_features
 
 SHAPE = (104, 8)  # two by two patches
@@ -89,7 +93,7 @@ def test_broken_videos_are_reported_and_a_rerun_does_nothing(videos, tower, tmp_
     assert "Can't process" in screen.err and "an empty file" in screen.err
 
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.pkl")}
-    monkeypatch.setattr(extract.ClipTower, "from_pretrained", None)  # not needed when nothing decodes
+    monkeypatch.setattr(extracting.ClipTower, "from_pretrained", None)  # not needed when nothing decodes
     assert main(argv(videos, out, tower)) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.pkl")} == times
     assert len(report(out)) == 2
@@ -188,7 +192,9 @@ def test_features_that_overflow_are_reported(tower, tmp_path, monkeypatch):
     videos, out = tmp_path / "videos", tmp_path / "features"
     videos.mkdir()
     write_video(videos / "v.mp4")
-    monkeypatch.setattr(extract.ClipTower, "features", lambda self, frames: np.full(SHAPE, 1e6, np.float32))
+    monkeypatch.setattr(
+        extracting.ClipTower, "features", lambda self, frames: np.full(SHAPE, 1e6, np.float32)
+    )
     assert main(argv(videos, out, tower)) == 0
     assert "832 of 832 feature values are not finite" in report(out)["v.mp4"]
     assert not contents(out)
@@ -216,9 +222,9 @@ def test_decoding_overlaps_with_the_tower(tower, tmp_path, monkeypatch):
         decoding.release()
         return torch.zeros(1), []
 
-    monkeypatch.setattr(extract, "read_frames", read)
+    monkeypatch.setattr(extracting, "read_frames", read)
     waiting = Waiting()
-    monkeypatch.setattr(extract.ClipTower, "from_pretrained", lambda *args, **_: waiting)
+    monkeypatch.setattr(extracting.ClipTower, "from_pretrained", lambda *args, **_: waiting)
     assert main(argv(videos, tmp_path / "out", tower)) == 0
 
 

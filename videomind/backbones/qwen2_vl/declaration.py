@@ -49,8 +49,7 @@ class Qwen2VL(Backbone):
         return chatml(turns)
 
     def patches(self, processor: Processor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        out = processor.patcher(videos=[frames], return_tensors="pt")
-        return out["pixel_values_videos"], out["video_grid_thw"][0]
+        return processor.patcher(frames)
 
     def tokens_per_step(self, grid: Sequence[int]) -> int:
         _, height, width = grid

@@ -1,24 +1,19 @@
 """Tokenizer, chat template and pixel settings of Qwen2-VL, and their files in the layout of 2024."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
-from transformers import Qwen2Tokenizer, Qwen2VLVideoProcessor
+from transformers import Qwen2Tokenizer
 
 from videomind.backbones.backbone import Backbone, Processor
+from videomind.backbones.qwen2_vl.patches import Patcher
 from videomind.files import atomic_path, copy_file, read_json, write_json
 from videomind.roles import SPECIAL_TOKENS
 
 _READ = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 _COPIED = ("vocab.json", "merges.txt")
-_PIXEL_FIELDS = (
-    "image_mean",
-    "image_std",
-    "patch_size",
-    "temporal_patch_size",
-    "merge_size",
-    "rescale_factor",
-)
+_PIXEL_FIELDS = tuple(entry.name for entry in fields(Patcher))
 
 
 def read_processor(folder: Path, backbone: Backbone) -> Processor:
@@ -37,9 +32,7 @@ def read_processor(folder: Path, backbone: Backbone) -> Processor:
     tokenizer = Qwen2Tokenizer.from_pretrained(folder)
     pixels = read_json(folder / "preprocessor_config.json")
     settings = {name: pixels[name] for name in _PIXEL_FIELDS if name in pixels}
-    # Frames come chosen and resized (see videomind/video/excerpts.py): only patching is left.
-    off = dict.fromkeys(("do_resize", "do_sample_frames", "cap_pixels_per_frame"), False)
-    patcher = Qwen2VLVideoProcessor(**off, **settings)
+    patcher = Patcher(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
     stored = (patcher.patch_size * patcher.merge_size, patcher.temporal_patch_size)
     if stored != (backbone.units.token_side, backbone.units.frames_per_step):
         raise ValueError(

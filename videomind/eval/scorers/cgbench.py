@@ -6,10 +6,9 @@ clues together; rec.@IoU and acc.@IoU are means over five overlaps.
 
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from videomind.eval.metrics import union_iou
+from videomind.eval.metrics import as_float32, union_iou
 from videomind.eval.scorer import Option
 from videomind.eval.scorers.default import (
     DefaultScorer,
@@ -62,7 +61,7 @@ class CGBenchScorer(DefaultScorer):
     def score_record(self, prediction: Prediction) -> dict[str, Marks]:
         marks = {}
         truth = true_windows(prediction)
-        overlap = Overlap(top=torch.zeros(1), before=torch.zeros(0))
+        overlap = Overlap(top=np.zeros(1, np.float32), before=np.zeros(0, np.float32))
         if truth is not None:
             overlap = self._overlap(prediction, truth)
             recalls = overlap.recalls(RANKS, THRESHOLDS)
@@ -76,19 +75,17 @@ class CGBenchScorer(DefaultScorer):
             marks["qa"] = Marks(values=values, failed=verdict is None)
         return marks
 
-    def _overlap(self, prediction: Prediction, truth: Tensor) -> Overlap:
+    def _overlap(self, prediction: Prediction, truth: np.ndarray) -> Overlap:
         first = self._union(prediction.pred, prediction.conf, truth, "conf")
         before = self._union(prediction.pred_ori, prediction.conf_ori, truth, "conf_ori")
-        return Overlap(
-            top=torch.tensor([first]), before=torch.tensor([before] if prediction.pred_ori else [])
-        )
+        return Overlap(top=as_float32([first]), before=as_float32([before] if prediction.pred_ori else []))
 
     def _union(
-        self, windows: list[list[float]] | None, scores: list[float] | None, truth: Tensor, name: str
+        self, windows: list[list[float]] | None, scores: list[float] | None, truth: np.ndarray, name: str
     ) -> float:
         if self.conf_thr <= 0:
             return union_iou(as_windows(windows, 1), truth)
-        pred, conf = as_windows(windows), torch.tensor(scores or (), dtype=torch.float32)
+        pred, conf = as_windows(windows), as_float32(scores or ())
         if len(conf) != len(pred):
             raise ValueError(f"{name!r} is not a list of {len(pred)} numbers, one per prediction")
         return union_iou(pred, truth, conf=conf, conf_thr=self.conf_thr)

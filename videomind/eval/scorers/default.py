@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from videomind.eval.metrics import check_ans, compute_iop, compute_iou, option_letters
+from videomind.eval.metrics import as_float32, check_ans, compute_iop, compute_iou, option_letters
 from videomind.eval.scorer import Scorer
 from videomind.eval.tables import Marks, TableForm
 from videomind.prediction import Prediction
@@ -42,8 +41,8 @@ class Overlap:
         before: (1,), of the first prediction before the verifier; (0,) where it did not run.
     """
 
-    top: Tensor
-    before: Tensor
+    top: np.ndarray
+    before: np.ndarray
 
     @property
     def first(self) -> float:
@@ -58,7 +57,7 @@ class Overlap:
 
     def recalls(self, ranks: Sequence[int], thresholds: Sequence[float]) -> dict[str, float]:
         """Compute the recall of the first k predictions at every overlap, in percent; equal is enough."""
-        hits = [bool((self.top[:k] >= threshold).any()) for k in ranks for threshold in thresholds]
+        hits = [bool((self.top[:k] >= np.float32(t)).any()) for k in ranks for t in thresholds]
         return {name: 100.0 * hit for name, hit in zip(recall_names(ranks, thresholds), hits, strict=True)}
 
 
@@ -141,7 +140,7 @@ def judge(prediction: Prediction) -> bool | None:
     return check_ans(prediction.response, num_options=len(options), ans=ans)
 
 
-def true_windows(prediction: Prediction) -> Tensor | None:
+def true_windows(prediction: Prediction) -> np.ndarray | None:
     """Read the true windows of a record, (W, 2) float32, s; None if it has none to find.
 
     Raises:
@@ -158,10 +157,10 @@ def true_windows(prediction: Prediction) -> Tensor | None:
         ) from None
 
 
-def as_windows(value: Any, limit: int | None = None) -> Tensor:
+def as_windows(value: Any, limit: int | None = None) -> np.ndarray:
     """Read the first `limit` of a list of [start, end], None being none of them, as (N, 2) float32."""
-    windows = torch.tensor(list(value or ())[:limit], dtype=torch.float32)
-    return windows.reshape(0, 2) if windows.numel() == 0 else windows.reshape(len(windows), 2)
+    windows = as_float32(list(value or ())[:limit])
+    return windows.reshape(0, 2) if windows.size == 0 else windows.reshape(len(windows), 2)
 
 
 def _overlaps(prediction: Prediction) -> dict[str, Overlap]:
@@ -170,9 +169,9 @@ def _overlaps(prediction: Prediction) -> dict[str, Overlap]:
     if truth is None:
         return {}
     looked_at = as_windows(prediction.pred, max(RANKS))
-    windows = torch.cat((looked_at, as_windows(prediction.pred_ori, 1)))  # (K + 1, 2) or (K, 2)
+    windows = np.concatenate((looked_at, as_windows(prediction.pred_ori, 1)))  # (K + 1, 2) or (K, 2)
     found = {}
     for name, compute in (("iou", compute_iou), ("iop", compute_iop)):
-        best = compute(windows, truth).amax(dim=1) if len(truth) else torch.zeros(len(windows))
+        best = compute(windows, truth).max(axis=1) if len(truth) else np.zeros(len(windows), np.float32)
         found[name] = Overlap(top=best[: len(looked_at)], before=best[len(looked_at) :])
     return found

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
 
 from videomind.video_chatgpt.features.frames import MAX_FRAMES
+from videomind.video_chatgpt.names import TOWER_BATCH
 
-DEFAULT_BATCH = 32  # frames
 CLIP_TYPES = ("clip", "clip_vision_model")  # both towers, the vision tower alone
 
 
@@ -98,14 +98,14 @@ class ClipTower:
         shape: sizes of input and features.
     """
 
-    def __init__(self, model: CLIPVisionModel, processor: CLIPImageProcessor, *, batch: int = DEFAULT_BATCH):
+    def __init__(self, model: CLIPVisionModel, processor: CLIPImageProcessor, *, batch: int = TOWER_BATCH):
         self.shape = TowerShape.of(model.config)
         del model.encoder.layers[-1]  # the features are what enters it
         self._model, self._processor, self._batch = model.eval(), processor, batch
 
     @classmethod
     def from_pretrained(
-        cls, name: str, *, device: torch.device, dtype: torch.dtype, batch: int = DEFAULT_BATCH
+        cls, name: str, *, device: torch.device, dtype: torch.dtype, batch: int = TOWER_BATCH
     ) -> "ClipTower":
         """Load a tower.
 
