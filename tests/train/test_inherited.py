@@ -43,25 +43,25 @@ def training(tmp_path):
 def test_what_does_nothing_is_refused_with_the_reason(training, name, form):
     value = other(FIELDS[name])
     object.__setattr__(training, name, value)
-    refuse_unused(training, ["--learning_rate", "1"])  # it was not given
+    refuse_unused(training, ["--learning_rate", "1"], FIELDS)  # it was not given
     if (name, value) == ("do_train", True):  # people write it, and it is so
-        refuse_unused(training, [form.format(name)])
+        refuse_unused(training, [form.format(name)], FIELDS)
         return
     with pytest.raises(ValueError, match=f"--{name} {value} is not used here: .* Leave it out"):
-        refuse_unused(training, [form.format(name)])
+        refuse_unused(training, [form.format(name)], FIELDS)
 
 
 @pytest.mark.parametrize("name", sorted(set(FIELDS) & HONOURED))
 def test_what_is_used_is_taken(training, name):
     object.__setattr__(training, name, other(FIELDS[name]))
-    refuse_unused(training, [f"--{name}"])
+    refuse_unused(training, [f"--{name}"], FIELDS)
 
 
 def test_an_argument_that_nobody_has_tried_is_refused(training, monkeypatch):
     monkeypatch.delitem(REFUSED, "use_liger_kernel")
     object.__setattr__(training, "use_liger_kernel", True)
     with pytest.raises(ValueError, match="newer than those that were tried"):
-        refuse_unused(training, ["--use_liger_kernel"])
+        refuse_unused(training, ["--use_liger_kernel"], FIELDS)
 
 
 def test_a_tracker_that_is_not_installed_is_named():

@@ -32,13 +32,32 @@ def lora_targets(model: RoleModel, lora_type: str) -> list[str]:
     attention_only, with_vision = LORA_TYPES[lora_type]
     backbone = model.backbone
     roots = (f"{backbone.language}.", f"{backbone.vision}.") if with_vision else (f"{backbone.language}.",)
+    names = [
+        name.removesuffix(".base_layer")  # as it is called where LoRA wraps it already
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not in_adapter(name)
+    ]
     return [
         name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name.startswith(roots)
-        and (not attention_only or name.endswith(backbone.attention_layers))
+        for name in names
+        if name.startswith(roots) and (not attention_only or name.endswith(backbone.attention_layers))
     ]
+
+
+def adapter_settings(model: PeftModel, role: str) -> dict[str, str | int | float | bool]:
+    """Say with which arguments of training a role's adapter was made, argument to value."""
+    config = model.peft_config[role]
+    # Not by the configuration's names: PEFT shortens a long list of them.
+    layers = {name for name, module in bare(model).named_modules() if role in getattr(module, "lora_A", ())}
+    types = [kind for kind in LORA_TYPES if set(lora_targets(bare(model), kind)) == layers]
+    return {
+        "lora_type": types[0] if types else f"of {len(layers)} layers",
+        "lora_r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "lora_bias": config.bias,
+        "train_new_tokens_only": bool(config.trainable_token_indices),
+    }
 
 
 def add_adapter(model: RoleModel, role: Role, settings: LoraSettings) -> PeftModel:

@@ -2,18 +2,21 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as HfTrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from videomind.backbones.registry import get_backbone
 from videomind.dataset.parts import open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.settings import LORA_TYPES
 from videomind.roles import get_role, nearest
-from videomind.runs.recipes import expand, recipe_text
+from videomind.runs.recipes import expand, given_arguments, recipe_text
+from videomind.train.inherited import refuse_missing_reporters, refuse_unused, todays
 from videomind.train.options import (
     CustomArguments,
     DataArguments,
@@ -43,6 +46,7 @@ class Arguments:
 
     Attributes:
         recipe: what was given, as a recipe that `--config` reads again.
+        names: of the arguments that were given, by the command line or its recipe.
     """
 
     model: ModelArguments
@@ -50,6 +54,7 @@ class Arguments:
     custom: CustomArguments
     training: TrainingArguments
     recipe: str
+    names: frozenset[str] = frozenset()
 
 
 def device_arguments(argv: Sequence[str]) -> list[str]:
@@ -63,15 +68,35 @@ def device_arguments(argv: Sequence[str]) -> list[str]:
     return [*argv, *(["--use_cpu", "True"] if device.kind == "cpu" and "--use_cpu" not in argv else [])]
 
 
+def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tuple[list[str], tuple[Any, ...]]:
+    """Parse a training's command line.
+
+    Args:
+        argv: it; None: this process's.
+        kinds: dataclasses of the arguments, transformers' the last of them.
+
+    Returns:
+        What was given, with the recipe's arguments and under today's names; and the dataclasses.
+
+    Raises:
+        ValueError: An argument does not exist, or does nothing here; names it.
+    """
+    names = [entry.name for kind in kinds for entry in fields(kind)]
+    given = todays(expand(sys.argv[1:] if argv is None else argv), names)
+    parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(device_arguments(given))
+    refuse_unused(parsed[-1], given, [entry.name for entry in fields(HfTrainingArguments)])
+    refuse_missing_reporters(parsed[-1].report_to, get_available_reporting_integrations())
+    return given, parsed
+
+
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     """Parse the command line.
 
     Raises:
         ValueError: A value cannot be used; names it and what is allowed.
     """
-    given = expand(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser((ModelArguments, DataArguments, CustomArguments, TrainingArguments))
-    model, data, custom, training = parser.parse_args_into_dataclasses(device_arguments(given))
+    kinds = (ModelArguments, DataArguments, CustomArguments, TrainingArguments)
+    given, (model, data, custom, training) = parse_dataclasses(argv, kinds)
     sections = {"model": ModelArguments, "data": DataArguments, "adapter": CustomArguments}
     arguments = Arguments(
         model=model,
@@ -79,6 +104,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         custom=custom,
         training=training,
         recipe=recipe_text(given, section_of(sections)),
+        names=frozenset(given_arguments(given)),
     )
     _check(arguments)
     return arguments
@@ -96,6 +122,8 @@ def _check(args: Arguments) -> None:
     ):
         if value not in allowed:
             raise ValueError(f"Unknown --{name} {value!r}. {nearest(value, filter(None, allowed))}")
+    if args.custom.train_new_tokens_only and not get_role(args.model.role).trains_tables:
+        raise ValueError(f"--train_new_tokens_only: the {args.model.role} trains no rows of the word tables")
     if not 0 <= args.custom.head_droppath < 1:
         raise ValueError(f"--head_droppath must be at least 0 and below 1, not {args.custom.head_droppath}")
     for entry in parse_entries(args.data.datasets):

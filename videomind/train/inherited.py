@@ -81,7 +81,7 @@ REFUSED = {
     "do_train": "this command does nothing else",
     "resume_from_checkpoint": "a rerun goes on from the newest complete checkpoint of --output_dir by itself",
 }
-HABITS = {"do_train": True}  # what people write though it says nothing
+HABITS = {"do_train": True}  # what people write though it says nothing; only this value is true here
 
 
 def todays(argv: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -112,23 +112,24 @@ def todays(argv: Sequence[str], known: Sequence[str]) -> list[str]:
     return out
 
 
-def refuse_unused(training: Any, argv: Sequence[str]) -> None:
+def refuse_unused(training: Any, argv: Sequence[str], names: Sequence[str]) -> None:
     """Refuse arguments that do nothing here.
 
     Args:
         training: transformers' arguments, parsed.
         argv: what was given, recipe and all.
+        names: of the arguments that are transformers' own.
 
     Raises:
         ValueError: One is given that is not used, with another value than it has by itself; says why.
     """
-    inherited = {entry.name: entry for entry in dataclasses.fields(training)}
+    inherited = {entry.name: entry for entry in dataclasses.fields(training) if entry.name in names}
     given = [part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")]
     for name in given:
         if name not in inherited or name in HONOURED:
             continue
         value = getattr(training, name)
-        if value == default_of(inherited[name]) or (name in HABITS and value == HABITS[name]):
+        if value == HABITS.get(name, default_of(inherited[name])):
             continue
         reason = REFUSED.get(name, "this version of transformers is newer than those that were tried")
         raise ValueError(f"--{name} {value} is not used here: {reason}. Leave it out.")

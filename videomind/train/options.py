@@ -142,8 +142,12 @@ class TrainingOptions:
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
-        if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:
-            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+        # Each has two names, of which a version of transformers may know one.
+        kinds = ("gradient_checkpointing", "activation_checkpointing")
+        is_told_how = any(getattr(self, f"{kind}_kwargs", None) for kind in kinds)
+        for kind in kinds:
+            if getattr(self, kind, None) and not is_told_how:
+                setattr(self, f"{kind}_kwargs", {"use_reentrant": False})
         super().__post_init__()
 
 

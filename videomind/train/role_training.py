@@ -13,7 +13,7 @@ from transformers import set_seed
 from videomind.backbones.backbone import Processor
 from videomind.device import attention, detect
 from videomind.encoding.encoder import Encoder
-from videomind.model.adapters import adapter_biases, add_adapter, bare
+from videomind.model.adapters import adapter_biases, adapter_settings, add_adapter, bare
 from videomind.model.bases import resolve_folder
 from videomind.model.checkpoint import (
     MEND,
@@ -30,6 +30,7 @@ from videomind.model.saving import save_full
 from videomind.model.sharding import copy_to_cpu, unify_dtype
 from videomind.roles import Role, get_role
 from videomind.train.arguments import Arguments, weight_dtype
+from videomind.train.inherited import refuse_other_adapter
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
 from videomind.train.role_trainer import RoleTrainer, group_sampler
@@ -87,8 +88,13 @@ def _load_start(args: Arguments, role: Role, dtype: torch.dtype) -> LoadedModel:
         raise ValueError(
             f"--merge_adapter: {args.model.model_name_or_path} has no adapter of the {role.name} to fold in"
         )
-    if isinstance(model, PeftModel) and (args.custom.merge_adapter or not args.custom.lora_enable):
-        model = merge_adapter(model)
+    if isinstance(model, PeftModel):
+        if args.custom.merge_adapter or not args.custom.lora_enable:
+            model = merge_adapter(model)
+        else:
+            saved = adapter_settings(model, role.name)
+            own = {name: getattr(args.custom, name) for name in args.names & saved.keys()}
+            refuse_other_adapter(own, saved, args.model.model_name_or_path)
     if not role.has_head:
         bare(model).head = None  # of another role, from whose folder this one starts
     elif bare(model).head is None:
