@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from videomind.model.grounding_head import STRIDES, GroundingHead, HeadOutput
@@ -174,3 +175,19 @@ def test_points_made_for_a_prediction_serve_training():
     output = head([clips], [query], min_clips=max(STRIDES))
     assert output.points is first and not first.is_inference()
     grounding_loss(output, [targets], weights=LossWeights()).total.backward()
+
+
+@pytest.mark.parametrize("num_clips", [1, 5, 7])
+def test_convolutions_of_a_short_video_see_its_padding(num_clips):
+    """As in published training: clips of zero up to 8, which norms and biases make something else of."""
+    head = make_head(torch.float64)
+    (clips, queries, _), longer = draw_videos(0, torch.float64, (num_clips, 30))
+    for others in ([], [longer]):
+        output = head([clips, *(v[0] for v in others)], [queries, *(v[1] for v in others)], min_clips=8)
+        rows = len(queries)
+        emb = output.clip_emb[:, :rows, :num_clips].flatten(0, 1)
+        levels = head.pyramid(F.pad(emb, (0, 0, 0, 8 - num_clips)))
+        expected = torch.cat([head.class_head(level) for level in levels], dim=1)[..., 0]
+        own = output.points[:, 0] + output.points[:, 3] <= 8
+        found = output.class_logits[:, :rows, own].flatten(0, 1)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
