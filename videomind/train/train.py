@@ -33,12 +33,13 @@ from videomind.model.role_model import RoleModel
 from videomind.model.saving import save_full
 from videomind.model.sharding import copy_to_cpu, unify_dtype
 from videomind.roles import Role, get_role
-from videomind.train.arguments import Arguments, parse_arguments, weight_dtype
+from videomind.train.arguments import Arguments, DataArguments, parse_arguments, weight_dtype
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
 from videomind.train.role_trainer import RoleTrainer, group_sampler
 from videomind.train.sampler import EpochSampler
 from videomind.train.trainer import init_communication, run_training
+from videomind.video.frame_cache import FrameCache
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,16 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
         max_retries=data.max_retries,
         on_damage=data.on_damage,
         budget=data.budget(),
+        kept=_frame_cache(data),
     )
     log.info("Training set:\n%s", mixture.statistics())
     return mixture
+
+
+def _frame_cache(data: DataArguments) -> FrameCache | None:
+    if data.cache_frames is None:
+        return None
+    return FrameCache(data.cache_frames, max_gb=data.cache_frames_gb)
 
 
 def train(
