@@ -88,7 +88,7 @@ def test_load_save_load_gives_identical_predictions(golden, tmp_path, folder):
     for loaded in (first, again):
         model = loaded.model.eval()
         with torch.no_grad():
-            head = bare(model).head(clips, query)
+            head = bare(model).head([clips], [query])
             outputs.append((model(input_ids=ids).logits, head.class_logits, head.offsets))
     assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
 

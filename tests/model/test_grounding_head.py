@@ -14,6 +14,7 @@ from videomind.model.grounding_head import (
     STRIDES,
     GroundingHead,
     HeadOutput,
+    _point_mask,
     decode,
     make_points,
     nms,
@@ -42,7 +43,8 @@ def test_blocks(golden):
     for t in lengths:
         x = arrays[f"t{t}.x"]
         with torch.no_grad():
-            levels, masks = modules["pyramid"](x, torch.ones(x.shape[:2]))
+            levels = modules["pyramid"](x)
+            masks = _point_mask(make_points(t), [t] * len(x), 1).split([x.size(1) for x in levels], dim=1)
             for i, (level, mask) in enumerate(zip(levels, masks, strict=True)):
                 close(level, arrays[f"t{t}.pyr{i}"])
                 close(mask, arrays[f"t{t}.msk{i}"])
@@ -95,7 +97,7 @@ def test_too_many_clips_is_an_error():
 def test_decode_places_boundaries_around_the_best_point():
     head = GroundingHead(16, "silu", dims=32).eval()
     with torch.no_grad():
-        output = head(torch.randn(12, 16), torch.randn(1, 16))
+        output = head([torch.randn(12, 16)], [torch.randn(1, 16)])
     logits = torch.full_like(output.class_logits, -9.0)
     logits[-1, 0, 5] = 9.0
     offsets = torch.full_like(output.offsets, 0.1)
@@ -108,9 +110,9 @@ def test_decode_places_boundaries_around_the_best_point():
 def test_padding_in_training_masks_points_beyond_the_video():
     head = GroundingHead(16, "silu", dims=32).eval()
     with torch.no_grad():
-        output = head(torch.randn(5, 16), torch.randn(2, 16), min_clips=8)
+        output = head([torch.randn(5, 16)], [torch.randn(2, 16)], min_clips=8)
     assert output.points.shape[0] == 15
-    assert output.mask.tolist() == [1] * 5 + [0] * 3 + [1, 1, 1, 0] + [1, 1] + [1]
+    assert output.mask.tolist() == [[1] * 5 + [0] * 3 + [1, 1, 1, 0] + [1, 1] + [1]] * 2
     assert output.clip_emb.shape == (3, 2, 5, 32)
 
 
@@ -137,21 +139,19 @@ def test_the_longest_video_has_points_up_to_its_end():
 
 @pytest.mark.parametrize("num_clips", range(1, 18))
 def test_a_level_is_masked_from_the_first_point_without_a_real_clip(num_clips):
-    pyramid = ConvPyramid(8, STRIDES, "silu")
     padded = max(num_clips, max(STRIDES))
-    real = (torch.arange(padded) < num_clips).float()[None]
-    levels, masks = pyramid(torch.randn(1, padded, 8), real)
-    assert len(levels) == len(STRIDES)
-    for stride, level, mask in zip(STRIDES, levels, masks, strict=True):
-        assert level.shape[:2] == mask.shape
-        assert mask[0].tolist() == [float(i * stride < num_clips) for i in range(padded // stride)]
+    points = make_points(padded)
+    mask = _point_mask(points, [num_clips], max(STRIDES))[0]
+    for stride in STRIDES:
+        expected = [float(i * stride < num_clips) for i in range(padded // stride)]
+        assert mask[points[:, 3] == stride].tolist() == expected
 
 
 @pytest.mark.parametrize("num_clips", range(1, 18))
 def test_without_padding_levels_longer_than_the_video_are_left_out(num_clips):
-    levels, masks = ConvPyramid(8, STRIDES, "silu")(torch.randn(1, num_clips, 8), torch.ones(1, num_clips))
+    levels = ConvPyramid(8, STRIDES, "silu")(torch.randn(1, num_clips, 8))
     assert [level.size(1) for level in levels] == [num_clips // s for s in STRIDES if s <= num_clips]
-    assert all(mask.all() for mask in masks)
+    assert _point_mask(make_points(num_clips), [num_clips], 1).all()
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def decoded(num_clips: int, point: int, offsets: list[float]) -> torch.Tensor:
     logits[0, 0, point], distances[0, 0, point] = 9.0, torch.tensor(offsets)
     empty = torch.zeros(1, 1, num_clips, 4), torch.zeros(1, 1, 4)
     output = HeadOutput(
-        class_logits=logits, offsets=distances, points=points, mask=torch.ones(len(points)),
-        clip_emb=empty[0], query_emb=empty[1],
+        class_logits=logits, offsets=distances, points=points, mask=torch.ones(1, len(points)),
+        clip_emb=empty[0], query_emb=empty[1], num_clips=(num_clips,), num_queries=(1,),
     )  # fmt: skip
     return decode(output, num_clips)[0]
 
@@ -227,7 +227,6 @@ def test_distances_are_finite_in_every_precision(dtype):
     top = math.log(torch.finfo(dtype).max)
     raw = torch.tensor([-5.0, 0.0, 3.0, top - 1, top - 0.02, top + 0.02, top + 1, 1e4], dtype=dtype)
     raw.requires_grad_(True)
-    head.coord_head = nn.Identity()
     for scale in (1.0, 1.5):
         nn.init.constant_(head.coef.scale, scale)
         found, plain = head._distances(raw, 0), raw.exp() * head.coef.scale[0]

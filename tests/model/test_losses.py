@@ -1,6 +1,7 @@
 """Targets and losses against the original's numbers, gradients included."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,14 +41,15 @@ def loss_of_case(arrays, i):
         class_logits=leaves["out_class"].squeeze(-1)[:, None],
         offsets=leaves["out_coord"][:, None],
         points=make_points(padded),
-        mask=torch.cat(mask),
+        mask=torch.cat(mask)[None],
         clip_emb=leaves["video_emb"][:, None],
         query_emb=leaves["query_emb"],
+        num_clips=(t,),
+        num_queries=(1,),
     )
     compute = lambda: grounding_loss(  # noqa: E731
         output,
-        targets_of(get),
-        num_clips=leaves["video_emb"].size(1),
+        [targets_of(get)],
         weights=LossWeights(),
     )
     return leaves, output, get, compute
@@ -172,7 +174,7 @@ def test_a_point_on_padding_does_not_make_a_sample_learnable(num_clips):
     inner = num_clips - 0.25
     assert not has_positive(num_clips, torch.tensor([[inner, float(num_clips)]]))
     head = GroundingHead(16, "silu", dims=32).eval()
-    output = head(torch.randn(num_clips, 16), torch.randn(1, 16), min_clips=max(STRIDES))
+    output = head([torch.randn(num_clips, 16)], [torch.randn(1, 16)], min_clips=max(STRIDES))
     classes, offsets = assign(output.points, torch.tensor([[inner, float(num_clips)]]))
     assert classes.any()
     with pytest.raises(NoPositiveError):
@@ -188,7 +190,7 @@ def test_what_can_be_learned_is_what_the_loss_takes(seed):
         num_clips = rng.randint(1, 12)
         start = rng.choice((rng.uniform(0, num_clips), float(rng.randint(0, num_clips))))
         moment = torch.tensor([[start, min(start + rng.choice((0.2, 0.5, 1.0)), num_clips)]])
-        output = head(torch.randn(num_clips, 16), torch.randn(1, 16), min_clips=max(STRIDES))
+        output = head([torch.randn(num_clips, 16)], [torch.randn(1, 16)], min_clips=max(STRIDES))
         classes, offsets = (target[None] for target in assign(output.points, moment))
         learnable = has_positive(num_clips, moment)
         outcomes.add(learnable)
@@ -207,9 +209,11 @@ def output_of(clip_emb: torch.Tensor, query_emb: torch.Tensor) -> HeadOutput:
         class_logits=torch.zeros(1, 1, len(points)),
         offsets=torch.ones(1, 1, len(points), 2),
         points=points,
-        mask=torch.ones(len(points)),
+        mask=torch.ones(1, len(points)),
         clip_emb=clip_emb[None, None],
         query_emb=query_emb[None, None],
+        num_clips=(len(clip_emb),),
+        num_queries=(1,),
     )
 
 
@@ -224,12 +228,12 @@ def test_clips_as_salient_as_the_chosen_one_are_its_rivals(chosen):
     assert len(rivals) == (5 if saliency[chosen] == 1 else 3)
     expected = similarity[rivals].exp().sum().log() - similarity[chosen]
     loss = saliency_loss(output_of(clips, query), saliency[None], torch.tensor([chosen]))
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss, expected[None])
 
 
 def test_only_positive_points_regress_and_a_query_without_any_adds_nothing():
     output = output_of(torch.zeros(8, 6), torch.ones(6))
-    output = HeadOutput(**{**vars(output), "offsets": output.offsets.expand(1, 2, -1, 2)})
+    output = replace(output, offsets=output.offsets.expand(1, 2, -1, 2), num_queries=(2,))
     classes = torch.zeros(2, len(output.points))
     classes[0, [2, 5]] = 1
     offsets = torch.full((2, len(output.points), 2), 9.0)
@@ -261,6 +265,6 @@ def test_weights_scale_their_part_only():
     arrays |= {f"0_{k}": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     _, output, get, compute = loss_of_case(arrays, 0)
     base = compute()
-    heavy = grounding_loss(output, targets_of(get), num_clips=8, weights=LossWeights(saliency=1.0))
+    heavy = grounding_loss(output, [targets_of(get)], weights=LossWeights(saliency=1.0))
     torch.testing.assert_close(heavy.saliency, base.saliency * 20)
     torch.testing.assert_close(heavy.regression, base.regression)

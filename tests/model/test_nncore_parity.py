@@ -127,11 +127,12 @@ def test_head(nncore, monkeypatch, seed, training):
     def results() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         head = seeded(seed, lambda: GroundingHead(hidden, activation, dims=64)).train(training)
         states = [x.clone().requires_grad_() for x in (clip_states, query_states)]
-        output = seeded(seed, lambda: head(*states, min_clips=8))
-        loss = grounding_loss(output, targets, num_clips=num_clips, weights=LossWeights())
+        output = seeded(seed, lambda: head(*([state] for state in states), min_clips=8))
+        loss = grounding_loss(output, [targets], weights=LossWeights())
         loss.total.backward()
         leaves = dict(zip(("clip gradient", "query gradient"), (x.grad for x in states), strict=True))
-        return head.state_dict(), {**vars(output), **vars(loss), **leaves, **gradients(head)}
+        outputs = {name: value for name, value in vars(output).items() if isinstance(value, Tensor)}
+        return head.state_dict(), {**outputs, **vars(loss), **leaves, **gradients(head)}
 
     ours = results()
     monkeypatch.setattr(grounding_head, "FusionLayer", lambda *args: reference_layer(nncore, *args))

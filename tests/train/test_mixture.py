@@ -2,19 +2,24 @@
 
 import errno
 import json
+import pickle
 import random
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.videos import numbered, write_video
 from PIL import Image
 
 from videomind.dataset.filters import Filters
 from videomind.encoding.encoder import BadSampleError, Encoded
 from videomind.model.losses import HeadTargets
+from videomind.roles import VisualUnits
 from videomind.runs.boundary import Fault
 from videomind.train.mixture import Collator, Draw, Item, Mixture
+from videomind.video import excerpts
+from videomind.video.frame_cache import FrameCache
 
 NO_QUERY = HeadTargets(spans=(), saliency=torch.zeros(0, 1), pos_clip=torch.zeros(0))
 
@@ -81,6 +86,50 @@ def mixture(tmp_path, monkeypatch):
     good: set[str] = set()
     monkeypatch.setattr("videomind.train.mixture.read_excerpt", lambda excerpt: read(excerpt, good))
     return make, good
+
+
+class CroppingEncoder(NameEncoder):
+    """One that says in which units frames are cut, and gives them back."""
+
+    def excerpt(self, sample):
+        budget = replace(sample.excerpt.budget, max_frames=4).on(
+            VisualUnits(token_side=28, frames_per_step=2)
+        )
+        return replace(sample.excerpt, budget=budget)
+
+    def __call__(self, sample, frames, rng):
+        return frames
+
+
+@pytest.mark.parametrize("max_gb", [1.0, 1e-6])
+def test_a_second_epoch_decodes_nothing(tmp_path, monkeypatch, max_gb):
+    """Where the cache holds an epoch; with less room all is decoded again, and the frames are the same."""
+    videos = tmp_path / "charades_sta/videos_3fps_480_noaudio"
+    videos.mkdir(parents=True)
+    names = [f"v{i}" for i in range(3)]
+    for i, name in enumerate(names):
+        write_video(videos / f"{name}.mp4", count=20, picture=lambda n, i=i: numbered(n + 40 * i))
+    (videos.parent / "durations.json").write_text(json.dumps(dict.fromkeys(names, 20 / 30)))
+    (videos.parent / "charades_sta_train.txt").write_text("".join(f"{n} 0 0.5##find {n}.\n" for n in names))
+    opened, own = [], excerpts.open_reader
+    monkeypatch.setattr(
+        excerpts,
+        "open_reader",
+        lambda path, *args, **kwargs: (opened.append(path), own(path, *args, **kwargs))[1],
+    )
+
+    def epochs(kept: FrameCache | None) -> list[list[torch.Tensor]]:
+        mixture = Mixture("charades_sta", encoder=CroppingEncoder(), data_root=tmp_path, kept=kept)
+        mixture = pickle.loads(pickle.dumps(mixture))  # as a loader's worker gets it
+        return [[mixture[Draw(i, epoch)].encoded for i in range(3)] for epoch in range(2)]
+
+    without = epochs(None)
+    assert len(opened) == 6
+    opened.clear()
+    found = epochs(FrameCache(tmp_path / "kept", max_gb=max_gb))
+    assert len(opened) == (3 if max_gb == 1.0 else 6)
+    for epoch, plain in zip(found, without, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(epoch, plain, strict=True))
 
 
 def read(excerpt, good):

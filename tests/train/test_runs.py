@@ -24,6 +24,7 @@ from videomind.train.role_training import train
 from videomind.train.sampler import EpochSampler
 from videomind.train.train import main
 from videomind.train.trainer import complete_checkpoints
+from videomind.video import excerpts
 
 STEPS = ("--max_steps", "5", "--save_steps", "5")
 
@@ -193,6 +194,28 @@ def test_a_finished_run_is_not_trained_again(workshop, tmp_path, capfd):
     assert main(argv) == 0
     assert "All 1 steps are done" in capfd.readouterr().err
     assert (tmp_path / "pytorch_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_kept_frames_train_as_decoded_ones_do(workshop, tmp_path, monkeypatch):
+    """A second run with them decodes nothing, nor does a second epoch of the first."""
+    opened, own = [], excerpts.open_reader
+
+    def counted(path, *args, **kwargs):
+        opened.append(path)
+        return own(path, *args, **kwargs)
+
+    monkeypatch.setattr(excerpts, "open_reader", counted)
+    steps = ("--datasets", "charades_sta", "--num_train_epochs", "2", "--per_device_train_batch_size", "4")
+    steps = (*steps, "--save_steps", "100", "--dataloader_num_workers", "0")
+    kept = ("--cache_frames", str(tmp_path / "kept"), "--cache_frames_gb", "0.5")
+    counts = []
+    for name, extra in (("without", ()), ("first", kept), ("second", kept)):
+        opened.clear()
+        assert main(arguments(workshop, tmp_path / name, *steps, *extra)) == 0
+        counts.append((len(opened), len(set(opened))))
+    (all_of_them, videos), first, second = counts
+    assert all_of_them >= 2 * videos and first == (videos, videos) and second == (0, 0)
+    assert losses(tmp_path / "without") == losses(tmp_path / "first") == losses(tmp_path / "second")
 
 
 def test_bad_videos_are_written_down(workshop, tmp_path):

@@ -46,6 +46,7 @@ def argv(golden, tmp_path):
         ({"head_droppath": "1"}, ["--head_droppath must be at least 0 and below 1, not 1.0"]),
         ({"fps": "0"}, ["more than 0.0 frames per second (--fps)"]),
         ({"max_frames": "1"}, ["at least 2 frames, not 1 (--max_frames)"]),
+        ({"cache_frames": "kept", "cache_frames_gb": "0"}, ["--cache_frames_gb must be above 0, not 0.0"]),
         (
             {"base_model": "qwen2_v1"},
             ["Unknown backbone 'qwen2_v1' (--base_model)", "Did you mean"],

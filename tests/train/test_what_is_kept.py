@@ -70,7 +70,7 @@ def outputs(model, role: str | None) -> dict[str, torch.Tensor]:
         if inner.head is not None:
             width = inner.config.get_text_config().hidden_size
             clips = torch.linspace(-1, 1, 9 * width).view(9, width)
-            out = inner.head(clips, clips[:1])
+            out = inner.head([clips], [clips[:1]])
             found |= {"classes": out.class_logits, "offsets": out.offsets}
     return found
 

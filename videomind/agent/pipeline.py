@@ -344,7 +344,7 @@ class Pipeline:
         # 5. The head may be on another device than the last layer when the model is spread. Nothing is
         #    padded, unlike in training (K302).
         device = next(inner.head.parameters()).device
-        boundaries = decode(inner.head(clips.to(device), query[None].to(device)), clips.size(0))[0]
+        boundaries = decode(inner.head([clips.to(device)], [query[None].to(device)]), clips.size(0))[0]
         check_finite(boundaries, "the grounder's moments")
         return GrounderOutput(response=out.text, success=True, boundaries=boundaries)
 

@@ -1,10 +1,11 @@
 """The grounding head: from clip states and a query state to scored boundaries (arXiv 2503.13444, sec. 3).
 
-Shapes: T clips, Q queries (one per `<|reg|>` token), D hidden size of the language model, C head width,
-F fusion layers, K pyramid levels, P points over all levels.
+Shapes: V videos, T clips (of the longest), Q queries of all videos (one per `<|reg|>` token), D hidden size
+of the language model, C head width, F fusion layers, K pyramid levels, P points over all levels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from videomind.model.layers import (
     ConvHead,
@@ -31,14 +33,17 @@ MAX_CANDIDATES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOutput:
-    """What the head computes for one video, for every fusion layer.
+    """What the head computes for a batch of videos, for every fusion layer.
 
     Attributes:
         class_logits: (F, Q, P).
         offsets: (F, Q, P, 2), distances to start and end in units of the point's stride, positive.
         points: (P, 4): position, smallest and largest distance it regresses, stride (all in clips).
-        mask: (P,), 1 where the point lies on real clips.
-        clip_emb: (F, Q, T, C); query_emb: (F, Q, C), for the saliency.
+        mask: (Q, P), 1 where the row's video has the point, and real clips there; elsewhere the row's numbers
+            mean nothing.
+        clip_emb: (F, Q, T, C), zero behind a video's end; query_emb: (F, Q, C), for the saliency.
+        num_clips: of each video.
+        num_queries: of each video, whose rows follow one another.
     """
 
     class_logits: Tensor
@@ -47,6 +52,8 @@ class HeadOutput:
     mask: Tensor
     clip_emb: Tensor
     query_emb: Tensor
+    num_clips: tuple[int, ...]
+    num_queries: tuple[int, ...]
 
 
 def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: int = MAX_CLIPS) -> Tensor:
@@ -79,6 +86,13 @@ def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: i
 
 
 @cache
+def _points_on(device: torch.device, num_clips: int) -> Tensor:
+    """Make the points of a length once; no more than 30 kB each."""
+    with torch.inference_mode(False):  # made in a prediction, they may serve a training later
+        return make_points(num_clips).to(device)
+
+
+@cache
 def largest_exponent(dtype: torch.dtype) -> float:
     """Find the largest number of a type whose exponential is a finite number of that type."""
     bound = torch.tensor(math.log(torch.finfo(dtype).max), dtype=dtype)
@@ -104,34 +118,45 @@ class GroundingHead(nn.Module):
         self.coord_head = ConvHead(dims, 2, activation)
         self.coef = LevelScale(len(STRIDES))
 
-    def forward(self, clip_states: Tensor, query_states: Tensor, *, min_clips: int = 1) -> HeadOutput:
-        """Run the head on one video.
+    def forward(
+        self, clip_states: Sequence[Tensor], query_states: Sequence[Tensor], *, min_clips: int = 1
+    ) -> HeadOutput:
+        """Run the head on videos of any lengths; each gets the numbers that it would get alone.
 
         Args:
-            clip_states: (T, D), the mean state of each temporal step.
-            query_states: (Q, D), the state that predicts each `<|reg|>`.
+            clip_states: of each video (T, D), the mean state of each temporal step.
+            query_states: of each video (Q, D), the state that predicts each `<|reg|>`.
             min_clips: clips are zero-padded to this many before the pyramid (8 in training, so that
                 every level exists; none at inference).
         """
+        num_clips, num_queries = (tuple(map(len, states)) for states in (clip_states, query_states))
+        lengths = [length for length, count in zip(num_clips, num_queries, strict=True) for _ in range(count)]
         dtype = self.vis_proj[0].weight.dtype
         # 1. Project both and mark what they are; only clips have a place in time.
-        clips = self.vis_emb(self.vis_proj(clip_states.to(dtype))[None])  # (1, T, C)
-        clips = (clips + self.vis_pos(clips).to(clips.dtype)).expand(query_states.size(0), -1, -1)
-        queries = self.reg_emb(self.reg_proj(query_states.to(dtype))[:, None])  # (Q, 1, C)
-        # 2. Each query sees the clips by itself: the queries are rows of a batch.
-        clip_emb, query_emb = self._fuse(clips, queries)
+        projected = self.vis_proj(torch.cat(list(clip_states)).to(dtype)).split(num_clips)
+        clips = self.vis_emb(pad_sequence(projected, batch_first=True))  # (V, T, C)
+        clips = clips + self.vis_pos(clips, mask=_mask(num_clips, clips)).to(clips.dtype)
+        queries = self.reg_emb(self.reg_proj(torch.cat(list(query_states)).to(dtype))[:, None])  # (Q, 1, C)
+        # 2. Each query sees its video's clips by itself: the queries are rows of a batch.
+        videos = zip(clips.split(1), num_queries, strict=True)
+        clips = torch.cat([video.expand(count, -1, -1) for video, count in videos])  # (Q, T, C)
+        clip_emb, query_emb = self._fuse(clips, queries, _mask(lengths, clips))
         # 3. Training supervises every fusion layer (K302), so all of them go through pyramid and heads.
-        levels, masks = self._pyramid(clip_emb.flatten(0, 1), min_clips)
-        num_rows, padded = clip_emb.shape[:2], max(min_clips, clips.size(1))
-        class_logits = torch.cat([self.class_head(level) for level in levels], dim=1)  # (F*Q, P, 1)
-        offsets = [self._distances(level, i) for i, level in enumerate(levels)]
+        levels, exist = self._pyramid(clip_emb, lengths, min_clips)
+        pairs = list(zip(levels, exist, strict=True))
+        class_logits = [self.class_head(*pair) for pair in pairs]  # K of (F * Q, P, 1)
+        offsets = [self._distances(self.coord_head(*pair), i) for i, pair in enumerate(pairs)]
+        num_rows = clip_emb.shape[:2]
+        points = _points_on(clips.device, max(min_clips, *num_clips))
         return HeadOutput(
-            class_logits=class_logits.squeeze(-1).unflatten(0, num_rows),
+            class_logits=torch.cat(class_logits, dim=1).squeeze(-1).unflatten(0, num_rows),
             offsets=torch.cat(offsets, dim=1).unflatten(0, num_rows),
-            points=make_points(padded).to(clips.device),
-            mask=torch.cat(masks, dim=1)[0],
+            points=points,
+            mask=_point_mask(points, lengths, min_clips),
             clip_emb=clip_emb,
             query_emb=query_emb,
+            num_clips=num_clips,
+            num_queries=num_queries,
         )
 
     def set_droppath(self, rate: float) -> None:
@@ -139,48 +164,98 @@ class GroundingHead(nn.Module):
         for layer in self.vis_fuse:
             layer.droppath.p = rate
 
-    def _distances(self, level: Tensor, number: int) -> Tensor:
-        """Regress the distances of a level's points, positive and finite.
+    def _distances(self, raw: Tensor, level: int) -> Tensor:
+        """Make distances of what is regressed at a level's points, positive and finite.
 
         What half precision cannot hold stays the largest number that it can: an infinite one would make the
         gradient of an idle head NaN, which is zero times the outputs. The bounds change no finite value.
 
         Args:
-            level: (B, P, C).
-            number: of the level.
+            raw: (B, P, 2).
+            level: its number.
 
         Returns:
             (B, P, 2), in strides.
         """
         # exp keeps distances positive (a relu in ActionFormer); the level's factor is FCOS's, arXiv
         # 1904.01355, which has it within the exp.
-        raw = self.coord_head(level)
-        return self.coef(raw.clamp(max=largest_exponent(raw.dtype)).exp(), number).clamp(
-            max=torch.finfo(raw.dtype).max
-        )
+        distances = self.coef(raw.clamp(max=largest_exponent(raw.dtype)).exp(), level)
+        return distances.clamp(max=torch.finfo(raw.dtype).max)
 
-    def _fuse(self, clips: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    def _fuse(self, clips: Tensor, queries: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Let clips and query see each other.
 
         Args:
             clips: (Q, T, C).
             queries: (Q, 1, C).
+            mask: (Q, T), where a video has clips; None: everywhere.
 
         Returns:
             The normalised outputs of all layers: clips (F, Q, T, C) and queries (F, Q, C).
         """
         x, outputs = torch.cat((clips, queries), dim=1), []
+        seen = None if mask is None else F.pad(mask, (0, 1), value=True)  # (Q, T + 1)
         for layer in self.vis_fuse:
-            x = layer(x)
+            x = layer(x, mask=seen)
             outputs.append(self.vis_norm(x))
         stacked = torch.stack(outputs)  # (F, Q, T + 1, C)
-        return stacked[:, :, :-1], stacked[:, :, -1]
+        clip_emb, query_emb = stacked[:, :, :-1], stacked[:, :, -1]
+        return clip_emb if mask is None else clip_emb.masked_fill(~mask[..., None], 0), query_emb
 
-    def _pyramid(self, clip_emb: Tensor, min_clips: int) -> tuple[list[Tensor], list[Tensor]]:
-        num_rows, num_clips = clip_emb.shape[:2]
-        padding = max(0, min_clips - num_clips)
-        mask = F.pad(clip_emb.new_ones(num_rows, num_clips), (0, padding))
-        return self.pyramid(F.pad(clip_emb, (0, 0, 0, padding)), mask)
+    def _pyramid(
+        self, clip_emb: Tensor, lengths: Sequence[int], min_clips: int
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Compute all levels.
+
+        Args:
+            clip_emb: (F, Q, T, C).
+            lengths: of each row's video, in clips.
+            min_clips: see `forward`.
+
+        Returns:
+            Per level the features (F * Q, P, C), and the mask (F * Q, P) of points that the row's video has;
+            None where each has all of them.
+        """
+        padding = max(0, min_clips - clip_emb.size(2))
+        levels = self.pyramid(F.pad(clip_emb.flatten(0, 1), (0, 0, 0, padding)))
+        # A row's points of level k are computed of its own clips alone: no convolution there overlaps
+        # another, so those of a longer row's end need no mask before the heads.
+        padded = [max(min_clips, length) for length in lengths] * clip_emb.size(0)
+        by_stride = zip(levels, STRIDES, strict=False)  # a short video has not all levels
+        return levels, [_mask([n // stride for n in padded], level) for level, stride in by_stride]
+
+
+def _mask(lengths: Sequence[int], padded: Tensor) -> Tensor | None:
+    """Say where padded rows are, True up to each one's end.
+
+    Args:
+        lengths: of the rows, N of them.
+        padded: (N, T, C).
+
+    Returns:
+        (N, T); None if no row is shorter than T.
+    """
+    if min(lengths, default=padded.size(1)) == padded.size(1):
+        return None
+    ends = torch.tensor(lengths, device=padded.device)[:, None]
+    return torch.arange(padded.size(1), device=padded.device) < ends
+
+
+def _point_mask(points: Tensor, lengths: Sequence[int], min_clips: int) -> Tensor:
+    """Choose the points that count.
+
+    Args:
+        points: (P, 4), of the longest video.
+        lengths: of each row's video, in clips.
+        min_clips: see `GroundingHead.forward`.
+
+    Returns:
+        (Q, P), 1 where the row's video, padded to `min_clips`, has the point, and it lies on a real clip.
+    """
+    position, stride = points[:, 0], points[:, 3]
+    length = torch.tensor(lengths, device=points.device)[:, None]  # (Q, 1)
+    is_there = position + stride <= length.clamp(min=min_clips)  # a level's last point has a whole stride
+    return (is_there & (position < length)).float()
 
 
 def nms(candidates: Tensor, threshold: float = NMS_THRESHOLD) -> Tensor:

@@ -8,7 +8,6 @@ same order and memory layout, so that values, gradients and random draws equal t
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
@@ -81,23 +80,10 @@ class ConvPyramid(nn.Module):
             self.blocks.append(nn.Sequential(*layers))
         _xavier(self)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Compute all levels.
-
-        Args:
-            x: (B, T, C).
-            mask: (B, T), 1 where a clip is real.
-
-        Returns:
-            Per level the features (B, T // stride, C) and masks (B, T // stride).
-        """
-        features, masks = [], []
-        for block, stride in zip(self.blocks, self.strides, strict=True):
-            if x.size(1) < stride:
-                break
-            features.append(block(x))
-            masks.append(F.max_pool1d(mask.float(), stride, stride) if stride > 1 else mask.float())
-        return features, masks
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Compute all levels of (B, T, C): (B, T // stride, C) each."""
+        by_stride = zip(self.blocks, self.strides, strict=True)
+        return [block(x) for block, stride in by_stride if x.size(1) >= stride]
 
 
 class ConvHead(nn.Module):
@@ -115,9 +101,23 @@ class ConvHead(nn.Module):
         )
         _xavier(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, C) to (B, T, out_dims)."""
-        return self.module(x)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features to numbers.
+
+        Args:
+            x: (B, T, C).
+            mask: (B, T), False behind a row's end, where a longer row of the batch goes on. None: all rows
+                are of one length.
+
+        Returns:
+            (B, T, out_dims); behind a row's end they mean nothing.
+        """
+        if mask is None:
+            return self.module(x)
+        # Both convolutions pad with zeros, so behind a row's end must be zeros, too, before each of them.
+        behind = ~mask[..., None]  # (B, T, 1)
+        hidden = self.module[:3](x.masked_fill(behind, 0))  # (B, C, T)
+        return self.module[3:](hidden.masked_fill(behind.transpose(1, 2), 0))
 
 
 class SinePositions(nn.Module):
@@ -127,13 +127,22 @@ class SinePositions(nn.Module):
         super().__init__()
         self.dims = dims
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Make (1, T, C) in float32 for x (B, T, C), of which only T and the device count."""
-        position = torch.arange(1, x.size(1) + 1, device=x.device)
-        angle = position / (position[-1:] + 1e-6) * (2 * math.pi)  # (T,)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Make positions in float32.
+
+        Args:
+            x: (B, T, C), of which only T and the device count.
+            mask: (B, T), True on a row's clips, which come first. None: all rows have T of them.
+
+        Returns:
+            (B, T, C), or (1, T, C) for all rows without a mask.
+        """
+        position = torch.arange(1, x.size(1) + 1, device=x.device)[None]  # (1, T)
+        last = position[:, -1:] if mask is None else mask.sum(1, keepdim=True)  # (B, 1)
+        angle = position / (last + 1e-6) * (2 * math.pi)  # (B, T)
         channel = torch.arange(self.dims, device=x.device)
         wavelength = TEMPERATURE ** (channel // 2 * 2 / self.dims)  # (C,), one for each sine and its cosine
-        angles = angle[None, :, None] / wavelength  # (1, T, C)
+        angles = angle[..., None] / wavelength  # (B, T, C)
         return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(2)
 
 
@@ -163,8 +172,13 @@ class SelfAttention(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Let every position see all others: (B, T, C) to (B, T, C)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Let every position see all others: (B, T, C) to (B, T, C).
+
+        Args:
+            x: the states.
+            mask: (B, T), False at positions that none may see; None: all are seen.
+        """
         num_rows, num_clips, dims = x.shape
         width = dims // NUM_HEADS
 
@@ -174,8 +188,10 @@ class SelfAttention(nn.Module):
             return time_first.view(num_clips, num_rows * NUM_HEADS, width).transpose(0, 1)
 
         q, k, v = by_head(self.q(x)), by_head(self.k(x)), by_head(self.v(x))
-        attention = (torch.bmm(q, k.transpose(1, 2)) / width**0.5).softmax(-1)  # (B * H, T, T)
-        mixed = torch.bmm(attention, v).transpose(0, 1).contiguous()  # (T, B * H, C / H)
+        scores = torch.bmm(q, k.transpose(1, 2)) / width**0.5  # (B * H, T, T)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.repeat_interleave(NUM_HEADS, dim=0)[:, None], float("-inf"))
+        mixed = torch.bmm(scores.softmax(-1), v).transpose(0, 1).contiguous()  # (T, B * H, C / H)
         return self.m(mixed.view(num_clips, num_rows, dims).transpose(0, 1))
 
 
@@ -211,7 +227,12 @@ class FusionLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(dims)
         self.droppath = DropPath(DROPPATH)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Fuse (B, T, C), the clips and then the query, to (B, T, C)."""
-        x = x + self.droppath(self.self_att(self.self_att_norm(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Fuse (B, T, C), the clips and then the query, to (B, T, C).
+
+        Args:
+            x: the states.
+            mask: (B, T), see `SelfAttention`; norms and feed-forward see each position by itself.
+        """
+        x = x + self.droppath(self.self_att(self.self_att_norm(x), mask))
         return x + self.droppath(self.ffn(self.ffn_norm(x)))

@@ -4,11 +4,14 @@ Assignment and the first two follow ActionFormer (arXiv 2202.07925), the salienc
 Shapes: as in grounding_head; M true moments of one query.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from videomind.model.grounding_head import STRIDES, HeadOutput, make_points
 from videomind.model.settings import LossWeights
@@ -45,7 +48,7 @@ class HeadTargets:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingLoss:
-    """The weighted losses of one sample, summed over fusion layers and queries."""
+    """The weighted losses of each video (V), summed over fusion layers and its queries."""
 
     classification: Tensor
     regression: Tensor
@@ -64,25 +67,27 @@ def assign(points: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         points: (P, 4), see `make_points`.
-        spans: (M, 2), the moments in clips.
+        spans: (..., M, 2), the moments in clips. One of NaN holds no point.
 
     Returns:
-        Class targets (P,), 0 or 1, and regression targets (P, 2), the distances to start and end in strides.
+        Class targets (..., P), 0 or 1, and regression targets (..., P, 2), the distances to start and end in
+        strides.
     """
     position, low, high, stride = (column[:, None] for column in points.unbind(1))  # (P, 1)
-    start, end = spans.unbind(1)  # (M,)
+    start, end = spans[..., None, :, :].unbind(-1)  # (..., 1, M)
     # 1. The point lies in the moment, and within 1.5 strides of its centre.
     centre, radius = (start + end) / 2, CENTER_RADIUS * stride
-    left, right = torch.maximum(start, centre - radius), torch.minimum(end, centre + radius)  # (P, M)
+    left, right = torch.maximum(start, centre - radius), torch.minimum(end, centre + radius)  # (..., P, M)
     is_inside = (left <= position) & (position <= right)
     # 2. Its level answers for moments of this size: the further end is within the level's range.
-    distances = torch.stack((position - start, end - position), dim=-1)  # (P, M, 2)
+    distances = torch.stack((position - start, end - position), dim=-1)  # (..., P, M, 2)
     reach = distances.amax(dim=-1)
     is_positive = is_inside & (low <= reach) & (reach <= high)
     # 3. Of several moments it learns the shortest, which is the easiest to regress; of equal ones the first.
     length = (end - start).expand_as(is_positive).masked_fill(~is_positive, torch.inf)
-    rows = torch.arange(len(points), device=points.device)
-    return is_positive.any(dim=1).float(), distances[rows, length.min(dim=1).indices] / stride
+    shortest = length.min(dim=-1).indices[..., None, None]  # (..., P, 1, 1)
+    offsets = torch.take_along_dim(distances, shortest, dim=-2).squeeze(-2)
+    return is_positive.any(dim=-1).float(), offsets / stride
 
 
 def has_positive(num_clips: int, spans: Tensor) -> bool:
@@ -113,22 +118,23 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def classification_loss(output: HeadOutput, classes: Tensor) -> Tensor:
-    """Compute the focal loss over valid points, summed over rows.
+    """Compute the focal loss over valid points, summed over each video's rows.
 
     Args:
         output: of the head.
         classes: (Q, P), 0 or 1.
 
     Returns:
-        A scalar.
+        (V,).
     """
     # Divided by the number of valid points, where ActionFormer divides by a running mean of the positives.
-    loss = focal_loss(output.class_logits.float(), classes.expand_as(output.class_logits))  # (F, Q, P)
-    return ((loss * output.mask).sum(-1) / output.mask.sum()).sum()
+    logits = _precise(output.class_logits)
+    loss = focal_loss(logits, classes.to(logits.dtype).expand_as(logits))  # (F, Q, P)
+    return _by_video((loss * output.mask).sum(-1) / output.mask.sum(-1), output)
 
 
 def regression_loss(output: HeadOutput, classes: Tensor, offsets: Tensor) -> Tensor:
-    """Compute the L1 distance over positive points, summed over rows.
+    """Compute the L1 distance over positive points, summed over each video's rows.
 
     Args:
         output: of the head.
@@ -136,60 +142,82 @@ def regression_loss(output: HeadOutput, classes: Tensor, offsets: Tensor) -> Ten
         offsets: (Q, P, 2), distances to start and end in strides.
 
     Returns:
-        A scalar.
+        (V,).
 
     Raises:
-        NoPositiveError: There is no positive point among the valid ones.
+        NoPositiveError: A video has no positive point among its valid ones.
     """
     positive = (classes.bool() & output.mask.bool())[..., None]  # (Q, P, 1)
-    if not positive.any():
+    count = 2 * positive.sum(dim=(1, 2))  # (Q,)
+    if not all(part.any() for part in count.cpu().split(output.num_queries)):
         raise NoPositiveError("No point of the temporal pyramid lies within a true moment")
     # L1 in strides; ActionFormer has a DIoU loss here.
-    error = (output.offsets.float() - offsets).abs().masked_fill(~positive, 0)  # (F, Q, P, 2)
-    count = 2 * positive.sum(dim=(1, 2))  # (Q,)
-    return (error.sum(dim=(2, 3)) / count.clamp(min=1)).sum()
+    error = (_precise(output.offsets) - offsets).abs().masked_fill(~positive, 0)  # (F, Q, P, 2)
+    return _by_video(error.sum(dim=(2, 3)) / count.clamp(min=1), output)
 
 
 def saliency_loss(output: HeadOutput, saliency: Tensor, pos_clip: Tensor) -> Tensor:
-    """Contrast one salient clip with the clips that are no more salient, summed over rows.
+    """Contrast one salient clip with the clips that are no more salient, summed over each video's rows.
 
     Args:
         output: of the head.
-        saliency: (Q, T).
+        saliency: (Q, T), infinite behind a video's end.
         pos_clip: (Q,), index of the chosen clip.
 
     Returns:
-        A scalar.
+        (V,).
     """
-    similarity = F.cosine_similarity(output.clip_emb.float(), output.query_emb.float()[:, :, None], dim=-1)
+    clips, query = _precise(output.clip_emb), _precise(output.query_emb)[:, :, None]
+    similarity = F.cosine_similarity(clips, query, dim=-1)  # (F, Q, T)
     # UniVTG's contrast within a video, but for one thing: its rivals are less salient than the chosen clip,
     # these are no more salient, as in published training. With 0 and 1 that is every clip of the video.
     pos_clip = pos_clip[:, None]  # (Q, 1)
     rivals = saliency <= saliency.gather(1, pos_clip)  # (Q, T); holds the chosen clip itself
     logits = (similarity * SALIENCY_SCALE).masked_fill(~rivals, float("-inf"))  # (F, Q, T)
     chosen = pos_clip.expand(len(logits), -1, -1)
-    return -logits.log_softmax(-1).gather(2, chosen).sum()
+    return -_by_video(logits.log_softmax(-1).gather(2, chosen).squeeze(-1), output)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Bring to float32 what is less precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _by_video(losses: Tensor, output: HeadOutput) -> Tensor:
+    """Sum the losses of rows (F, Q) over each video's (V,)."""
+    return torch.stack([rows.sum() for rows in losses.split(output.num_queries, dim=1)])
 
 
 def grounding_loss(
-    output: HeadOutput, targets: HeadTargets, *, num_clips: int, weights: LossWeights
+    output: HeadOutput, targets: Sequence[HeadTargets], *, weights: LossWeights
 ) -> GroundingLoss:
-    """Compute all grounding losses of one sample.
+    """Compute all grounding losses of each video.
 
     Args:
-        output: of the head, Q queries.
-        targets: of the same queries.
-        num_clips: T, real clips (without padding).
+        output: of the head.
+        targets: of the same videos and queries.
         weights: of the three losses.
 
     Raises:
-        NoPositiveError: There is nothing to regress.
+        NoPositiveError: A video has nothing to regress.
     """
-    assigned = [assign(output.points, spans.to(output.points) * num_clips) for spans in targets.spans]
-    classes = torch.stack([classes for classes, _ in assigned])  # (Q, P)
-    offsets = torch.stack([offsets for _, offsets in assigned])  # (Q, P, 2)
+    # Rows with fewer moments or clips than others are filled with what counts nowhere.
+    spans = pad_sequence(
+        [
+            moments.to(output.points) * num_clips
+            for video, num_clips in zip(targets, output.num_clips, strict=True)
+            for moments in video.spans
+        ],
+        batch_first=True,
+        padding_value=math.nan,
+    )  # (Q, M, 2)
+    saliency = pad_sequence(
+        [row for video in targets for row in video.saliency], batch_first=True, padding_value=math.inf
+    )  # (Q, T)
+    classes, offsets = assign(output.points, spans)  # (Q, P) and (Q, P, 2)
+    pos_clip = torch.cat([video.pos_clip for video in targets])
     return GroundingLoss(
         classification=weights.classification * classification_loss(output, classes),
         regression=weights.regression * regression_loss(output, classes, offsets),
-        saliency=weights.saliency * saliency_loss(output, targets.saliency, targets.pos_clip),
+        saliency=weights.saliency * saliency_loss(output, saliency, pos_clip),
     )

@@ -3,7 +3,7 @@
 Shapes: B batch, L tokens, D hidden size, T temporal steps of a video, Q `<|reg|>` tokens of a sample.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -112,17 +112,9 @@ class RoleModel(PreTrainedModel):
         if targets is None or self.head is None:
             loss = language.mean() + self._idle_head_loss()
             return AgentOutput(loss=loss, language_loss=language.detach().mean())
-        parts = [
-            self._sample_grounding_loss(
-                states[-1][row],
-                input_ids[row],
-                labels[row],
-                grids[row],
-                targets[row],
-            )
-            for row in range(len(labels))
-        ]
-        classification, regression, sal = (torch.stack(part).mean() for part in zip(*parts, strict=True))
+        classification, regression, sal = self._grounding_losses(
+            states[-1], input_ids, labels, grids, targets
+        )
         return AgentOutput(
             loss=language.mean() + classification + regression + sal,
             language_loss=language.detach().mean(),
@@ -172,25 +164,29 @@ class RoleModel(PreTrainedModel):
             return 0.0
         width, place = self.config.get_text_config().hidden_size, next(self.head.parameters()).device
         clips, query = torch.zeros(max(STRIDES), width, device=place), torch.zeros(1, width, device=place)
-        out = self.head(clips, query, min_clips=max(STRIDES))
+        out = self.head([clips], [query], min_clips=max(STRIDES))
         outputs = (out.class_logits, out.offsets, out.clip_emb, out.query_emb)
         return 0.0 * torch.stack([tensor.float().sum() for tensor in outputs]).sum()
 
-    def _sample_grounding_loss(
+    def _grounding_losses(
         self,
         states: Tensor,
         input_ids: Tensor,
         labels: Tensor,
-        grid: Tensor,
-        targets: HeadTargets,
+        grids: Tensor,
+        targets: Sequence[HeadTargets],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weigh the losses of one sample's `<|reg|>` tokens, divided by their number."""
-        queries = states[:-1][labels[1:] == self.config.reg_token_id]  # (Q, D)
-        clips = self.clip_states(states, input_ids, grid.tolist())
+        """Average the losses of the batch's samples, each a mean over its `<|reg|>` tokens."""
+        predicts = labels[:, 1:] == self.config.reg_token_id
+        counts = predicts.sum(1)  # (B,)
+        queries = states[:, :-1][predicts].split(counts.tolist())  # B of (Q, D)
+        samples = zip(states, input_ids, grids.tolist(), strict=True)
+        clips = [self.clip_states(*sample) for sample in samples]  # B of (T, D)
         output = self.head(clips, queries, min_clips=max(STRIDES))
-        loss = grounding_loss(output, targets, num_clips=clips.size(0), weights=self.loss_weights)
-        count = queries.size(0)
-        return loss.classification / count, loss.regression / count, loss.saliency / count
+        loss = grounding_loss(output, targets, weights=self.loss_weights)
+        parts = (loss.classification, loss.regression, loss.saliency)
+        classification, regression, saliency = ((part / counts).mean() for part in parts)
+        return classification, regression, saliency
 
 
 @cache

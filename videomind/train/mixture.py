@@ -25,6 +25,7 @@ from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride
 from videomind.runs.boundary import Boundary
 from videomind.video.excerpts import read_excerpt
+from videomind.video.frame_cache import FrameCache
 from videomind.video.reader import refuse_damage
 from videomind.video.request import USE
 
@@ -123,6 +124,7 @@ class Mixture(Dataset):
         max_retries: how many stand-ins a bad sample gets before it is an error.
         budget: numbers that replace those of every role's budget.
         on_damage: whether samples of damaged videos are used (and recorded) or skipped.
+        kept: frames of earlier epochs; None: all are decoded anew.
     """
 
     def __init__(
@@ -136,8 +138,9 @@ class Mixture(Dataset):
         max_retries: int = 10,
         budget: BudgetOverride = UNCHANGED,
         on_damage: str = USE,
+        kept: FrameCache | None = None,
     ):
-        self.on_damage = on_damage
+        self.on_damage, self.kept = on_damage, kept
         self.encoder, self.seed, self.max_retries, self.budget = encoder, seed, max_retries, budget
         self.parts = load_parts(parse_entries(datasets), data_root=data_root, filters=filters, seed=seed)
         for part in self.parts:
@@ -225,7 +228,8 @@ class Mixture(Dataset):
         sample = view.sample(anno, rng)
         budget = self.budget.applied(sample.excerpt.budget)
         sample = replace(sample, excerpt=replace(sample.excerpt, budget=budget))
-        read = read_excerpt(self.encoder.excerpt(sample))
+        excerpt = self.encoder.excerpt(sample)
+        read = read_excerpt(excerpt) if self.kept is None else self.kept.read(excerpt)
         refuse_damage(read.problems, self.on_damage)
         return self.encoder(sample, read.frames, rng), read.problems
 

@@ -56,6 +56,12 @@ class DataArguments:
             "choices": list(ON_DAMAGE),
         },
     )
+    cache_frames: str | None = field(
+        default=None, metadata={"help": "folder in which decoded frames are kept for later epochs and runs"}
+    )
+    cache_frames_gb: float = field(
+        default=100.0, metadata={"help": "gigabytes that they may have; those used longest ago go first"}
+    )
     model_max_length: int = field(default=32768, metadata={"help": "tokens per sample"})
     min_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
     max_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})

@@ -33,9 +33,11 @@ from videomind.train.arguments import Arguments, weight_dtype
 from videomind.train.inherited import refuse_other_adapter
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
+from videomind.train.options import DataArguments
 from videomind.train.role_trainer import RoleTrainer, group_sampler
 from videomind.train.sampler import EpochSampler
 from videomind.train.trainer import init_communication
+from videomind.video.frame_cache import FrameCache
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +147,16 @@ def build_mixture(args: Arguments, processor: Processor) -> Mixture:
         max_retries=data.max_retries,
         on_damage=data.on_damage,
         budget=data.budget(),
+        kept=_frame_cache(data),
     )
     log.info("Training set:\n%s", mixture.statistics())
     return mixture
+
+
+def _frame_cache(data: DataArguments) -> FrameCache | None:
+    if data.cache_frames is None:
+        return None
+    return FrameCache(data.cache_frames, max_gb=data.cache_frames_gb)
 
 
 def train(
