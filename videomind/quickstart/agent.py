@@ -154,18 +154,9 @@ class AgentQuickstart:
             "--data_root",
             self._at("data"),
         )
-        return (
-            "videomind",
-            "launch",
-            "train",
-            *start,
-            *TRAINING,
-            "--role",
-            role,
-            "--output_dir",
-            out,
-            *arguments,
-        )
+        frames = ("--cache_frames", self._at("frames"))  # the same few videos, over and over
+        role_and_folder = ("--role", role, "--output_dir", out)
+        return ("videomind", "launch", "train", *start, *TRAINING, *frames, *role_and_folder, *arguments)
 
     def _role(
         self, role: str, length: int, *arguments: str | Path, needs: Sequence[str] = ("warmup",)
