@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from videomind.agent import pipeline, predicting
 from videomind.agent.agent import VideoMind
-from videomind.agent.infer import main
+from videomind.agent.infer import main, runs_of
 from videomind.agent.predicting import warn_of_missing_subtitles
 from videomind.dataset.schema import Annotation
 from videomind.eval.evaluate import main as evaluate
@@ -324,3 +324,11 @@ def test_a_missing_video_file_is_one_line(workshop, grounder, tmp_path, capfd):
     argv = ["--video", "none.mp4", "--query", "x", "--model_gnd_path", str(grounder)]
     assert main([*argv, "--pred_path", str(tmp_path), *BUDGET]) == 2
     assert "none.mp4: no such file" in capfd.readouterr().err
+
+
+def test_runs_of_one_command_line_are_done_in_turn_until_one_fails(tmp_path, capfd):
+    assert runs_of(["--a", "1", "+", "--b", "+"]) == [["--a", "1"], ["--b"], []]
+    wrong = [["--dataset", "x", "--pred_path", str(tmp_path / str(n)), "--chunk", "2"] for n in (1, 2)]
+    assert main([*wrong[0], "--index", "7", "+", *wrong[1], "--index", "8"]) == 2
+    said = capfd.readouterr().err
+    assert "--index 7 is not one of" in said and "--index 8" not in said

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from videomind.agent.infer import NEXT_RUN
 from videomind.quickstart.settings import SCRIPTS, Site
 from videomind.quickstart.steps import Command, Step
 from videomind.synthetic.shipped import TINY_BASE, folder_digest
@@ -24,6 +25,8 @@ TRAINING = (
     *("--save_steps", "50", "--logging_steps", "10", *BUDGET),
 )
 GLOBAL_BATCH = 8
+# For a training of no step, which only writes its model.
+ALONE = {"NPROC_PER_NODE": "1", "GLOBAL_BATCH": "1", "BATCH_PER_DEVICE": "1", "DEEPSPEED": "none"}
 GROUNDING = ("--datasets", "charades_sta,qvhighlights")
 QUESTION_VIDEOS = ("--num_question_train", "80", "--num_question_test", "20")
 CHAINS = {
@@ -32,6 +35,10 @@ CHAINS = {
     "verifier": ("gnd", "ver"),
     "planner": ("gnd", "ver", "pla"),
 }
+
+# Seconds of a training's start and end, and of a step, on the machine of docs/BENCHMARKS.md.
+START_S = 28
+STEP_S = {"grounder": 0.3, "verifier": 0.15, "planner": 0.15}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,7 @@ class AgentQuickstart:
         has_chain: whether the other roles and the chain follow the grounder.
         deepspeed: stage of the trainings, or none.
         from_scratch: whether the tiny base is made here, instead of taking the one that comes with the code.
+        seed: of the trainings; None: their own.
     """
 
     site: Site
@@ -60,6 +68,7 @@ class AgentQuickstart:
     has_chain: bool
     deepspeed: str
     from_scratch: bool = False
+    seed: int | None = None
 
     def steps(self) -> list[Step]:
         """List all steps in their order."""
@@ -69,8 +78,8 @@ class AgentQuickstart:
     def _at(self, name: str) -> Path:
         return self.site.folder / name
 
-    def _command(self, *argv: str | Path, output: Path | None = None) -> Command:
-        environment = {**self.site.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed}
+    def _command(self, *argv: str | Path, output: Path | None = None, **environment: str) -> Command:
+        environment = {**self.site.batch(GLOBAL_BATCH), "DEEPSPEED": self.deepspeed} | environment
         return Command(argv=tuple(map(str, argv)), output=output, environment=environment)
 
     def _start(self) -> Iterator[Step]:
@@ -82,6 +91,7 @@ class AgentQuickstart:
             title=f"Rendering videos with known moments -> {data}",
             makes=(data,),
             commands=(self._command("videomind", "synthetic", "data", data, *sizes, *questions),),
+            expected_s=40 if self.has_chain else 30,
         )
         yield from self._warmed_up() if self.from_scratch else [self._shipped()]
 
@@ -94,6 +104,7 @@ class AgentQuickstart:
             note=PRETRAINED,
             makes=(warm,),
             commands=(self._command("videomind", "synthetic", "shipped", warm, *digest),),
+            expected_s=1,
         )
 
     def _warmed_up(self) -> Iterator[Step]:
@@ -103,6 +114,7 @@ class AgentQuickstart:
             title=f"Tiny Qwen2-VL with random weights -> {base}",
             makes=(base,),
             commands=(self._command("videomind", "synthetic", "base", base),),
+            expected_s=5,
         )
         yield Step(
             name="warmup",
@@ -111,6 +123,7 @@ class AgentQuickstart:
             needs=("data", "base"),
             makes=(warm,),
             commands=(self._command("videomind", "synthetic", "warmup", base, data, warm),),
+            expected_s=350,
         )
 
     def _grounder(self) -> Iterator[Step]:
@@ -121,7 +134,8 @@ class AgentQuickstart:
             title="Before: the same model untrained",
             needs=("warmup",),
             makes=(untrained / "finished",),
-            commands=(self._command(*argv),),
+            commands=(self._command(*argv, **ALONE),),
+            expected_s=20,
         )
         yield self._evaluation(
             "before", untrained, needs="untrained", title="Before: held-out videos and phrasings"
@@ -155,8 +169,9 @@ class AgentQuickstart:
             self._at("data"),
         )
         frames = ("--cache_frames", self._at("frames"))  # the same few videos, over and over
-        role_and_folder = ("--role", role, "--output_dir", out)
-        return ("videomind", "launch", "train", *start, *TRAINING, *frames, *role_and_folder, *arguments)
+        rest = ("--role", role, "--output_dir", out)
+        rest += () if self.seed is None else ("--seed", str(self.seed))
+        return ("videomind", "launch", "train", *start, *TRAINING, *frames, *rest, *arguments)
 
     def _role(
         self, role: str, length: int, *arguments: str | Path, needs: Sequence[str] = ("warmup",)
@@ -169,33 +184,39 @@ class AgentQuickstart:
             needs=tuple(needs),
             makes=(out / "finished",),
             commands=(self._command(*argv),),
+            expected_s=START_S + length * STEP_S[role],
         )
 
     def _evaluation(self, name: str, model: Path, *, needs: str, title: str) -> Step:
         """Evaluate on both data sets, on videos and phrasings that training never saw."""
         out, data = self._at(name), self._at("data")
-        common = ("--data_root", data, "--max_new_tokens", "16", *BUDGET)
-        infer = ("videomind", "launch", "infer", "--dataset", "charades_sta", "--model_gnd_path", model)
-        official = (
-            "env",
-            "SPLITS=valid",
-            f"DATA_ROOT={data}",
-            "bash",
-            SCRIPTS / "evaluation/eval_qvhighlights.sh",
-        )
+        scored = out / "qvhighlights/valid"
+        splits = (("charades_sta", "test", out / "charades_sta"), ("qvhighlights", "valid", scored))
+        runs = [
+            ("--dataset", dataset, "--split", split, "--model_gnd_path", model, "--pred_path", folder)
+            for dataset, split, folder in splits
+        ]
+        truth = ("--qvhighlights_anno", data / "qvhighlights/highlight_val_release.jsonl")
         return Step(
             name=name,
             title=title,
             needs=(needs, "data"),
-            makes=(out / "charades_sta/output.jsonl", out / "qvhighlights/valid/metrics.log"),
+            makes=(splits[0][2] / "output.jsonl", scored / "metrics.log"),
             commands=(
-                self._command(*infer, "--pred_path", out / "charades_sta", *common),
+                self._inference(*runs, max_new_tokens=16),
                 self._command(
-                    *(*official, model, out / "qvhighlights", *common),
-                    output=out / "qvhighlights_official.txt",
+                    *("videomind", "evaluate", scored, *truth), output=out / "qvhighlights_official.txt"
                 ),
             ),
+            expected_s=25,
         )
+
+    def _inference(self, *runs: Sequence[str | Path], max_new_tokens: int) -> Command:
+        """Predict several splits, or by several chains, in the same processes."""
+        common = ("--data_root", self._at("data"), "--max_new_tokens", str(max_new_tokens), *BUDGET)
+        parts = [(*run, *common) for run in runs]
+        joined = [word for number, part in enumerate(parts) for word in ((NEXT_RUN,) * (number > 0) + part)]
+        return self._command("videomind", "launch", "infer", *joined)
 
     def _other_roles(self) -> Iterator[Step]:
         data, verifying, planning = self._at("data"), self._at("verifying.json"), self._at("planning.jsonl")
@@ -206,6 +227,7 @@ class AgentQuickstart:
             needs=("grounder", "data"),
             makes=(verifying,),
             commands=(self._command(*make, "charades_sta", verifying, "--max_new_tokens", "16", *BUDGET),),
+            expected_s=35,
         )
         yield self._role(
             "verifier", self.lengths.verifier, "--datasets", verifying, needs=("warmup", "verifying")
@@ -231,38 +253,36 @@ class AgentQuickstart:
             needs=roles,
             makes=(agent,),
             commands=(self._command("videomind", "combine", agent, *(f"{r}={self._at(r)}" for r in roles)),),
+            expected_s=10,
         )
-        yield from (self._answers(name, parts) for name, parts in CHAINS.items())
+        folders = [self._at(f"chain_{name}") for name in CHAINS]
+        yield Step(
+            name="chains",
+            title=f"Questions, by {', '.join(name.replace('_', ' ') for name in CHAINS)}",
+            needs=("agent", "data", "warmup"),
+            makes=tuple(folder / "output.jsonl" for folder in folders),
+            commands=(
+                self._inference(
+                    *(self._chain(*chain) for chain in zip(CHAINS.values(), folders, strict=True)),
+                    max_new_tokens=80,
+                ),
+            ),
+            expected_s=70,
+        )
         labels = ("whole video", "grounder", "+ verifier", "+ planner")
-        runs = [f"{label}={self._at(f'chain_{name}')}" for label, name in zip(labels, CHAINS, strict=True)]
+        runs = [f"{label}={folder}" for label, folder in zip(labels, folders, strict=True)]
         compare = ("videomind", "compare", "--questions", "--out", answers, *runs)
         yield Step(
             name="answers",
             title="Questions about held-out videos",
-            needs=tuple(f"chain_{name}" for name in CHAINS),
+            needs=("chains",),
             makes=(answers,),
             commands=(self._command(*compare, output=self._at("answers.txt")),),
         )
 
-    def _answers(self, name: str, parts: Sequence[str]) -> Step:
+    def _chain(self, parts: Sequence[str], out: Path) -> Sequence[str | Path]:
         """Ask the test questions, by a chain of some roles."""
-        out = self._at(f"chain_{name}")
-        argv = ["videomind", "launch", "infer", "--dataset", "nextgqa", "--split", "test"]
-        argv += [
-            "--data_root",
-            self._at("data"),
-            "--base_model_path",
-            self._at("base_warm"),
-            "--pred_path",
-            out,
-        ]
-        argv += ["--max_new_tokens", "80", *BUDGET]
-        for part in parts:
-            argv += [f"--model_{part}_path", self._at("agent")]
-        return Step(
-            name=f"chain_{name}",
-            title=f"Questions, {name.replace('_', ' ')}",
-            needs=("agent", "data", "warmup"),
-            makes=(out / "output.jsonl",),
-            commands=(self._command(*argv, *(["--auto_planning"] if "pla" in parts else [])),),
-        )
+        base = ("--base_model_path", self._at("base_warm"))
+        roles = [word for part in parts for word in (f"--model_{part}_path", self._at("agent"))]
+        plans = ("--auto_planning",) if "pla" in parts else ()
+        return ("--dataset", "nextgqa", "--split", "test", "--pred_path", out, *base, *roles, *plans)

@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make the tiny base as well, instead of taking the shipped one",
     )
+    parser.add_argument("--seed", type=int, help="of the trainings, for runs to compare")
     parser.add_argument("--dir", help="where everything goes (QUICKSTART_DIR; default below work_dirs/)")
     for name, default in (("steps", None), ("verifier_steps", 200), ("planner_steps", 120)):
         value = os.environ.get(f"QUICKSTART_{name.upper()}", default)
@@ -122,11 +123,12 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
         has_chain=not args.grounder_only,
         deepspeed="none" if problem else "zero2",
         from_scratch=args.from_scratch,
+        seed=args.seed,
     )
     workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
     compiler = Compiler(site.folder)
     needs_compiler = on_cpu and not problem
-    workflow.run(before={"data": compiler.start, "untrained": compiler.wait} if needs_compiler else None)
+    workflow.run(before={"data": compiler.start, "grounder": compiler.wait} if needs_compiler else None)
     show(site, "results.txt")
     named = words(site)
     named["video"] = str(max((site.folder / "data/charades_sta").rglob("*.mp4")))
@@ -214,8 +216,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = workflow_folder(args)
     run: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:
-        if args.family == CHAT and (args.grounder_only or args.from_scratch):
-            raise ValueError("--grounder-only and --from-scratch are for the agent, not for video_chatgpt")
+        if args.family == CHAT and (args.grounder_only or args.from_scratch or args.seed is not None):
+            raise ValueError(
+                "--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt"
+            )
         if args.fresh:
             clear(folder)
         folder.mkdir(parents=True, exist_ok=True)

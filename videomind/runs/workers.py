@@ -4,6 +4,7 @@ Each process appends to a part file of its own; the parts are merged, in the dat
 samples are done.
 """
 
+import itertools
 import logging
 import secrets
 import socket
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 80  # characters of a wrong line in a message
 SHARED_FOLDER_S = 60.0  # how far behind a shared folder may be on other nodes
+_ORDERS = itertools.count()  # of the calls of `shared_order`
 W = TypeVar("W")  # what a generator wants
 P = TypeVar("P")  # the same, prepared
 R = TypeVar("R")  # what it returns in the end
@@ -79,13 +81,18 @@ def check_shared(folder: Path, flag: str) -> None:
 def shared_order(count: int) -> Iterator[int]:
     """Share the indices below `count`: each goes to one process only, as it asks for it.
 
-    Processes draw from one counter, so a slow one never holds the others back.
+    Processes draw from one counter, so a slow one never holds the others back. Each call has a counter of its
+    own: all processes call it equally often.
     """
+    return _drawn(count, f"videomind/next/{next(_ORDERS)}")
+
+
+def _drawn(count: int, counter: str) -> Iterator[int]:
     if not dist.is_initialized():
         yield from range(count)
         return
     store = dist.distributed_c10d._get_default_store()
-    while (index := store.add("videomind/next", 1) - 1) < count:
+    while (index := store.add(counter, 1) - 1) < count:
         yield index
 
 
