@@ -1,6 +1,6 @@
 """`videomind quickstart`: renders videos, makes a tiny model, trains and evaluates it as a real run does.
 
-    videomind quickstart [--fresh] [--grounder-only] [--from-scratch]      the agent
+    videomind quickstart [--fresh] [--grounder-only] [--from-scratch] [--seed N]      the agent
     videomind quickstart video_chatgpt [--fresh]          the other model family
 
 Finished steps are skipped; a step that was killed goes on. `bash scripts/quickstart.sh` installs what it
