@@ -8,6 +8,7 @@ from transformers import TrainingArguments as HfTrainingArguments
 from videomind.train.inherited import (
     HONOURED,
     REFUSED,
+    SAID,
     default_of,
     refuse_missing_reporters,
     refuse_other_adapter,
@@ -38,7 +39,7 @@ def training(tmp_path):
     return HfTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
 
 
-@pytest.mark.parametrize("name", sorted(set(FIELDS) & set(REFUSED)))
+@pytest.mark.parametrize("name", sorted(set(FIELDS) & set(REFUSED) - SAID))
 @pytest.mark.parametrize("form", ["--{}", "--{}=x"])
 def test_what_does_nothing_is_refused_with_the_reason(training, name, form):
     value = other(FIELDS[name])
@@ -55,6 +56,14 @@ def test_what_does_nothing_is_refused_with_the_reason(training, name, form):
 def test_what_is_used_is_taken(training, name):
     object.__setattr__(training, name, other(FIELDS[name]))
     refuse_unused(training, [f"--{name}"], FIELDS)
+
+
+@pytest.mark.parametrize("name", sorted(SAID))
+def test_what_published_command_lines_hold_is_said_to_do_nothing(training, caplog, name):
+    object.__setattr__(training, name, other(FIELDS[name]))
+    with caplog.at_level("INFO"):
+        refuse_unused(training, [f"--{name}"], FIELDS)
+    assert f"--{name} has no effect" in caplog.text
 
 
 def test_an_argument_that_nobody_has_tried_is_refused(training, monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.kills import run_killed
-from helpers.ranks import run_ranks
+from helpers.ranks import free_port, run_ranks
 from helpers.runs import REPO, environment, losses, needs_deepspeed
 from helpers.videochat import (
     BASE,
@@ -108,6 +108,55 @@ def test_the_recorded_training(features, tmp_path, monkeypatch):
     ):
         gradient = gradients[tuple(start[name].shape)][part]
         assert_moved_alike(step[name][part], torch.from_numpy(values[key]), start[name][part], gradient)
+
+
+def first_gradients(out: Path) -> dict[tuple[int, ...], torch.Tensor]:
+    """The gradients of the first step, up to a factor, by the shape of the tensor."""
+    state = tensors(out / "checkpoint-1/optimizer.pt")["state"].values()
+    return {tuple(moments["exp_avg"].shape): moments["exp_avg"] for moments in state}
+
+
+ONE_STEP = (*ADAPTER, "--max_steps", "1", "--save_steps", "1", "--warmup_steps", "0", "--max_grad_norm", "0")
+ONE_BY_ONE = ("--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "3")
+
+
+def test_a_step_is_the_same_however_it_is_cut(features, tmp_path):
+    """D627: the mean over a step's tokens; the mean of each forward pass weighs short answers more."""
+    for name, extra in (
+        ("whole", ()),
+        ("cut", ONE_BY_ONE),
+        ("published", (*ONE_BY_ONE, "--loss_norm", "micro_batch")),
+    ):
+        assert main(arguments(tmp_path / name, features, *ONE_STEP, *extra)) == 0
+    whole, cut, published = (first_gradients(tmp_path / name) for name in ("whole", "cut", "published"))
+    for shape, gradient in whole.items():
+        scale = gradient.abs().max()
+        assert (cut[shape] - gradient).abs().max() <= 1e-5 * scale
+        assert (published[shape] - gradient).abs().max() >= 1e-2 * scale
+
+
+@pytest.mark.slow
+def test_a_step_is_the_same_on_three_processes(features, tmp_path):
+    assert main(arguments(tmp_path / "whole", features, *ONE_STEP)) == 0
+    apart = arguments(tmp_path / "apart", features, *ONE_STEP, "--per_device_train_batch_size", "1")
+    command = ["-m", "videomind.runs.torchrun", "--nproc_per_node", "3", "--master_port", str(free_port())]
+    command += ["-m", "videomind.runs.processes", "videomind.video_chatgpt.train", *apart]
+    run = subprocess.run([sys.executable, *command], env=environment(), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    whole, spread = (first_gradients(tmp_path / name) for name in ("whole", "apart"))
+    for shape, gradient in whole.items():
+        assert (spread[shape] - gradient).abs().max() <= 1e-5 * gradient.abs().max()
+
+
+def test_weight_decay_moves_only_what_learns(features, tmp_path):
+    assert main(arguments(tmp_path, features, *ADAPTER, "--weight_decay", "0.5")) == 0
+    saved, start = tensors(tmp_path / "mm_projector.bin"), load_file(BASE / "model.safetensors")
+    table = "model.embed_tokens.weight"
+    rows = len(start[table])
+    moved = (saved[table][:rows] != start[table]).any(dim=1).nonzero()[:, 0].tolist()
+    learned = GOLDEN.json("e_model/train/expected_train.json")["embed_rows_changed"]
+    assert moved == [row for row in learned if row < rows]
+    assert not torch.equal(saved["model.mm_projector.weight"], start["model.mm_projector.weight"])
 
 
 @pytest.mark.parametrize("mode", ["adapter", "full", "no start and end"])

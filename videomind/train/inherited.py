@@ -81,6 +81,8 @@ REFUSED = {
     "do_train": "this command does nothing else",
     "resume_from_checkpoint": "a rerun goes on from the newest complete checkpoint of --output_dir by itself",
 }
+# Published command lines hold it: the log says that it does nothing.
+SAID = frozenset(("per_device_eval_batch_size",))
 HABITS = {"do_train": True}  # what people write though it says nothing; only this value is true here
 
 
@@ -130,6 +132,9 @@ def refuse_unused(training: Any, argv: Sequence[str], names: Sequence[str]) -> N
             continue
         value = getattr(training, name)
         if value == HABITS.get(name, default_of(inherited[name])):
+            continue
+        if name in SAID:
+            log.info("--%s has no effect: %s", name, REFUSED[name])
             continue
         reason = REFUSED.get(name, "this version of transformers is newer than those that were tried")
         raise ValueError(f"--{name} {value} is not used here: {reason}. Leave it out.")

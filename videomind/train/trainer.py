@@ -112,6 +112,8 @@ class ResumingTrainer(Trainer):
         max_bad_share: stop when more than this share of the samples was bad.
         train_dataset: gives samples by what the sampler yields.
         data_collator: makes a micro-batch of them.
+        averages_tokens: whether a step's loss is the mean over all learned tokens of the global batch,
+            instead of the mean of its samples' losses.
 
     Raises:
         ValueError: One process is to train on several devices.
@@ -126,6 +128,7 @@ class ResumingTrainer(Trainer):
         max_bad_share: float,
         train_dataset: Dataset,
         data_collator: Callable[[list[Any]], Any],
+        averages_tokens: bool = False,
     ):
         refuse_data_parallel(training)
         refuse_pattern(training)
@@ -138,8 +141,9 @@ class ResumingTrainer(Trainer):
             train_dataset=train_dataset,
             callbacks=[SetEpoch(sampler), CheckEqual()],
         )
-        # A batch's loss is a mean; the Trainer divides it by the accumulation steps.
-        self.model_accepts_loss_kwargs = False
+        # False: a micro-batch's loss is a mean, which the Trainer divides by the accumulated steps. True: it
+        # counts the tokens of a step over all processes, and the model divides by that.
+        self.model_accepts_loss_kwargs = averages_tokens
 
     def planned_steps(self) -> int:
         """Count the optimizer steps of the whole run."""
@@ -172,7 +176,10 @@ class ResumingTrainer(Trainer):
         """Give the model's loss for a micro-batch; bad samples are recorded."""
         inputs = dict(inputs)
         self.record_bad(inputs.pop("bad_samples", []), len(inputs["labels"]))
-        outputs = model(**inputs)
+        loss_of_step = {"num_items_in_batch": num_items_in_batch} if self.model_accepts_loss_kwargs else {}
+        outputs = model(**inputs, **loss_of_step)
+        if self.model_accepts_loss_kwargs:  # the gradients of processes are averaged, these are to be added
+            outputs.loss = outputs.loss * self.args.world_size
         self.observe(outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from videomind.video_chatgpt.names import PROJECTORS
 
 VERSION = "v1"  # of the conversation: vicuna_v1_1
+GLOBAL_BATCH, MICRO_BATCH = "global_batch", "micro_batch"  # what a loss is a mean over
 
 
 @dataclass(kw_only=True)
@@ -50,5 +51,13 @@ class VideoTrainingOptions:
 
     model_max_length: int = field(default=512, metadata={"help": "tokens per sample"})
     freeze_mm_mlp_adapter: bool = field(default=False, metadata={"help": "the projector does not train"})
+    loss_norm: str = field(
+        default=GLOBAL_BATCH,
+        metadata={
+            "help": "over which tokens the loss is a mean: those of a step, however it is cut, or of each "
+            "forward pass, as published",
+            "choices": [GLOBAL_BATCH, MICRO_BATCH],
+        },
+    )
     optim: str = "adamw_torch"
     save_total_limit: int | None = None

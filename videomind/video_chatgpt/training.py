@@ -35,6 +35,7 @@ from videomind.video_chatgpt.disk import (
 from videomind.video_chatgpt.instructions import InstructionDataset, collate, feature_shape, read_instructions
 from videomind.video_chatgpt.model import VideoChatGPT
 from videomind.video_chatgpt.names import LINEAR
+from videomind.video_chatgpt.options import GLOBAL_BATCH
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,14 @@ class VideoTrainer(ResumingTrainer):
             max_bad_share=arguments.data.max_bad_share,
             train_dataset=dataset,
             data_collator=partial(collate, pad_token_id=loaded.tokenizer.pad_token_id),
+            averages_tokens=arguments.training.loss_norm == GLOBAL_BATCH,
         )
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Leave tables of which only some rows learn out of weight decay: it would move all the others."""
+        names = super().get_decay_parameter_names(model)
+        tables = ("embed_tokens.weight", "lm_head.weight")
+        return [name for name in names if not (self.is_adapter_only and name.endswith(tables))]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter or the whole model; every process takes part, the first one writes.
