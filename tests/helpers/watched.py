@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from videomind.train import train as module
+from videomind.train import role_training, train
 from videomind.train.role_trainer import RoleTrainer
 
 IDS = [[5, 6, 7, 8, 9, 3]]
@@ -28,5 +28,5 @@ class WatchedTrainer(RoleTrainer):
 
 def main(argv: Sequence[str]) -> int:
     """Train as the command does."""
-    module.RoleTrainer = WatchedTrainer
-    return module.main(argv)
+    role_training.RoleTrainer = WatchedTrainer
+    return train.main(argv)
