@@ -70,8 +70,9 @@ class Screen:
             return
         done = "" if percent is None else f" {percent} %,"
         took = time.monotonic() - self._began
-        left = max(self.remaining_s * self.pace - took, 0)
-        self.rewrite(f"{self._clock()} {self._title}:{done} {took:.0f} s; all done in {in_words(left)}")
+        left = self.remaining_s * self.pace - took
+        rest = f"; all done in {in_words(left)}" if left > 0 else ""
+        self.rewrite(f"{self._clock()} {self._title}:{done} {took:.0f} s{rest}")
 
     def end(self) -> None:
         """Say that the running step is done."""
