@@ -212,9 +212,9 @@ def _wait(process: subprocess.Popen, seconds: float = 0.5) -> int | None:
 
 def _stop(process: subprocess.Popen) -> None:
     """End a process and those it started, if it runs: everything it writes is whole at any time."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        if process.poll() is not None:
-            return
+    if process.poll() is not None:
+        return
+    for number in (signal.SIGINT, signal.SIGKILL):  # the latter for what the former did not end
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         _wait(process, STOP_S)
