@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
+from typing import Any
 
 from videomind.faults import RunError
 
@@ -114,6 +115,16 @@ class BudgetOverride:
     max_tokens: int | None = None
     max_frames: int | None = None
     fps: float | None = None
+
+    @classmethod
+    def of_arguments(cls, arguments: Any) -> "BudgetOverride":
+        """Read what a command line says, of training or of inference, by its options' names."""
+        return cls(
+            min_tokens=arguments.min_tokens_per_frame,
+            max_tokens=arguments.max_tokens_per_frame,
+            max_frames=arguments.max_frames,
+            fps=arguments.fps,
+        )
 
     def applied(self, budget: VisualBudget) -> VisualBudget:
         """Give a budget with the numbers that are set here.

@@ -84,12 +84,7 @@ def chain_settings(args: argparse.Namespace, source: Source | None = None) -> Ch
         rephrasing=args.auto_rephrasing,
         use_subtitle=args.use_subtitle,
         verify_query=args.verify_query,
-        budget=BudgetOverride(
-            min_tokens=args.min_tokens_per_frame,
-            max_tokens=args.max_tokens_per_frame,
-            max_frames=args.max_frames,
-            fps=args.fps,
-        ),
+        budget=BudgetOverride.of_arguments(args),
         **of_source,
     )
 

@@ -74,12 +74,7 @@ class DataArguments:
 
     def budget(self) -> BudgetOverride:
         """Make what replaces numbers of every role's visual budget."""
-        return BudgetOverride(
-            min_tokens=self.min_tokens_per_frame,
-            max_tokens=self.max_tokens_per_frame,
-            max_frames=self.max_frames,
-            fps=self.fps,
-        )
+        return BudgetOverride.of_arguments(self)
 
 
 @dataclass(kw_only=True)
