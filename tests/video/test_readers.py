@@ -355,7 +355,8 @@ def test_a_frame_that_cannot_be_converted_is_one_that_cannot_be_decoded(tmp_path
             return self.real.reformat(*args, **kwargs)
 
     with open_reader(path, "pyav") as reader:
-        reader._reformatter = Reformatter(reader._reformatter)
+        converter = reader._converter
+        converter.reformatter = Reformatter(converter.reformatter)
         if isinstance(error, MemoryError):
             with pytest.raises(MemoryError):
                 reader.get_frames(range(48))

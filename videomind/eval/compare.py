@@ -60,7 +60,7 @@ def compare_questions(paths: Mapping[str, Path]) -> Comparison:
 
 def _evaluate(run: Run) -> tuple[Scorer, Evaluation]:
     scorer = choose_scorer(run.predictions, run.split)()
-    return scorer, scorer.evaluate(run.predictions, run.places)
+    return scorer, scorer.evaluate(run.predictions, run.origins)
 
 
 def _figures(

@@ -62,12 +62,12 @@ def make_scorer(run: Run, args: argparse.Namespace) -> Scorer:
     Raises:
         ValueError: an argument decides for a scorer that is not the records'.
     """
-    given = [(scorer, o) for scorer, o in options() if getattr(args, o.name) != o.default]
-    deciding = [(scorer, option) for scorer, option in given if option.decides]
+    changed = [(scorer, o) for scorer, o in options() if getattr(args, o.name) != o.default]
+    deciding = [(scorer, option) for scorer, option in changed if option.decides]
     otherwise = deciding[0][0] if deciding else DefaultScorer
     chosen = choose_scorer(run.predictions, run.split, dataset=args.dataset, otherwise=otherwise)
     own = {option.name: option.default for option in chosen.options}
-    for scorer, option in given:
+    for scorer, option in changed:
         if option.name in own:
             continue
         if option.decides:
@@ -141,7 +141,7 @@ def _run(args: argparse.Namespace) -> None:
     run = read_run(args.pred_path, report_name=Path(args.out_name).with_suffix(".json").name)
     _report_paths(run, args.out_name)
     scorer = make_scorer(run, args)
-    publish(run, scorer.report(run.predictions, run.places), args.out_name)
+    publish(run, scorer.report(run.predictions, run.origins), args.out_name)
     submit(run, scorer)
     check_failures(run.num_failed, len(run.predictions), args.max_bad_share)
 

@@ -91,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw(args: argparse.Namespace) -> None:
     """Draw what the command line names."""
-    found = labelled_runs(labelled_paths(args.runs))
+    runs_by_dataset = labelled_runs(labelled_paths(args.runs))
     strips = [
         draw_prediction({label: run.predictions[i] for label, run in runs.items()})
-        for runs in found.values()
+        for runs in runs_by_dataset.values()
         for i in chosen_samples(min(len(run.predictions) for run in runs.values()), args.samples)
     ]
     canvas = Image.new("RGB", (strips[0].width, sum(s.height for s in strips)), "white")

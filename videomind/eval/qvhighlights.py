@@ -75,17 +75,17 @@ def _by_qid(rows: Iterable[Mapping], what: str) -> tuple[dict[str, Mapping], tup
     Raises:
         ValueError: A row has no qid, or rows of the same one differ.
     """
-    found: dict[str, Mapping] = {}
+    by_qid: dict[str, Mapping] = {}
     repeated = []
     for number, row in enumerate(rows, start=1):
         if row.get("qid") is None:
             raise ValueError(f"Row {number} of the {what} has no 'qid'; its fields: {', '.join(row)}")
         qid = str(row["qid"])
-        if found.setdefault(qid, row) != row:
+        if by_qid.setdefault(qid, row) != row:
             raise ValueError(f"qid {qid} occurs twice in the {what} with different content (row {number})")
-        if found[qid] is not row:
+        if by_qid[qid] is not row:
             repeated.append(qid)
-    return found, tuple(repeated)
+    return by_qid, tuple(repeated)
 
 
 def _array(row: Mapping, key: str, *width: int) -> np.ndarray:
@@ -223,17 +223,17 @@ def _retrieval(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> tup
 
 def _saliency(truth: Mapping) -> np.ndarray:
     """Read the annotators' saliency of every clip, (C, 3); 0 outside the relevant clips."""
-    given = _array(truth, "saliency_scores", NUM_ANNOTATORS)
+    annotated = _array(truth, "saliency_scores", NUM_ANNOTATORS)
     clips = _array(truth, "relevant_clip_ids").astype(int)
     if not isinstance(truth.get("duration"), int | float):
         raise ValueError(f"qid {truth['qid']}: 'duration' is {truth.get('duration')!r}, expected seconds")
     saliency = np.zeros((int(truth["duration"] / CLIP_S), NUM_ANNOTATORS))
-    if len(clips) != len(given) or (len(clips) and not 0 <= clips.min() <= clips.max() < len(saliency)):
+    if len(clips) != len(annotated) or (len(clips) and not 0 <= clips.min() <= clips.max() < len(saliency)):
         raise ValueError(
             f"qid {truth['qid']}: 'relevant_clip_ids' and 'saliency_scores' must agree and lie within the "
-            f"{len(saliency)} clips of {truth['duration']} s; there are {len(clips)} and {len(given)}"
+            f"{len(saliency)} clips of {truth['duration']} s; there are {len(clips)} and {len(annotated)}"
         )
-    saliency[clips] = given
+    saliency[clips] = annotated
     return saliency
 
 
@@ -251,11 +251,11 @@ def _clip_average_precision(score: np.ndarray, relevant: np.ndarray) -> np.ndarr
     # together, so there is one point per distinct score.
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
-    found = relevant[order].cumsum(axis=0)[last_of_tie]  # (distinct scores, A)
-    precision = found / (np.flatnonzero(last_of_tie) + 1)[:, None]
+    hits = relevant[order].cumsum(axis=0)[last_of_tie]  # (distinct scores, A)
+    precision = hits / (np.flatnonzero(last_of_tie) + 1)[:, None]
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     # The mean over the points at which recall rises, however far, where the area would weigh by how far.
-    steps = np.diff(found, axis=0, prepend=0) > 0
+    steps = np.diff(hits, axis=0, prepend=0) > 0
     return (precision * steps).sum(axis=0) / np.maximum(steps.sum(axis=0), 1)
 
 

@@ -30,12 +30,12 @@ class Records:
 
     Attributes:
         rows: JSON objects.
-        places: where each stands, for messages.
+        origins: where each stands, for messages.
         files: which were read.
     """
 
     rows: list[dict]
-    places: list[str]
+    origins: list[str]
     files: list[Path]
 
 
@@ -46,14 +46,14 @@ class Run:
     Attributes:
         path: the file or folder that was asked for.
         predictions: in the order of the files.
-        places: where each stands, for messages.
+        origins: where each stands, for messages.
         files: which were read.
         split: what was predicted, None where no file says it.
     """
 
     path: Path
     predictions: list[Prediction]
-    places: list[str]
+    origins: list[str]
     files: list[Path]
     split: PredictedSplit | None
 
@@ -78,16 +78,16 @@ def read_records(path: Path, *, report_name: str = METRICS) -> Records:
     Raises:
         ValueError: there is none, or it holds something else; names file and line.
     """
-    rows, places = [], []
+    rows, origins = [], []
     files = _prediction_files(path, report_name)
     for file in files:
         placed = _read_lines(file) if file.suffix == ".jsonl" else _read_list(file)
-        for place, row in placed:
+        for origin, row in placed:
             if not isinstance(row, dict):
-                raise ValueError(f"{place}: a JSON {type(row).__name__}, expected a record ({{...}})")
-            places.append(place)
+                raise ValueError(f"{origin}: a JSON {type(row).__name__}, expected a record ({{...}})")
+            origins.append(origin)
             rows.append(row)
-    return Records(rows=rows, places=places, files=files)
+    return Records(rows=rows, origins=origins, files=files)
 
 
 def read_run(path: Path, *, report_name: str = METRICS) -> Run:
@@ -101,9 +101,9 @@ def read_run(path: Path, *, report_name: str = METRICS) -> Run:
         ValueError: there are none, or a record has another form; names file and line.
     """
     records = read_records(path, report_name=report_name)
-    predictions = read_predictions(zip(records.places, records.rows, strict=True))
+    predictions = read_predictions(zip(records.origins, records.rows, strict=True))
     split = PredictedSplit.read(path if path.is_dir() else path.parent)
-    return Run(path=path, predictions=predictions, places=records.places, files=records.files, split=split)
+    return Run(path=path, predictions=predictions, origins=records.origins, files=records.files, split=split)
 
 
 def find_runs(path: Path) -> list[Run]:
@@ -138,10 +138,10 @@ def labelled_runs(paths: Mapping[str, Path]) -> dict[str, dict[str, Run]]:
     Raises:
         ValueError: there are no predictions, or two runs of the same data set and split side by side.
     """
-    found = {label: _one_of_each(path) for label, path in paths.items()}
-    keys = sorted({key for runs in found.values() for key in runs}, key=lambda key: (key[0], key[1] or ""))
+    labelled = {label: _one_of_each(path) for label, path in paths.items()}
+    keys = sorted({key for runs in labelled.values() for key in runs}, key=lambda key: (key[0], key[1] or ""))
     table: dict[str, dict[str, Run]] = {}
-    for label, runs in found.items():
+    for label, runs in labelled.items():
         for key, run in runs.items():
             table.setdefault(_name(key, keys), {})[label] = run
     return table

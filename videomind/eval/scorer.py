@@ -133,24 +133,24 @@ class Scorer(ABC):
         """
         return None
 
-    def report(self, predictions: Sequence[Prediction], places: Sequence[str] | None = None) -> Outcome:
+    def report(self, predictions: Sequence[Prediction], origins: Sequence[str] | None = None) -> Outcome:
         """Score a run for a reader, as `evaluate` does."""
-        evaluation = self.evaluate(predictions, places)
+        evaluation = self.evaluate(predictions, origins)
         return Outcome(
             text=report.render_tables(evaluation, self.tables),
             content=evaluation.to_json(),
             remarks=[*report.remarks(evaluation)],
         )
 
-    def evaluate(self, predictions: Sequence[Prediction], places: Sequence[str] | None = None) -> Evaluation:
+    def evaluate(self, predictions: Sequence[Prediction], origins: Sequence[str] | None = None) -> Evaluation:
         """Score a run.
 
         Args:
             predictions: one per annotation.
-            places: where each came from, for messages.
+            origins: where each came from, for messages.
 
         Raises:
-            ValueError: there is no prediction, or a record has another form; names its place.
+            ValueError: there is no prediction, or a record has another form; names where it came from.
         """
         if not predictions:
             raise ValueError("There is no prediction record to evaluate")
@@ -159,12 +159,12 @@ class Scorer(ABC):
         if not is_run and not any(has_stage(predictions, form) for form in self.tables.values()):
             expected = " nor ".join(map(repr, fields))
             raise ValueError(f"No record holds a prediction: neither {expected} (are these annotations?)")
-        marks = self._score_all(predictions, places)
-        labelled = [p for p, found in zip(predictions, marks, strict=True) if found]
+        marks = self._score_all(predictions, origins)
+        labelled = [p for p, own in zip(predictions, marks, strict=True) if own]
         return Evaluation(
             scorer=self.name,
             tables={
-                name: average(predictions, [found.get(name) for found in marks], form)
+                name: average(predictions, [own.get(name) for own in marks], form)
                 for name, form in self.tables.items()
             },
             records=len(predictions),
@@ -176,15 +176,15 @@ class Scorer(ABC):
         )
 
     def _score_all(
-        self, predictions: Sequence[Prediction], places: Sequence[str] | None
+        self, predictions: Sequence[Prediction], origins: Sequence[str] | None
     ) -> list[dict[str, Marks]]:
-        places = places or [f"record {i}" for i in range(len(predictions))]
+        origins = origins or [f"record {i}" for i in range(len(predictions))]
         marks = []
-        for prediction, place in zip(predictions, places, strict=True):
+        for prediction, origin in zip(predictions, origins, strict=True):
             try:
                 marks.append(self.score_record(prediction))
             except ValueError as error:
-                raise ValueError(f"{place}: {error}") from error
+                raise ValueError(f"{origin}: {error}") from error
         return marks
 
     def _count_without(
@@ -195,8 +195,8 @@ class Scorer(ABC):
         if not any(has_stage(predictions, form) for form in forms.values()):
             return 0
         return sum(
-            not found.keys().isdisjoint(forms) and p.error is None and getattr(p, field) is None
-            for p, found in zip(predictions, marks, strict=True)
+            not own.keys().isdisjoint(forms) and p.error is None and getattr(p, field) is None
+            for p, own in zip(predictions, marks, strict=True)
         )
 
 

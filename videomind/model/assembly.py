@@ -39,11 +39,13 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
         ValueError: Something is missing or does not fit; says what, and where.
     """
     mend = "Give another path."
-    places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
-    first, *others = dict.fromkeys(places.values())
+    resolved = {
+        role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()
+    }
+    first, *others = dict.fromkeys(resolved.values())
     held = {
-        folder: _adapters_for(folder, [r for r, f in places.items() if f == folder])
-        for folder in places.values()
+        folder: _adapters_for(folder, [r for r, f in resolved.items() if f == folder])
+        for folder in resolved.values()
     }
     loaded = load_model(first, settings, roles=held[first])
     model = loaded.model
@@ -94,9 +96,11 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty")
     mend = "Give another path."
-    places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
-    home = places.get("grounder", next(iter(places.values())))
-    for role, folder in places.items():
+    resolved = {
+        role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()
+    }
+    home = resolved.get("grounder", next(iter(resolved.values())))
+    for role, folder in resolved.items():
         check_same_base(home, folder)
         if role not in saved_roles(folder):
             held = ", ".join(saved_roles(folder)) or "none"
@@ -106,7 +110,7 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     for file in home.iterdir():
         if file.is_file() and file.suffix in SHARED_SUFFIXES and file.name not in TRAINING_FILES:
             copy_file(file, out / file.name)
-    for role, folder in places.items():
+    for role, folder in resolved.items():
         for file in filter(Path.is_file, (folder / role).rglob("*")):
             copy_file(file, out / file.relative_to(folder))
-    log.info("Wrote %s with %s", out, ", ".join(places))
+    log.info("Wrote %s with %s", out, ", ".join(resolved))

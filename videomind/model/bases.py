@@ -90,8 +90,8 @@ class Base:
             ValueError: It is nowhere, or what is there are other weights.
         """
         name = Path(self.name)
-        places = [parent / name for parent in (checkpoint, *checkpoint.resolve().parents)]
-        tried = list(dict.fromkeys((*places, name, checkpoint.parent / name.name)))
+        relative = [parent / name for parent in (checkpoint, *checkpoint.resolve().parents)]
+        tried = list(dict.fromkeys((*relative, name, checkpoint.parent / name.name)))
         others = []
         for folder in filter(Path.is_dir, tried):
             if self.fingerprint in (None, fingerprint(folder)):
@@ -135,8 +135,8 @@ def find_base(checkpoint: Path, override: str | None) -> tuple[Path, Base]:
         return folder, Base(name=recorded.name, revision=recorded.revision, fingerprint=fingerprint(folder))
     mend = f"Tried {Path(override).absolute()}. Give the right one with --base_model_path."
     folder = resolve_folder(override, f"base model of {checkpoint}", mend)
-    base, wanted = Base.of(folder), read_json(checkpoint / "config.json").get("base_fingerprint")
-    if wanted not in (None, base.fingerprint):
+    base, trained_on = Base.of(folder), read_json(checkpoint / "config.json").get("base_fingerprint")
+    if trained_on not in (None, base.fingerprint):
         log.warning("%s was trained on other weights than those in %s", checkpoint, folder)
     return folder, base
 
@@ -184,8 +184,8 @@ def fingerprint(folder: Path) -> str:
 
 def _weight_files(folder: Path) -> list[Path]:
     """List the files that a base's weights are read from: safetensors where there are any."""
-    found = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
-    return next((paths for paths in found if paths), [])
+    matches = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
+    return next((paths for paths in matches if paths), [])
 
 
 def _entries(path: Path) -> Iterator[list]:

@@ -78,18 +78,18 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Rol
             another backbone than the processor.
     """
     backbone = processor.backbone
-    if (found := recognise(folder)) is not backbone:
-        raise ValueError(f"{folder} is a {found.name}, {processor.source} wants a {backbone.name}")
+    if (own := recognise(folder)) is not backbone:
+        raise ValueError(f"{folder} is a {own.name}, {processor.source} wants a {backbone.name}")
     config = backbone.load_config(folder)
     names = ("reg_token_id", "seg_s_token_id", "seg_e_token_id")
     for name, token in zip(names, SPECIAL_TOKENS, strict=True):
         setattr(config, name, processor.token_id(token))
-    if config.video_token_id != (wanted := processor.token_id(backbone.video_token)):
+    if config.video_token_id != (video_token := processor.token_id(backbone.video_token)):
         raise ValueError(
             f"{folder / 'config.json'}: video_token_id is {config.video_token_id}, but the tokenizer in "
-            f"{processor.source} has {backbone.video_token} at {wanted}"
+            f"{processor.source} has {backbone.video_token} at {video_token}"
         )
-    model, info = role_class(backbone).from_pretrained(
+    model, loading = role_class(backbone).from_pretrained(
         folder,
         config=config,
         key_mapping=base_key_mapping(backbone),
@@ -98,7 +98,7 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Rol
         attn_implementation=settings.attn_implementation,
     )
     problems = {
-        kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
+        kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
     }
     refuse(problems, folder)
     return model
@@ -313,6 +313,6 @@ def load_extra(model: RoleModel | PeftModel, folder: Path, roles: list[str], *, 
 
 def adapter_state(model: PeftModel, role: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Give an adapter's tensors as PEFT saves them, by our names; the head's biases are the head's."""
-    found = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
-    named = {published_to_ours(k, bare(model).backbone): v for k, v in found.items()}
+    saved = get_peft_model_state_dict(model, state_dict=state, adapter_name=role, save_embedding_layers=False)
+    named = {published_to_ours(k, bare(model).backbone): v for k, v in saved.items()}
     return {name: v for name, v in named.items() if not peft_to_ours(name).startswith("head.")}

@@ -20,12 +20,12 @@ def table_modules(model: RoleModel) -> dict[str, nn.Module]:
         The name of each table's weight as it is without adapters, and the module that holds it; the input
         table first.
     """
-    found = {}
+    modules = {}
     for path, module in model.named_modules():
         name = peft_to_ours(path)
         if name.rpartition(".")[2] in model.backbone.tables and "weight" in module._parameters:
-            found[f"{name}.weight"] = module
-    return dict(sorted(found.items(), key=lambda item: not isinstance(item[1], nn.Embedding)))
+            modules[f"{name}.weight"] = module
+    return dict(sorted(modules.items(), key=lambda item: not isinstance(item[1], nn.Embedding)))
 
 
 def untie(model: RoleModel) -> None:

@@ -162,8 +162,8 @@ class RoleModel(PreTrainedModel):
         """
         if self.head is None or not any(param.requires_grad for param in self.head.parameters()):
             return 0.0
-        width, place = self.config.get_text_config().hidden_size, next(self.head.parameters()).device
-        clips, query = torch.zeros(max(STRIDES), width, device=place), torch.zeros(1, width, device=place)
+        width, device = self.config.get_text_config().hidden_size, next(self.head.parameters()).device
+        clips, query = torch.zeros(max(STRIDES), width, device=device), torch.zeros(1, width, device=device)
         out = self.head([clips], [query], min_clips=max(STRIDES))
         outputs = (out.class_logits, out.offsets, out.clip_emb, out.query_emb)
         return 0.0 * torch.stack([tensor.float().sum() for tensor in outputs]).sum()
@@ -210,8 +210,8 @@ def role_class(backbone: Backbone) -> type[RoleModel]:
             if labels is None:
                 return super().forward(input_ids=input_ids, **inputs)
             # PEFT's wrapper adds arguments of its own, unset.
-            given = {name: value for name, value in inputs.items() if value is not None}
-            return self.training_step(input_ids=input_ids, labels=labels, **given)
+            filled = {name: value for name, value in inputs.items() if value is not None}
+            return self.training_step(input_ids=input_ids, labels=labels, **filled)
 
     BackboneRoleModel.backbone = backbone
     BackboneRoleModel.__name__ = BackboneRoleModel.__qualname__ = f"Role{backbone.model_class.__name__}"

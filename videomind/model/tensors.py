@@ -24,16 +24,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
 
 
-def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def compare(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Name the tensors that are missing, unexpected, or mismatched in shape; `expected` may be sharded."""
     mismatched = [
-        f"{k} {tuple(found[k].shape)} instead of {tuple(whole_shape(expected[k]))}"
-        for k in expected.keys() & found.keys()
-        if whole_shape(expected[k]) != found[k].shape
+        f"{k} {tuple(actual[k].shape)} instead of {tuple(whole_shape(expected[k]))}"
+        for k in expected.keys() & actual.keys()
+        if whole_shape(expected[k]) != actual[k].shape
     ]
     return {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - actual.keys()),
+        "unexpected": sorted(actual.keys() - expected.keys()),
         "mismatched": sorted(mismatched),
     }
 

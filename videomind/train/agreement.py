@@ -52,9 +52,9 @@ def check_equal(model: nn.Module, step: int) -> None:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     params = {n: p for n, p in model.named_parameters() if p.requires_grad and not is_sharded(p)}
-    found = from_all((step, {name: checksum(param) for name, param in params.items()}))
-    first_step, first = found[0]
-    for rank, (other_step, other) in enumerate(found):
+    states = from_all((step, {name: checksum(param) for name, param in params.items()}))
+    first_step, first = states[0]
+    for rank, (other_step, other) in enumerate(states):
         if other_step != first_step:
             raise ValueError(f"Process {rank} is at step {other_step}, process 0 at step {first_step}")
         if differ := [name for name in first.keys() | other.keys() if first.get(name) != other.get(name)]:

@@ -82,11 +82,11 @@ def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tupl
         ValueError: An argument does not exist, or does nothing here; names it.
     """
     names = [entry.name for kind in kinds for entry in fields(kind)]
-    given = todays(expand(sys.argv[1:] if argv is None else argv), names)
-    parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(device_arguments(given))
-    refuse_unused(parsed[-1], given, [entry.name for entry in fields(HfTrainingArguments)])
+    command_line = todays(expand(sys.argv[1:] if argv is None else argv), names)
+    parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(device_arguments(command_line))
+    refuse_unused(parsed[-1], command_line, [entry.name for entry in fields(HfTrainingArguments)])
     refuse_missing_reporters(parsed[-1].report_to, get_available_reporting_integrations())
-    return given, parsed
+    return command_line, parsed
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
@@ -96,15 +96,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         ValueError: A value cannot be used; names it and what is allowed.
     """
     kinds = (ModelArguments, DataArguments, CustomArguments, TrainingArguments)
-    given, (model, data, custom, training) = parse_dataclasses(argv, kinds)
+    command_line, (model, data, custom, training) = parse_dataclasses(argv, kinds)
     sections = {"model": ModelArguments, "data": DataArguments, "adapter": CustomArguments}
     arguments = Arguments(
         model=model,
         data=data,
         custom=custom,
         training=training,
-        recipe=recipe_text(given, section_of(sections)),
-        names=frozenset(given_arguments(given)),
+        recipe=recipe_text(command_line, section_of(sections)),
+        names=frozenset(given_arguments(command_line)),
     )
     _check(arguments)
     return arguments

@@ -29,8 +29,8 @@ def complete_checkpoints(output_dir: str | Path) -> list[Path]:
 
 def _checkpoints(output_dir: str | Path) -> list[Path]:
     """List the folders that are called as checkpoints are, by their step; `checkpoint-best` is not."""
-    found = {path: _CHECKPOINT.fullmatch(path.name) for path in Path(output_dir).glob("checkpoint-*")}
-    steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
+    matches = {path: _CHECKPOINT.fullmatch(path.name) for path in Path(output_dir).glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in matches.items() if match and path.is_dir()}
     return sorted(steps, key=steps.__getitem__)
 
 

@@ -126,8 +126,8 @@ def refuse_unused(training: Any, argv: Sequence[str], names: Sequence[str]) -> N
         ValueError: One is given that is not used, with another value than it has by itself; says why.
     """
     inherited = {entry.name: entry for entry in dataclasses.fields(training) if entry.name in names}
-    given = [part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")]
-    for name in given:
+    named = [part.removeprefix("--").partition("=")[0] for part in argv if part.startswith("--")]
+    for name in named:
         if name not in inherited or name in HONOURED:
             continue
         value = getattr(training, name)
@@ -165,18 +165,18 @@ def refuse_missing_reporters(report_to: Sequence[str], available: Sequence[str])
             )
 
 
-def refuse_other_adapter(given: Mapping[str, Any], saved: Mapping[str, Any], folder: str) -> None:
+def refuse_other_adapter(asked: Mapping[str, Any], saved: Mapping[str, Any], folder: str) -> None:
     """Refuse settings of a new adapter where one that is there goes on with its own.
 
     Args:
-        given: argument to value, those of the command line alone.
+        asked: argument to value, those of the command line alone.
         saved: argument to value, of the adapter that goes on.
         folder: where that lies.
 
     Raises:
         ValueError: They differ.
     """
-    other = {name: value for name, value in given.items() if name in saved and saved[name] != value}
+    other = {name: value for name, value in asked.items() if name in saved and saved[name] != value}
     if other:
         named = ", ".join(f"--{name} {value} (it has {saved[name]})" for name, value in other.items())
         raise ValueError(

@@ -103,13 +103,13 @@ def first_good(
         RuntimeError: All stand-ins are bad too.
     """
     bad: list[BadSample] = []
-    while isinstance(found := attempt(index), BadSample):
-        bad.append(found)
+    while isinstance(sample := attempt(index), BadSample):
+        bad.append(sample)
         if len(bad) > max_retries:
             reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
             raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
         index = stand_in()
-    return found, bad
+    return sample, bad
 
 
 class Mixture(Dataset):

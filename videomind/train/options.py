@@ -161,5 +161,5 @@ def section_of(sections: Mapping[str, type]) -> dict[str, str]:
     Returns:
         Argument to section; what a video's frames may cost has a section of its own.
     """
-    found = {entry.name: section for section, kind in sections.items() for entry in fields(kind)}
-    return {name: "budget" if name in BUDGET_ARGUMENTS else section for name, section in found.items()}
+    known = {entry.name: section for section, kind in sections.items() for entry in fields(kind)}
+    return {name: "budget" if name in BUDGET_ARGUMENTS else section for name, section in known.items()}

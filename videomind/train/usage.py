@@ -72,10 +72,10 @@ def recipe_arguments(names: set[str]) -> list[str]:
     Args:
         names: the command's own arguments; a recipe whose model it does not know is another command's.
     """
-    found: set[str] = set()
+    listed: set[str] = set()
     for path in FOLDER.glob("*.yaml"):
         recipe = read_recipe(path)
         chooses = {name for name, section in recipe.sections.items() if section == "model"}
         if chooses and chooses <= names:
-            found |= recipe.arguments.keys()
-    return sorted(found - names)
+            listed |= recipe.arguments.keys()
+    return sorted(listed - names)

@@ -82,22 +82,22 @@ class _Units:
         return self._by_size(data) if self._sized else by_start_code(data)
 
     def _by_size(self, data: bytes) -> Iterator[bytes]:
-        place = 0
-        while place + self._size < len(data):
-            size = int.from_bytes(data[place : place + self._size])
-            place += self._size
-            yield data[place : place + min(size, _MAX_SEI)]
-            place += size
+        offset = 0
+        while offset + self._size < len(data):
+            size = int.from_bytes(data[offset : offset + self._size])
+            offset += self._size
+            yield data[offset : offset + min(size, _MAX_SEI)]
+            offset += size
 
 
 def by_start_code(data: bytes) -> Iterator[bytes]:
     """Split at start codes 00 00 01. Yields the first bytes of each unit."""
-    place = data.find(b"\0\0\1")
-    while place >= 0:
-        place += 3
-        following = data.find(b"\0\0\1", place)
-        yield data[place : min(following if following >= 0 else len(data), place + _MAX_SEI)]
-        place = following
+    offset = data.find(b"\0\0\1")
+    while offset >= 0:
+        offset += 3
+        following = data.find(b"\0\0\1", offset)
+        yield data[offset : min(following if following >= 0 else len(data), offset + _MAX_SEI)]
+        offset = following
 
 
 def _unescaped(unit: bytes) -> bytes:
@@ -132,11 +132,11 @@ def _parameter_sets(extradata: bytes, units: _Units) -> Iterator[bytes]:
     if extradata[:1] != b"\1":
         yield from (unit for unit in by_start_code(extradata) if unit and unit[0] & 31 == 7)
         return
-    place = 6
+    offset = 6
     for _ in range(extradata[5] & 31 if len(extradata) > 5 else 0):
-        size = int.from_bytes(extradata[place : place + 2])
-        yield extradata[place + 2 : place + 2 + size]
-        place += 2 + size
+        size = int.from_bytes(extradata[offset : offset + 2])
+        yield extradata[offset + 2 : offset + 2 + size]
+        offset += 2 + size
 
 
 def _may_hold_fields(unit: bytes) -> bool:
@@ -178,21 +178,21 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 def _recovers_at_once(unit: bytes) -> bool:
     """Tell whether supplemental information says: decoding from here gives every later picture exactly."""
-    data, place = _unescaped(unit), 1
-    while place + 2 < len(data):
+    data, offset = _unescaped(unit), 1
+    while offset + 2 < len(data):
         kind = size = 0
-        while place < len(data) and data[place] == 255:
-            kind, place = kind + 255, place + 1
-        if place < len(data):
-            kind, place = kind + data[place], place + 1
-        while place < len(data) and data[place] == 255:
-            size, place = size + 255, place + 1
-        if place < len(data):
-            size, place = size + data[place], place + 1
-        if kind == 6 and place < len(data):
-            bits = _Bits(data[place:])
+        while offset < len(data) and data[offset] == 255:
+            kind, offset = kind + 255, offset + 1
+        if offset < len(data):
+            kind, offset = kind + data[offset], offset + 1
+        while offset < len(data) and data[offset] == 255:
+            size, offset = size + 255, offset + 1
+        if offset < len(data):
+            size, offset = size + data[offset], offset + 1
+        if kind == 6 and offset < len(data):
+            bits = _Bits(data[offset:])
             return bits.golomb() == 0 and bool(bits.read())  # pictures until then, and whether exactly
-        place += size
+        offset += size
     return False
 
 
@@ -223,11 +223,11 @@ def vp9(data: bytes, is_key: bool) -> Content:
         count, width = (mark & 7) + 1, (mark >> 3 & 3) + 1
         index = data[-(2 + count * width) : -1]
         if len(index) == 1 + count * width and index[0] == mark:
-            frames, place = [], 0
+            frames, offset = [], 0
             for i in range(count):
                 size = int.from_bytes(index[1 + i * width : 1 + (i + 1) * width], "little")
-                frames.append(data[place : place + min(size, 16)])
-                place += size
+                frames.append(data[offset : offset + min(size, 16)])
+                offset += size
     heads = [_vp9_head(frame) for frame in frames if frame]
     if not heads or None in heads:
         return UNKNOWN
@@ -250,29 +250,29 @@ def _vp9_head(frame: bytes) -> tuple[bool, bool] | None:
 
 def av1(data: bytes, is_key: bool) -> Content:
     """AV1: the headers of a temporal unit's frames tell."""
-    shown, place, first, has_sequence = 0, 0, None, False
-    while place < len(data):
-        kind, sized = data[place] >> 3 & 15, data[place] & 2
-        place += 2 if data[place] & 4 else 1
-        size = len(data) - place
+    shown, offset, first, has_sequence = 0, 0, None, False
+    while offset < len(data):
+        kind, sized = data[offset] >> 3 & 15, data[offset] & 2
+        offset += 2 if data[offset] & 4 else 1
+        size = len(data) - offset
         if sized:
             size = shift = 0
-            while place < len(data):
-                size |= (data[place] & 127) << shift
-                shift, place = shift + 7, place + 1
-                if not data[place - 1] & 128:
+            while offset < len(data):
+                size |= (data[offset] & 127) << shift
+                shift, offset = shift + 7, offset + 1
+                if not data[offset - 1] & 128:
                     break
         if kind == 1:
             has_sequence = True
-            if place < len(data) and data[place] & 8:  # a still picture's short header
+            if offset < len(data) and data[offset] & 8:  # a still picture's short header
                 return UNKNOWN
-        elif kind in (3, 6) and place < len(data):
-            head = data[place]
+        elif kind in (3, 6) and offset < len(data):
+            head = data[offset]
             is_shown = bool(head & 0x80 or head & 0x10)
             shown += is_shown
             if first is None:
                 first = is_shown and not head & 0xE0  # a key frame that is shown itself
-        place += size
+        offset += size
     return Content(shown, bool(is_key and has_sequence and first))
 
 

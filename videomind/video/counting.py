@@ -58,17 +58,17 @@ class Watch:
         if error is not None and self._pts:
             self._errors.append(error)
         for frame in frames:
-            place = len(self._pts)
+            number = len(self._pts)
             self._pts.append(frame.pts)
             self._dts.append(frame.dts)
             if frame.is_corrupt:
-                self._concealed.add(place)
+                self._concealed.add(number)
             elif self._is_in_doubt and not frame.key_frame:
-                self._doubtful.add(place)
+                self._doubtful.add(number)
             if frame.is_corrupt or self._is_in_doubt:
                 self._doubtful.update(self._led)  # they are shown before it, and refer to it
             self._is_in_doubt = frame.is_corrupt or (self._is_in_doubt and not frame.key_frame)
-            self._led = [*self._led, place] if frame.pict_type == _LEADS else []
+            self._led = [*self._led, number] if frame.pict_type == _LEADS else []
 
     def shown(self) -> Shown:
         """Sum up."""

@@ -91,25 +91,25 @@ def smart_num_frames(
     if fps is not None and num_frames is not None:
         raise ValueError(f"Either fps ({fps}) or num_frames ({num_frames}) can be given, not both")
     # The rule of qwen-vl-utils' `smart_nframes`; but an excerpt too short for the wish gives what it has.
-    wanted: float
+    wish: float
     if num_frames is not None:
-        wanted = num_frames
+        wish = num_frames
     else:
         # 1. The bounds in full steps: the lower one rounded up, the upper one down.
         lowest = math.ceil(min_frames / frames_per_step) * frames_per_step
         highest = min(MAX_FRAMES, considered) if max_frames is None else max_frames
         highest = highest // frames_per_step * frames_per_step
         # 2. The wish for the excerpt's length, within the bounds.
-        wanted = considered / video_fps * (DEFAULT_FPS if fps is None else fps)
-        wanted = min(max(wanted, lowest), highest)
+        wish = considered / video_fps * (DEFAULT_FPS if fps is None else fps)
+        wish = min(max(wish, lowest), highest)
     # 3. The nearest number of full steps (Python's round, half to even), lowered where it exceeds what is
     #    there (D201).
-    count = round(wanted / frames_per_step) * frames_per_step
+    count = round(wish / frames_per_step) * frames_per_step
     count = min(count, considered // frames_per_step * frames_per_step)
     if count < frames_per_step:
-        wish = f"{fps or DEFAULT_FPS} frames per second" if num_frames is None else f"{num_frames} frames"
+        words = f"{fps or DEFAULT_FPS} frames per second" if num_frames is None else f"{num_frames} frames"
         raise ValueError(
-            f"fewer than {frames_per_step} frames remain of an excerpt of {considered} ({wish} wanted)"
+            f"fewer than {frames_per_step} frames remain of an excerpt of {considered} ({words} wanted)"
         )
     return count
 
@@ -268,12 +268,12 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
         plans = [
             [clock.frame_at(i) for i in choose_frames(**of_video, excerpt=excerpt)] for excerpt in excerpts
         ]
-        found = video.get_many(plans, transform=resize)
+        pictures = video.get_many(plans, transform=resize)
         return [
             Frames(
                 frames=frames, indices=indices, problems=problems + time_problems(excerpt, video), **of_video
             )
-            for excerpt, indices, (frames, problems) in zip(excerpts, plans, found, strict=True)
+            for excerpt, indices, (frames, problems) in zip(excerpts, plans, pictures, strict=True)
         ]
 
 

@@ -231,8 +231,8 @@ def _key(excerpt: Excerpt) -> str:
 
 def _file_state(path: str | os.PathLike) -> list:
     """Describe a file as every node sees it: without the number of its device, which is each node's own."""
-    place, _, *state = file_identity(os.fspath(path))
-    return [place, *state]
+    full_path, _, *state = file_identity(os.fspath(path))
+    return [full_path, *state]
 
 
 def _image_state(path: str | os.PathLike) -> list | None:

@@ -17,12 +17,12 @@ class Stretch:
     Attributes:
         first: number of its first packet, from which decoding can start.
         last: number of the last packet that is needed.
-        wanted: presentation time to frame number, of the frames that are asked for.
+        frame_at: presentation time to frame number, of the frames that are asked for.
     """
 
     first: int
     last: int
-    wanted: dict[int, int]
+    frame_at: dict[int, int]
 
 
 @dataclass
@@ -84,10 +84,10 @@ class PacketTable:
         pts, data = packet.pts, bytes(packet)
         self.pts.append(pts)
         self.dts.append(packet.dts)
-        place = packet.pos if packet.pos is not None and packet.pos >= 0 else None
+        offset = packet.pos if packet.pos is not None and packet.pos >= 0 else None
         before = self.ends[-1] if self.ends else None
-        self.holes.append(None if place is None or before is None else place - before)
-        self.ends.append(None if place is None else place + packet.size)
+        self.holes.append(None if offset is None or before is None else offset - before)
+        self.ends.append(None if offset is None else offset + packet.size)
         self.numbers[pts, packet.size] = number
         if packet.is_corrupt or is_zeroed(codec, data):
             self.damaged.add(number)
@@ -142,19 +142,20 @@ class PacketTable:
         runs: list[Stretch] = []
         for index in indices:
             packet = self.frames[index]
-            place = bisect_right(start_pts, self.pts[packet]) - 1 - earlier
-            first, last, wanted = starts[place] if place >= 0 else 0, packet, {}
+            nearest = bisect_right(start_pts, self.pts[packet]) - 1 - earlier
+            first, last, frame_at = starts[nearest] if nearest >= 0 else 0, packet, {}
             if runs and first <= runs[-1].last + 1:  # goes on where the last one ends
                 before = runs.pop()
-                first, last, wanted = before.first, max(before.last, packet), before.wanted
-            runs.append(Stretch(first, last, {**wanted, self.pts[packet]: index}))
+                first, last, frame_at = before.first, max(before.last, packet), before.frame_at
+            runs.append(Stretch(first, last, {**frame_at, self.pts[packet]: index}))
         return runs
 
     def depends_on(self, packet: int, damaged: Iterable[int]) -> bool:
         """Tell whether a picture may show the damage of other packets: of one since its last start."""
         time = self.pts[packet]
-        place = bisect_right(self.starts, packet) - 1
-        while place >= 0 and self.pts[self.starts[place]] > time:  # a leading picture needs what is before
-            place -= 1
-        start = self.starts[place] if place >= 0 else 0
+        nearest = bisect_right(self.starts, packet) - 1
+        # A leading picture needs what is before.
+        while nearest >= 0 and self.pts[self.starts[nearest]] > time:
+            nearest -= 1
+        start = self.starts[nearest] if nearest >= 0 else 0
         return any(start <= number <= packet for number in damaged)

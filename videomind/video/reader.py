@@ -47,15 +47,15 @@ def file_identity(path: str) -> tuple:
         BadVideoError: it is not there, or no regular file.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as error:  # a name too long, or with a zero byte
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise BadVideoError(f"{path}: {reason}") from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise BadVideoError(f"{path}: a folder, not a video")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise BadVideoError(f"{path}: no regular file but a pipe, a socket or a device")
-    return os.path.abspath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def listed(numbers: Iterable[int]) -> str:
@@ -65,12 +65,12 @@ def listed(numbers: Iterable[int]) -> str:
 
 
 def replace_missing(
-    wanted: Sequence[int], pool: dict[int, Tensor], path: str, reasons: Mapping[int, str]
+    numbers: Sequence[int], pool: dict[int, Tensor], path: str, reasons: Mapping[int, str]
 ) -> list[str]:
-    """Let the nearest frame of `pool` stand in for each wanted frame that is not there.
+    """Let the nearest frame of `pool` stand in for each frame that is not there.
 
     Args:
-        wanted: distinct frame numbers.
+        numbers: distinct frame numbers.
         pool: what could be decoded, by number; it gets the stand-ins as well.
         path: of the video, for messages.
         reasons: why frames are not there, as far as that is known.
@@ -81,13 +81,13 @@ def replace_missing(
     Raises:
         BadVideoError: more than a tenth of the wanted frames are missing.
     """
-    missing = [i for i in wanted if i not in pool]
+    missing = [i for i in numbers if i not in pool]
     if not missing:
         return []
-    count = f"{len(missing)} of the {len(wanted)} wanted frames cannot be decoded"
+    count = f"{len(missing)} of the {len(numbers)} wanted frames cannot be decoded"
     if known := [i for i in missing if i in reasons]:
         count += f" (frame {known[0]}: {reasons[known[0]]})"
-    if len(missing) > MAX_MISSING * len(wanted):
+    if len(missing) > MAX_MISSING * len(numbers):
         raise BadVideoError(f"{path}: {count}, more than {MAX_MISSING:.0%}")
     sources = {i: min(pool, key=lambda j: (abs(j - i), j)) for i in missing}
     pool |= {i: pool[j] for i, j in sources.items()}
@@ -188,8 +188,8 @@ class VideoReader(ABC):
         self, lists: Sequence[Sequence[int]], *, transform: Callable[[Tensor], Tensor] | None = None
     ) -> list[tuple[Tensor, list[str]]]:
         """Read several lists of frames in one pass; each result is that of `get_frames` alone."""
-        wanted = [sorted(set(indices)) for indices in lists]
-        for numbers in wanted:
+        each = [sorted(set(indices)) for indices in lists]
+        for numbers in each:
             if not numbers or numbers[0] < 0 or numbers[-1] >= self.total_frames:
                 raise ValueError(
                     f"{self.path}: frames {numbers} are not within its {self.total_frames} frames"
@@ -199,12 +199,12 @@ class VideoReader(ABC):
             frames = ((i, torch.from_numpy(frame)) for i, frame in self.decode(sorted(numbers)))
             return {i: transform(frame) if transform else frame for i, frame in frames}
 
-        every = set().union(*wanted)
+        every = set().union(*each)
         pool = read(every)
-        around = [self._around(numbers, pool) for numbers in wanted]
+        around = [self._around(numbers, pool) for numbers in each]
         pool |= read(set().union(*around) - every)
         results = []
-        for indices, numbers, neighbours in zip(lists, wanted, around, strict=True):
+        for indices, numbers, neighbours in zip(lists, each, around, strict=True):
             own = {i: pool[i] for i in (*numbers, *sorted(neighbours)) if i in pool}
             there = set(numbers) & own.keys()
             problems = self.problems + replace_missing(numbers, own, self.path, self.reasons)
@@ -226,10 +226,10 @@ class VideoReader(ABC):
             problems.append(f"{self.path}: frames of another size ({sizes}), scaled: {listed(resized)}")
         return problems
 
-    def _around(self, wanted: Sequence[int], pool: dict[int, Tensor]) -> set[int]:
-        """Find neighbours of the wanted frames that could not be decoded, when they are few."""
-        missing = [i for i in wanted if i not in pool]
-        if not 0 < len(missing) <= MAX_MISSING * len(wanted):
+    def _around(self, numbers: Sequence[int], pool: dict[int, Tensor]) -> set[int]:
+        """Find neighbours of the frames that could not be decoded, when they are few."""
+        missing = [i for i in numbers if i not in pool]
+        if not 0 < len(missing) <= MAX_MISSING * len(numbers):
             return set()
         around = {j for i in missing for j in range(i - REPLACEMENT_RADIUS, i + REPLACEMENT_RADIUS + 1)}
-        return {j for j in around - set(wanted) if 0 <= j < self.total_frames}
+        return {j for j in around - set(numbers) if 0 <= j < self.total_frames}

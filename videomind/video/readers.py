@@ -50,9 +50,9 @@ class DecordReader(VideoReader):
             try:
                 frames = self._video.get_batch(part).asnumpy()
             except self._errors as error:
-                place = f"undecodable near frames {part[0]} to {part[-1]}"
+                frames_near = f"undecodable near frames {part[0]} to {part[-1]}"
                 raise BadVideoError(
-                    f"{self.path}: {place} (tried decord; pyav can read around it)"
+                    f"{self.path}: {frames_near} (tried decord; pyav can read around it)"
                 ) from error
             yield from zip(part, frames, strict=True)
 

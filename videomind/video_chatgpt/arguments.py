@@ -53,7 +53,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
         ValueError: a value that is not allowed; names it and what is.
     """
     kinds = (VideoModelArguments, VideoDataArguments, VideoTrainingArguments)
-    given, (model, data, training) = parse_dataclasses(argv, kinds)
+    command_line, (model, data, training) = parse_dataclasses(argv, kinds)
     if model.mm_projector_type not in (None, *PROJECTORS):
         raise ValueError(
             f"Unknown --mm_projector_type {model.mm_projector_type!r}. "
@@ -62,4 +62,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
     if model.version != VERSION:
         log.info("--version %s: the conversation is that of %s, the only one", model.version, VERSION)
     sections = section_of({"model": VideoModelArguments, "data": VideoDataArguments})
-    return VideoArguments(model=model, data=data, training=training, recipe=recipe_text(given, sections))
+    return VideoArguments(
+        model=model, data=data, training=training, recipe=recipe_text(command_line, sections)
+    )

@@ -109,7 +109,7 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
     if is_nested:
         config.pad_token_id = tokenizer.pad_token_id
     try:
-        model, info = VideoChatGPT.from_pretrained(
+        model, loading = VideoChatGPT.from_pretrained(
             folder,
             config=config,
             key_mapping=_HF_KEYS if is_nested else None,
@@ -120,7 +120,7 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
     except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     problems = {
-        kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
+        kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
     }
     unused = [name for name in problems["unexpected"] if _UNUSED.search(name)]
     problems["unexpected"] = [name for name in problems["unexpected"] if name not in unused]

@@ -21,6 +21,6 @@ class CharadesSTA(Source):
     unit_s = 0.1
 
     def parse(self, row: str, split: str) -> Annotation:
-        info, query = row.split("##")
-        vid, start, end = info.split()
+        identity, query = row.split("##")
+        vid, start, end = identity.split()
         return self.moment(vid, query, [[float(start), float(end)]])

@@ -170,8 +170,8 @@ def _overlaps(prediction: Prediction) -> dict[str, Overlap]:
         return {}
     looked_at = as_windows(prediction.pred, max(RANKS))
     windows = np.concatenate((looked_at, as_windows(prediction.pred_ori, 1)))  # (K + 1, 2) or (K, 2)
-    found = {}
+    overlaps = {}
     for name, compute in (("iou", compute_iou), ("iop", compute_iop)):
         best = compute(windows, truth).max(axis=1) if len(truth) else np.zeros(len(windows), np.float32)
-        found[name] = Overlap(top=best[: len(looked_at)], before=best[len(looked_at) :])
-    return found
+        overlaps[name] = Overlap(top=best[: len(looked_at)], before=best[len(looked_at) :])
+    return overlaps

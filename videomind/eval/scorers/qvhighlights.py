@@ -40,9 +40,9 @@ class QVHighlightsScorer(DefaultScorer):
     def __init__(self, qvhighlights_anno: Path | None = None):
         self.annotations = None if qvhighlights_anno is None else read_records(qvhighlights_anno).rows
 
-    def report(self, predictions: Sequence[Prediction], places: Sequence[str] | None = None) -> Outcome:
+    def report(self, predictions: Sequence[Prediction], origins: Sequence[str] | None = None) -> Outcome:
         if self.annotations is None:
-            return super().report(predictions, places)
+            return super().report(predictions, origins)
         scores = evaluate_qvhighlights(map(submission_row, predictions), self.annotations)
         return Outcome(
             text=report.render_qvhighlights(scores),

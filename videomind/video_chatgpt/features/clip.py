@@ -121,7 +121,7 @@ class ClipTower:
         config = tower_config(name)
         try:
             processor = CLIPImageProcessor.from_pretrained(name)
-            model, info = _VisionModel.from_pretrained(
+            model, loading = _VisionModel.from_pretrained(
                 name,
                 config=config,
                 dtype=dtype,
@@ -131,7 +131,7 @@ class ClipTower:
         except (OSError, RuntimeError) as error:  # the latter: tensors of other sizes than the config's
             reason = str(error).splitlines()[0]
             raise ValueError(f"The vision tower {name!r} cannot be loaded: {reason}") from None
-        if missing := sorted(info["missing_keys"]):
+        if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"The vision tower {name!r} lacks {len(missing)} tensors (first: {missing[0]})")
         return cls(model.to(device), processor, batch=batch)
 

@@ -1,0 +1,65 @@
+"""Decoded frames of one file as RGB pictures of one size."""
+
+import av
+import numpy as np
+
+from videomind.video.orientation import quarter_turns, turned
+from videomind.video.stream import VideoStream
+
+_DISPLAY_MATRIX = "DISPLAYMATRIX"
+
+
+class Pictures:
+    """Converts frames.
+
+    Attributes:
+        size: (W, H) of all pictures, before they are turned.
+        reformatter: PyAV's.
+    """
+
+    def __init__(self, file: VideoStream):
+        self.size = file.context.width, file.context.height
+        self.reformatter = av.video.reformatter.VideoReformatter()
+        self._file = file
+        self._is_size_sure = False
+
+    def convert(self, frame: av.VideoFrame) -> np.ndarray:
+        """Convert a frame to its RGB picture (H, W, 3), of the video's size, turned as the metadata says."""
+        if (frame.width, frame.height) != self.size and not self._is_size_sure:
+            self._make_sure_of_size()
+        if frame.interlaced_frame:
+            frame = self._progressive(frame)
+        width, height = self.size
+        # Unless told, PyAV starts as many threads as there are cores for the conversion of each picture.
+        rgb = self.reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        matrix = frame.side_data.get(_DISPLAY_MATRIX)
+        if matrix is None:
+            return rgb
+        if quarter_turns(bytes(matrix)) is None:
+            self._file.note(f"turned by {frame.rotation} degrees in its metadata, read unturned")
+        return turned(rgb, bytes(matrix))
+
+    def _make_sure_of_size(self) -> None:
+        """Let the first picture decide on the video's size: some headers are wrong."""
+        self._is_size_sure = True
+        container = self._file.opened()
+        with container, self._file.damage():
+            first = next(container.decode(container.streams[self._file.stream.index]), None)
+            if first is not None:
+                self.size = first.width, first.height
+
+    def _progressive(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Copy a frame without its interlaced mark, which changes the colour conversion.
+
+        The frames that published checkpoints were trained on were converted as progressive ones.
+        """
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=self._file.stream.time_base,
+        )
+        graph.link_nodes(source, graph.add("setfield", "mode=prog"), graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull()
