@@ -84,4 +84,4 @@ def test_cores_are_counted_in_one_place():
     ]
     assert files
     found = [str(p.relative_to(REPO)) for p in files if any(name in p.read_text("utf-8") for name in counts)]
-    assert found == ["videomind/cores.py"]
+    assert found == ["videomind/runs/cores.py"]

@@ -13,8 +13,8 @@ from videomind.encoding.encoder import Encoder
 from videomind.synthetic import make_data, make_tiny_base
 from videomind.synthetic.phrases import COLOURS, EVER, FLOOR, FLOORS, WHOLE
 from videomind.synthetic.scenes import question_scene
-from videomind.synthetic.warmup_data import NOTHING, Tasks, load_question_videos
-from videomind.synthetic.warmup_loop import SMALL_BUDGET
+from videomind.synthetic.warmup.data import NOTHING, Tasks, load_question_videos
+from videomind.synthetic.warmup.loop import SMALL_BUDGET
 
 
 @pytest.fixture(scope="module")

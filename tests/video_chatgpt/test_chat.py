@@ -1,6 +1,6 @@
 """Answers about one video, a folder, and the three kinds of evaluation files.
 
-Covers `video_chatgpt/asking.py`, `video_chatgpt/infer.py` and `video_chatgpt/names.py`.
+Covers `video_chatgpt/asking.py`, `video_chatgpt/infer.py` and `video_chatgpt/options.py`.
 """
 
 import io

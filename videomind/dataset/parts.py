@@ -14,7 +14,6 @@ from random import Random
 
 from tqdm import tqdm
 
-from videomind.cores import usable_cores
 from videomind.dataset.base import Source, get_source
 from videomind.dataset.cache import Cache
 from videomind.dataset.filters import ALL, Filters, Report
@@ -22,6 +21,7 @@ from videomind.dataset.own_data import OwnData
 from videomind.dataset.schema import Annotation
 from videomind.dataset.views import View
 from videomind.logger import rank
+from videomind.runs.cores import usable_cores
 
 log = logging.getLogger(__name__)
 

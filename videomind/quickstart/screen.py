@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videomind.cores import usable_cores
+from videomind.runs.cores import usable_cores
 
 _PERCENT = re.compile(rb"(\d{1,3})%\|")  # as tqdm writes it
 _TAIL_BYTES = 4096

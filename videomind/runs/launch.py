@@ -28,12 +28,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from videomind.cores import usable_cores
 from videomind.device import Device, detect
 from videomind.environment import drop_ranks
 from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs import torchrun
+from videomind.runs.cores import usable_cores
 from videomind.runs.recipes import given_arguments, launch_section
 
 log = logging.getLogger(__name__)

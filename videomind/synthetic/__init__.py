@@ -15,8 +15,8 @@ _PLACES = {
     "make_tiny_base": "tiny_model",
     "make_tiny_chat": "tiny_chat",
     "TinySizes": "tiny_model",
-    "warm_up": "warmup",
-    "WarmupSettings": "warmup_loop",
+    "warm_up": "warmup.warm_up",
+    "WarmupSettings": "warmup.loop",
 }
 __all__ = sorted(_PLACES)
 

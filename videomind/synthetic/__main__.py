@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> None:
 
         make_tiny_chat(args.path, seed=args.seed)
     else:
-        from videomind.synthetic.warmup import WarmupSettings, warm_up
+        from videomind.synthetic.warmup.warm_up import WarmupSettings, warm_up
 
         changed = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
         changed = {name: value for name, value in changed.items() if value is not None}

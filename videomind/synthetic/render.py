@@ -11,7 +11,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from videomind.cores import usable_cores
+from videomind.runs.cores import usable_cores
 from videomind.synthetic.phrases import COLOURS, FLOORS
 from videomind.synthetic.scenes import Event, Scene
 

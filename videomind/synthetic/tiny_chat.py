@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, 
 from videomind.files import atomic_files
 from videomind.synthetic.folders import is_made, making
 from videomind.synthetic.instructions import instruction_texts
-from videomind.video_chatgpt.names import SYSTEMS
+from videomind.video_chatgpt.options import SYSTEMS
 from videomind.video_chatgpt.tokenizer import BLANK, load_tokenizer, save_tokenizer
 from videomind.video_chatgpt.vicuna import ASSISTANT, USER
 

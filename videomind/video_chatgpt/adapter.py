@@ -27,7 +27,7 @@ from videomind.video_chatgpt.disk import (
     read_bin,
 )
 from videomind.video_chatgpt.model import VideoChatGPT, VideoChatGPTConfig
-from videomind.video_chatgpt.names import LINEAR, MLP
+from videomind.video_chatgpt.options import LINEAR, MLP
 from videomind.video_chatgpt.tokenizer import VIDEO_PATCH, VideoTokens
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from videomind.roles import nearest
 from videomind.runs.recipes import recipe_text
 from videomind.train.arguments import TrainingArguments, parse_dataclasses
 from videomind.train.options import section_of
-from videomind.video_chatgpt.names import PROJECTORS
 from videomind.video_chatgpt.options import (
+    PROJECTORS,
     VERSION,
     VideoDataArguments,
     VideoModelArguments,

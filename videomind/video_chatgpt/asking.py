@@ -35,7 +35,7 @@ from videomind.video_chatgpt.chat import (
 from videomind.video_chatgpt.disk import LoadedVideoModel
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.model import VideoChatGPTConfig
-from videomind.video_chatgpt.names import CLIP
+from videomind.video_chatgpt.options import CLIP
 
 log = logging.getLogger(__name__)
 

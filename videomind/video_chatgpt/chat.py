@@ -23,7 +23,7 @@ from videomind.video_chatgpt.disk import LoadedVideoModel
 from videomind.video_chatgpt.features.clip import ClipTower
 from videomind.video_chatgpt.features.frames import read_frames
 from videomind.video_chatgpt.features.store import find_features, read_features
-from videomind.video_chatgpt.names import CHAT_MODE
+from videomind.video_chatgpt.options import CHAT_MODE
 from videomind.video_chatgpt.tokenizer import decode_pieces
 from videomind.video_chatgpt.vicuna import END, VideoBlock, chat_pieces
 

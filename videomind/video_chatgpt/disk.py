@@ -23,7 +23,7 @@ from videomind.model.checkpoint import LoadSettings, resolve_folder
 from videomind.model.sharding import copy_to_cpu, gathered
 from videomind.model.tensors import compare, refuse
 from videomind.video_chatgpt.model import VideoChatGPT, VideoChatGPTConfig
-from videomind.video_chatgpt.names import CLIP, CLIP_336, MLP
+from videomind.video_chatgpt.options import CLIP, CLIP_336, MLP
 from videomind.video_chatgpt.tokenizer import (
     VideoTokens,
     add_video_tokens,

@@ -17,7 +17,7 @@ from videomind.device import detect, prepare_process
 from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share
-from videomind.video_chatgpt.names import CHAT_MODE, SYSTEMS
+from videomind.video_chatgpt.options import CHAT_MODE, SYSTEMS
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from videomind.video_chatgpt.names import LINEAR, MLP, PROJECTORS
+from videomind.video_chatgpt.options import LINEAR, MLP, PROJECTORS
 from videomind.video_chatgpt.tokenizer import VideoTokens
 
 

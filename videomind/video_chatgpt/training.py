@@ -34,8 +34,7 @@ from videomind.video_chatgpt.disk import (
 )
 from videomind.video_chatgpt.instructions import InstructionDataset, collate, feature_shape, read_instructions
 from videomind.video_chatgpt.model import VideoChatGPT
-from videomind.video_chatgpt.names import LINEAR
-from videomind.video_chatgpt.options import GLOBAL_BATCH
+from videomind.video_chatgpt.options import GLOBAL_BATCH, LINEAR
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from videomind.dataset.schema import VIDEO
 from videomind.encoding.encoder import IGNORE_INDEX, BadSampleError
 from videomind.encoding.text import Piece, TextEncoder, data, joined, template
 from videomind.roles import nearest
-from videomind.video_chatgpt.names import CHAT_MODE, SYSTEMS, TRAINING_MODE
+from videomind.video_chatgpt.options import CHAT_MODE, SYSTEMS, TRAINING_MODE
 from videomind.video_chatgpt.tokenizer import VIDEO_END, VIDEO_PATCH, VIDEO_START
 
 USER, ASSISTANT = "USER", "ASSISTANT"

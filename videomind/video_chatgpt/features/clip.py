@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
 
 from videomind.video_chatgpt.features.frames import MAX_FRAMES
-from videomind.video_chatgpt.names import TOWER_BATCH
+from videomind.video_chatgpt.options import TOWER_BATCH
 
 CLIP_TYPES = ("clip", "clip_vision_model")  # both towers, the vision tower alone
 

@@ -11,10 +11,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from videomind.cores import usable_cores
 from videomind.logger import run_command
+from videomind.runs.cores import usable_cores
 from videomind.video_chatgpt.features.store import FEATURE_EXTENSIONS
-from videomind.video_chatgpt.names import CLIP, CLIP_336, TOWER_BATCH
+from videomind.video_chatgpt.options import CLIP, CLIP_336, TOWER_BATCH
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from videomind import cores
+from videomind.runs import cores
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from videomind.model.role_model import RoleModel
 from videomind.runs.processes import die_with_parent
 from videomind.synthetic.folders import MARKER, is_made, making
 from videomind.synthetic.tiny_model import write_shards
-from videomind.synthetic.warmup_data import DATASETS, Tasks, load_question_videos, load_videos
-from videomind.synthetic.warmup_loop import WarmupSettings, train
+from videomind.synthetic.warmup.data import DATASETS, Tasks, load_question_videos, load_videos
+from videomind.synthetic.warmup.loop import WarmupSettings, train
 
 LOSSES = "warmup_losses.json"
 

@@ -14,7 +14,7 @@ from videomind.backbones.backbone import Processor
 from videomind.encoding.encoder import IGNORE_INDEX
 from videomind.model.role_model import RoleModel
 from videomind.roles import VisualBudget
-from videomind.synthetic.warmup_data import Task, Tasks
+from videomind.synthetic.warmup.data import Task, Tasks
 
 SMALL_BUDGET = VisualBudget(min_tokens=4, max_tokens=6, max_frames=150, fps=1.0)
 

@@ -1,6 +1,6 @@
 """A few steps of warm-up learn, and give a base in the layout they began with.
 
-Covers `synthetic/warmup_data.py` and `synthetic/warmup_loop.py`.
+Covers `synthetic/warmup/data.py` and `synthetic/warmup/loop.py`.
 """
 
 import random
@@ -16,9 +16,9 @@ from videomind.encoding.encoder import Encoder
 from videomind.synthetic import WarmupSettings, make_tiny_base, warm_up
 from videomind.synthetic.phrases import COLOURS
 from videomind.synthetic.tiny_model import _SHARDS as SHARDS
-from videomind.synthetic.warmup import LOSSES
-from videomind.synthetic.warmup_data import NOTHING, Tasks, load_videos
-from videomind.synthetic.warmup_loop import SMALL_BUDGET
+from videomind.synthetic.warmup.data import NOTHING, Tasks, load_videos
+from videomind.synthetic.warmup.loop import SMALL_BUDGET
+from videomind.synthetic.warmup.warm_up import LOSSES
 
 SETTINGS = WarmupSettings(
     short_steps=16, long_steps=3, short_batch=16, long_batch=2, num_videos=6, processes=1, lr=3e-3
