@@ -156,11 +156,17 @@ def test_a_whole_line_of_something_else_is_named(tmp_path, line):
 
 
 PROCESSES = """
-import json, sys
+import atexit, json, sys
 from pathlib import Path
+import torch.distributed as dist
 from videomind.logger import rank
 from videomind.runs import workers
 
+
+def tell_of_end():
+    (Path(sys.argv[1]) / f"end_{rank()}.txt").write_text("in a group" if dist.is_initialized() else "left")
+
+atexit.register(tell_of_end)  # the last of those that run at the end
 workers.SHARED_FOLDER_S = 0.5
 workers.start_processes()
 folder = Path(sys.argv[1]) / (str(rank()) if sys.argv[2] == "apart" else "")

@@ -4,6 +4,7 @@ Each process appends to a part file of its own; the parts are merged, in the dat
 samples are done.
 """
 
+import atexit
 import itertools
 import logging
 import secrets
@@ -42,10 +43,17 @@ R = TypeVar("R")  # what it returns in the end
 
 
 def start_processes() -> None:
-    """Join the process group of torchrun; alone there is nothing to join."""
+    """Join the process group of torchrun, until this process ends; alone there is nothing to join."""
     if world_size() > 1 and not dist.is_initialized():
         # Whoever is done first waits for the slowest; a long video may take a while.
         dist.init_process_group(HOST_BACKEND, timeout=timedelta(days=2))
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    """Leave before the interpreter is torn down: threads of a group that is left to that may abort it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def check_shared(folder: Path, flag: str) -> None:
