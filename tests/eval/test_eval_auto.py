@@ -100,12 +100,8 @@ def test_usage_and_errors(agent, questions, tmp_path):
 
 def left_behind(out: Path) -> list[psutil.Process]:
     """Processes of a run that go on after their launcher was killed; they get a moment to notice."""
-    deadline = time.monotonic() + 20
-    while found := [p for p in psutil.process_iter() if works_on(p, out)]:
-        if time.monotonic() > deadline:
-            return found
-        time.sleep(0.1)
-    return []
+    _, alive = psutil.wait_procs([p for p in psutil.process_iter() if works_on(p, out)], timeout=20)
+    return alive
 
 
 def works_on(process: psutil.Process, out: Path) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from helpers.runs import REPO, environment
+from helpers.videos import numbered
 from PIL import Image
-from videos.making import numbered, whole
+from videos.making import whole
 
 COUNT = int(os.environ.get("VIDEOMIND_FUZZ", 240))
 PATIENCE_S = 120  # for one file on a busy machine; a whole one takes a tenth of a second

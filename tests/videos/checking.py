@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import av
 import numpy as np
-from videos.making import FPS, Made, number_of
+from helpers.videos import number_of
+from videos.making import FPS, Made
 
 from videomind.roles import VisualBudget, VisualUnits
 from videomind.video.excerpts import read_excerpt

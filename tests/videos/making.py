@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
+from helpers.videos import numbered
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only
-COUNT, FPS, WIDTH, HEIGHT, BITS = 50, 25, 96, 64, 8
+COUNT, FPS, WIDTH, HEIGHT = 50, 25, 96, 64
 X264_OPEN = "open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0"
 X264_CLOSED = "keyint=12:bframes=3:b-adapt=0:scenecut=0"
 X264_FIELDS = X264_CLOSED + ":interlaced=1"
@@ -38,31 +38,6 @@ class Made:
     path: Path
     times: list[float]
     is_whole: bool = True
-
-
-@cache
-def numbered(number: int, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
-    """A picture that carries its number as black and white blocks above a moving texture."""
-    height, width = shape
-    picture = np.full((height, width, 3), 30, np.uint8)
-    for bit in range(BITS):
-        if number >> bit & 1:
-            picture[: height // 2, bit * width // BITS : (bit + 1) * width // BITS] = 220
-    x, y = np.meshgrid(np.arange(width), np.arange(height - height // 2))
-    waves = np.stack([np.sin((x + 3 * number) / 5), np.sin((y + number) / 4), np.sin((x + y) / 7)], -1)
-    picture[height // 2 :] = 128 + 90 * waves
-    return picture
-
-
-def number_of(picture) -> int | None:
-    """The number in a picture (H, W, 3); None if it cannot be read."""
-    picture = np.asarray(picture)
-    top, width = picture[: picture.shape[0] // 2], picture.shape[1]
-    blocks = [top[2:-2, bit * width // BITS + 2 : (bit + 1) * width // BITS - 2] for bit in range(BITS)]
-    means = [block.mean() for block in blocks]
-    if any(abs(mean - 125) < 45 for mean in means):
-        return None
-    return sum((mean > 125) << bit for bit, mean in enumerate(means))
 
 
 @dataclass(frozen=True, kw_only=True)
