@@ -47,6 +47,7 @@ class VisualBudget:
         min_tokens, max_tokens: visual tokens per frame.
         min_frames, max_frames: of the excerpt.
         fps: frames per second of video.
+        square_pixels: whether frames whose pixels are not square are stretched as players do.
         units: of the backbone that will see the frames; None as long as it is open which one that is
             (a role's budget is the same for all).
     """
@@ -56,6 +57,7 @@ class VisualBudget:
     max_frames: int
     fps: float
     min_frames: int = 4
+    square_pixels: bool = False
     units: VisualUnits | None = None
 
     def __post_init__(self) -> None:
@@ -100,6 +102,11 @@ class VisualBudget:
         """Upper bound of a resized frame's area, pixels."""
         return self.max_tokens * self.known_units().pixels_per_token
 
+    @property
+    def max_bytes(self) -> int:
+        """Upper bound of an excerpt's pixels, three colours of a byte each."""
+        return self.max_frames * self.max_pixels * 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetOverride:
@@ -109,12 +116,14 @@ class BudgetOverride:
         min_tokens, max_tokens: visual tokens per frame.
         max_frames: of an excerpt.
         fps: frames per second of video.
+        square_pixels: whether frames are stretched.
     """
 
     min_tokens: int | None = None
     max_tokens: int | None = None
     max_frames: int | None = None
     fps: float | None = None
+    square_pixels: bool | None = None
 
     @classmethod
     def of_arguments(cls, arguments: Any) -> "BudgetOverride":
@@ -124,6 +133,7 @@ class BudgetOverride:
             max_tokens=arguments.max_tokens_per_frame,
             max_frames=arguments.max_frames,
             fps=arguments.fps,
+            square_pixels=arguments.square_pixels or None,
         )
 
     def applied(self, budget: VisualBudget) -> VisualBudget:

@@ -92,6 +92,7 @@ def batch_of(encoder: Encoder, anno: Annotation) -> dict:
     item = Item(encoded=encoder(sample, frames, random.Random(0)), bad=[])
     batch = Collator(pad_token_id=encoder.processor.tokenizer.pad_token_id)([item])
     del batch["bad_samples"]
+    batch["pixel_values"] = encoder.processor.normalized(batch["pixel_values"])
     return batch
 
 

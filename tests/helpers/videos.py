@@ -64,6 +64,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     times: list[int] | None = None,
     rotation: int = 0,
+    pixel_aspect: Fraction | None = None,
     container_options: dict | None = None,
     picture=numbered,
 ) -> str:
@@ -73,6 +74,8 @@ def write_video(
         stream.height, stream.width = picture(0).shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = Fraction(1, fps)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(rotation)
         for i in range(count):

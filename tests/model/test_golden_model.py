@@ -79,6 +79,7 @@ def batch_of(golden, processor, role: str, samples: list[int], pos_clips: list[l
         items.append(Item(encoded=encoder(sample, frames, random.Random(0)), bad=[]))
     batch = Collator(pad_token_id=processor.tokenizer.pad_token_id)(items)
     del batch["bad_samples"]
+    batch["pixel_values"] = processor.normalized(batch["pixel_values"])
     if pos_clips is not None:
         chosen = zip(batch["targets"], pos_clips, strict=True)
         batch["targets"] = [replace(targets, pos_clip=torch.tensor(clips)) for targets, clips in chosen]
@@ -122,6 +123,7 @@ def test_base_forward(golden, case_id):
     sample = Sample(role="answerer", excerpt=excerpt, prompt=text["text"])
     out = Encoder(loaded.processor)(sample, read_excerpt(excerpt).frames, random.Random(0))
     ids, grid = out.input_ids[None], out.grid[None]
+    pixels = loaded.processor.normalized(out.pixel_values)
     np.testing.assert_array_equal(ids, arrays["input_ids"])
     positions, delta = model.model.get_rope_index(
         ids, video_grid_thw=grid, attention_mask=torch.ones_like(ids)
@@ -129,12 +131,12 @@ def test_base_forward(golden, case_id):
     np.testing.assert_array_equal(positions, arrays["position_ids"])
     assert delta.tolist() == arrays["rope_delta"].tolist()
     with torch.no_grad():
-        features = torch.cat(model.get_video_features(out.pixel_values, grid).pooler_output)
+        features = torch.cat(model.get_video_features(pixels, grid).pooler_output)
         logits = model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             position_ids=positions,
-            pixel_values_videos=out.pixel_values,
+            pixel_values_videos=pixels,
             video_grid_thw=grid,
         ).logits[0]
     np.testing.assert_allclose(features[::7], arrays["visual_embeds_strided"], atol=2e-3)
@@ -234,7 +236,7 @@ def test_merged_adapter_gives_the_same_logits(golden, case_id):
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "position_ids": torch.from_numpy(prompt["position_ids"]).long(),
-        "pixel_values_videos": pixels,
+        "pixel_values_videos": loaded.processor.normalized(pixels),
         "video_grid_thw": grid[None],
     }
     model = loaded.model.eval()

@@ -35,6 +35,7 @@ def step(workshop, tmp_path, *extra: str, checkpointing=None):
     collate = Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id)
     batch = dict(collate([mixture[0]]))
     batch.pop("bad_samples")
+    batch["pixel_values"] = loaded.processor.normalized(batch["pixel_values"])
     model(**batch).loss.backward()
     return model, graphs
 

@@ -1,6 +1,8 @@
 """The choice of frames, the resize and whole excerpts, against the original system's."""
 
 import re
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from helpers.videos import (
 from PIL import Image
 from torchvision.transforms import functional as vision
 
+from videomind.faults import RunError
 from videomind.roles import ROLES, VisualBudget, VisualUnits, get_role
 from videomind.video.excerpts import (
     BadVideoError,
@@ -346,3 +349,36 @@ def test_duration_of_a_list_of_images(images):
     assert video_duration(images) == 11.0
     with pytest.raises(BadVideoError, match="empty list"):
         video_duration([])
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("aspect", [(16, 11), (1, 1), (1, 2)])
+def test_pixels_that_are_not_square_are_stretched_where_asked_for(tmp_path, aspect, rotation):
+    """As published they are not; a turned picture is stretched along its turned side."""
+    path = write_video(
+        tmp_path / "v.mp4",
+        picture=lambda i: numbered(i, (176, 224)),
+        pixel_aspect=Fraction(*aspect),
+        rotation=rotation,
+    )
+    fine = budget(max_tokens=1024)
+    plain, stretched = (
+        read_excerpt(Excerpt(path=path, budget=replace(fine, square_pixels=on))).frames
+        for on in (False, True)
+    )
+    sides = (224, 168) if rotation else (168, 224)  # the nearest whole tokens
+    assert tuple(plain.shape[2:]) == sides
+    width, height = Fraction(*aspect).limit_denominator().as_integer_ratio()
+    shown = [176 * max(Fraction(height, width), 1), 224 * max(Fraction(width, height), 1)]
+    if rotation:
+        shown.reverse()
+    assert tuple(stretched.shape[2:]) == tuple(round(side / 28) * 28 for side in shown)
+    if aspect == (1, 1):
+        assert torch.equal(plain, stretched)
+
+
+@pytest.mark.parametrize("name", [name for name in INSTALLED if name != "pyav"])
+def test_a_reader_that_knows_no_shape_of_pixels_cannot_stretch_them(tmp_path, name):
+    excerpt = Excerpt(path=write_video(tmp_path / "v.mp4"), budget=budget(square_pixels=True))
+    with pytest.raises(RunError, match="--square_pixels.*pyav does"):
+        read_excerpt(excerpt, reader=name)

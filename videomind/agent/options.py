@@ -46,6 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     seen.add_argument("--max_tokens_per_frame", type=int)
     seen.add_argument("--max_frames", type=int)
     seen.add_argument("--fps", type=float)
+    seen.add_argument(
+        "--square_pixels",
+        action="store_true",
+        help="stretch frames whose pixels are not square, as players do (published: not)",
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--pred_path", required=True, help="folder for the predictions")
     out.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")

@@ -145,10 +145,12 @@ def _duration(sample: Sample, frames: Frames) -> float:
 
 def _decoded_alike(sample: Sample) -> tuple:
     excerpt, budget = sample.excerpt, sample.excerpt.budget
-    return excerpt.path, budget.min_tokens, budget.max_tokens, budget.fps
+    return excerpt.path, budget.min_tokens, budget.max_tokens, budget.fps, budget.square_pixels
 
 
-def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> dict[str, Tensor]:
+def model_inputs(
+    encoded: Sequence[Encoded], model: RoleModel | PeftModel, processor: Processor
+) -> dict[str, Tensor]:
     """Make a batch on the model's device, padded on the right, as the backbone's forward wants it.
 
     Raises:
@@ -165,8 +167,9 @@ def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> di
     mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
     patches = torch.cat([e.pixel_values for e in encoded])
     grids = torch.stack([e.grid for e in encoded])
-    parts = (part.to(inner.device) for part in (ids, mask, patches, grids))
-    return inner.backbone.model_inputs(*parts, config=inner.config)
+    ids, mask, patches, grids = (part.to(inner.device) for part in (ids, mask, patches, grids))
+    pixels = processor.normalized(patches)
+    return inner.backbone.model_inputs(ids, mask, pixels, grids, config=inner.config)
 
 
 def _positions(model: RoleModel) -> float:
@@ -299,7 +302,7 @@ class Pipeline:
         return verdicts
 
     def _verdicts(self, prepared: Sequence[Prepared]) -> list[float]:
-        inputs = model_inputs([p.encoded for p in prepared], self.model)
+        inputs = model_inputs([p.encoded for p in prepared], self.model, self.processor)
         inner = bare(self.model)
         with self._as("verifier"):
             hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state
@@ -356,7 +359,7 @@ class Pipeline:
             draft: ids the model is expected to say. They are checked in the same forward pass that reads
                 the prompt; if greedy decoding gives exactly them, nothing has to be decoded step by step.
         """
-        inputs = model_inputs([encoded], self.model)
+        inputs = model_inputs([encoded], self.model, self.processor)
         if draft and (checked := self._check_draft(encoded, draft)):
             return checked
         watch = _FiniteLogits()
@@ -371,7 +374,7 @@ class Pipeline:
     def _check_draft(self, encoded: Encoded, draft: list[int]) -> Generated | None:
         ids = encoded.input_ids
         full = torch.cat((ids, ids.new_tensor(draft)))
-        inputs = model_inputs([replace(encoded, input_ids=full)], self.model)
+        inputs = model_inputs([replace(encoded, input_ids=full)], self.model, self.processor)
         # The last ones, and one more for what comes behind the draft. A count, as an index would have to lie
         # where the last layer does.
         with record_states(self.model) as states:

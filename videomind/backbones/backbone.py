@@ -52,6 +52,10 @@ class Processor:
             raise ValueError(f"{token!r} is not one token of the tokenizer in {self.source}: it gives {ids}")
         return ids[0]
 
+    def normalized(self, patches: Tensor) -> Tensor:
+        """Make inputs of the model of patches (N, V) as they travel; see `Backbone.normalized`."""
+        return self.backbone.normalized(self, patches)
+
     @property
     def verdict_ids(self) -> tuple[int, int]:
         """Ids of the words Yes and No."""
@@ -117,7 +121,11 @@ class Backbone(ABC):
 
     @abstractmethod
     def patches(self, processor: Processor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut frames (F, 3, h, w), uint8, into normalised patches (N, V) and their grid (3,)."""
+        """Cut frames (F, 3, h, w), uint8, into patches (N, V) as they travel, and their grid (3,)."""
+
+    def normalized(self, processor: Processor, patches: Tensor) -> Tensor:
+        """Make inputs of the model of patches (N, V), on the device; as they are where `patches` does all."""
+        return patches
 
     # ---- where a video's tokens are ----
 
@@ -162,6 +170,6 @@ class Backbone(ABC):
 
         Args:
             input_ids, attention_mask: (B, L).
-            pixel_values: (N, V), the patches of all videos.
+            pixel_values: (N, V), the normalised patches of all videos.
             grids: (B, 3), one video per sequence.
         """

@@ -33,7 +33,7 @@ class Encoded:
 
     Attributes:
         input_ids, labels: (L,).
-        pixel_values: (N, V), the patches.
+        pixel_values: (N, V), the patches as they travel: `Processor.normalized` makes inputs of them.
         grid: (3,) of (T, H, W) in patches.
         targets: of the grounding head; None unless the sample grounds.
     """
@@ -101,7 +101,7 @@ class Encoder:
         return replace(sample.excerpt, budget=sample.excerpt.budget.on(self.backbone.units))
 
     def patches(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut frames (F, 3, h, w), uint8, into normalised patches (N, V) and their grid (3,)."""
+        """Cut frames (F, 3, h, w), uint8, into patches (N, V) as they travel, and their grid (3,)."""
         return self.backbone.patches(self.processor, frames)
 
     def _tokens(self, sample: Sample, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -99,7 +99,7 @@ class RoleModel(PreTrainedModel):
 
         Args:
             input_ids, labels, attention_mask: (B, L).
-            pixel_values: the patches of all videos.
+            pixel_values: the normalised patches of all videos.
             grids: (B, 3), one video per sample.
             targets: of the head, one per sample; None if the samples do not ground.
         """

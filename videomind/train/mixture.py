@@ -22,7 +22,7 @@ from videomind.dataset.statistics import statistics
 from videomind.dataset.views import View
 from videomind.encoding.encoder import IGNORE_INDEX, Encoded, Encoder
 from videomind.model.losses import HeadTargets
-from videomind.roles import UNCHANGED, BudgetOverride
+from videomind.roles import UNCHANGED, BudgetOverride, get_role
 from videomind.runs.boundary import Boundary
 from videomind.video.excerpts import read_excerpt
 from videomind.video.frame_cache import FrameCache
@@ -74,7 +74,7 @@ class Item:
 
 
 class Batch(TypedDict, total=False):
-    """Model inputs of a micro-batch; see `collate`. `bad_samples` is for the trainer, not the model."""
+    """Model inputs of a micro-batch; see `Collator`. `bad_samples` is for the trainer, not the model."""
 
     input_ids: Tensor
     labels: Tensor
@@ -160,6 +160,14 @@ class Mixture(Dataset):
         """The data type of every sample, (len,) of str."""
         return np.repeat(
             [str(part.view.data_type) for part in self.parts], [len(part) for part in self.parts]
+        )
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the largest sample that the roles' budgets allow."""
+        units = self.encoder.backbone.units
+        return max(
+            self.budget.applied(get_role(part.view.role).budget).on(units).max_bytes for part in self.parts
         )
 
     def __getitem__(self, draw: Draw | int) -> Item:

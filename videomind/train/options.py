@@ -10,7 +10,7 @@ from videomind.model.settings import DROPPATH, LORA_TYPES, LoraSettings, LossWei
 from videomind.roles import BudgetOverride
 from videomind.video.request import ON_DAMAGE, USE
 
-BUDGET_ARGUMENTS = ("min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps")
+BUDGET_ARGUMENTS = ("min_tokens_per_frame", "max_tokens_per_frame", "max_frames", "fps", "square_pixels")
 
 
 @dataclass(kw_only=True)
@@ -67,6 +67,9 @@ class DataArguments:
     max_tokens_per_frame: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
     max_frames: int | None = field(default=None, metadata={"help": "overrides the role's budget"})
     fps: float | None = field(default=None, metadata={"help": "overrides the role's budget"})
+    square_pixels: bool = field(
+        default=False, metadata={"help": "stretch frames whose pixels are not square, as players do"}
+    )
 
     def filters(self) -> Filters:
         """Make the annotation filters."""

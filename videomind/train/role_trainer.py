@@ -42,6 +42,7 @@ class RoleTrainer(ResumingTrainer):
             sampler=sampler,
             max_bad_share=arguments.data.max_bad_share,
             train_dataset=mixture,
+            sample_bytes=mixture.sample_bytes,
             data_collator=Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id),
         )
 
@@ -59,6 +60,11 @@ class RoleTrainer(ResumingTrainer):
             cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a micro-batch to the device, and scale its patches there: they travel as bytes."""
+        inputs = super()._prepare_inputs(inputs)
+        return inputs | {"pixel_values": self.loaded.processor.normalized(inputs["pixel_values"])}
 
     def observe(self, outputs: Any) -> None:
         """Keep the parts of the loss, the mean over the batch's samples, for the log."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
@@ -21,6 +21,13 @@ from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
+from videomind.runs.shared_memory import (
+    LOADER_TIMEOUT_S,
+    PREFETCHED,
+    loading,
+    local_processes,
+    workers_that_fit,
+)
 from videomind.runs.together import from_first
 from videomind.runs.writer import only_writer
 from videomind.train.agreement import check_all_see, check_equal
@@ -112,6 +119,7 @@ class ResumingTrainer(Trainer):
         max_bad_share: stop when more than this share of the samples was bad.
         train_dataset: gives samples by what the sampler yields.
         data_collator: makes a micro-batch of them.
+        sample_bytes: of the largest sample.
         averages_tokens: whether a step's loss is the mean over all learned tokens of the global batch,
             instead of the mean of its samples' losses.
 
@@ -128,11 +136,12 @@ class ResumingTrainer(Trainer):
         max_bad_share: float,
         train_dataset: Dataset,
         data_collator: Callable[[list[Any]], Any],
+        sample_bytes: int,
         averages_tokens: bool = False,
     ):
         refuse_data_parallel(training)
         refuse_pattern(training)
-        self.sampler, self.max_bad_share = sampler, max_bad_share
+        self.sampler, self.max_bad_share, self.sample_bytes = sampler, max_bad_share, sample_bytes
         self._own, self._before = Counts(), Counts()  # of this process; of all, when the run was resumed
         super().__init__(
             model=model,
@@ -157,6 +166,21 @@ class ResumingTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self.sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Load by as many workers as shared memory has room for, and wait for none for ever."""
+        args = self.args
+        args.dataloader_num_workers = workers_that_fit(
+            args.dataloader_num_workers,
+            batch_bytes=args.per_device_train_batch_size * self.sample_bytes,
+            prefetched=args.dataloader_prefetch_factor or PREFETCHED,
+            processes=local_processes(),
+        )
+        if not args.dataloader_num_workers:
+            args.dataloader_prefetch_factor = None  # torch refuses it without workers
+        loader = super().get_train_dataloader()
+        loader.timeout = LOADER_TIMEOUT_S if args.dataloader_num_workers else 0
+        return loader
 
     def _prepare_input(self, data: Any) -> Any:
         """Move tensors; unlike the parent, leave their type: targets stay float32 under half precision."""
@@ -307,7 +331,8 @@ class ResumingTrainer(Trainer):
             self._before = Counts(**read_json(path))
         # The Trainer would train one step too many from a checkpoint at the end.
         if done < self.planned_steps():
-            self.train(resume_from_checkpoint=checkpoint)
+            with loading():
+                self.train(resume_from_checkpoint=checkpoint)
         elif checkpoint is not None:
             self.restore(Path(checkpoint))
         self.save_model()

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomind.faults import ends_run
+from videomind.faults import RunError, ends_run
 from videomind.video.images import IMAGE_ERRORS, read_image
 from videomind.video.reader import BadVideoError, VideoReader, replace_missing
 from videomind.video.readers import open_reader
@@ -260,9 +260,15 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
         return [_read_images(excerpt) for excerpt in excerpts]
 
     def resize(frame: Tensor) -> Tensor:  # (H, W, 3) -> (3, h, w)
-        return resize_frames(frame[None], size=_frame_size(*frame.shape[:2], first))[0]
+        height, width = frame.shape[:2]
+        if first.budget.square_pixels:  # stretched along the side that is too short
+            height = round(height * max(1 / video.pixel_aspect, 1))
+            width = round(width * max(video.pixel_aspect, 1))
+        return resize_frames(frame[None], size=_frame_size(height, width, first))[0]
 
     with open_reader(first.path, reader, gif_fps=first.budget.fps) as video:
+        if first.budget.square_pixels and video.pixel_aspect is None:
+            raise RunError(f"--square_pixels: {video.module} does not tell the shape of pixels, pyav does")
         clock = video.clock
         of_video = {"fps": clock.fps, "total_frames": clock.total}
         plans = [

@@ -72,6 +72,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 class GifReader(VideoReader):
     """A .gif, by PIL. Its own timing is ignored: `fps` is the caller's (that of the visual budget)."""
 
+    pixel_aspect = 1.0
     has_times = False
 
     def __init__(self, path: str, fps: float):

@@ -14,12 +14,14 @@ class Pictures:
 
     Attributes:
         size: (W, H) of all pictures, before they are turned.
+        pixel_aspect: width of a pixel of the last picture as it is shown, for its height.
         reformatter: PyAV's.
     """
 
     def __init__(self, file: VideoStream):
         self.size = file.context.width, file.context.height
         self.reformatter = av.video.reformatter.VideoReformatter()
+        self.pixel_aspect = self._stored_aspect = float(file.stream.sample_aspect_ratio or 1)
         self._file = file
         self._is_size_sure = False
 
@@ -35,8 +37,10 @@ class Pictures:
         matrix = frame.side_data.get(_DISPLAY_MATRIX)
         if matrix is None:
             return rgb
-        if quarter_turns(bytes(matrix)) is None:
+        if (turns := quarter_turns(bytes(matrix))) is None:
             self._file.note(f"turned by {frame.rotation} degrees in its metadata, read unturned")
+        is_swapped = turns is not None and turns[0]
+        self.pixel_aspect = 1 / self._stored_aspect if is_swapped else self._stored_aspect
         return turned(rgb, bytes(matrix))
 
     def _make_sure_of_size(self) -> None:

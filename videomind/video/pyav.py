@@ -59,6 +59,11 @@ class PyAVReader(VideoReader):
         """Pictures decoded so far, asked for or not."""
         return self._file.decoded_frames
 
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel as the last picture shows it, for its height."""
+        return self._converter.pixel_aspect
+
     # Which frames there are, and when.
 
     def _find_frames(self) -> None:

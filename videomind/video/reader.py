@@ -109,6 +109,7 @@ class VideoReader(ABC):
         doubtful: numbers of frames that may show the damage of frames before them.
         resized: (W, H) of frames that have another size than the video's.
         reasons: why frames could not be decoded, where the decoder says it.
+        pixel_aspect: width of a pixel as shown, for its height; None where the reader does not know.
         has_times: whether its times are the file's own, not the caller's.
         module: what decodes.
         remedy: how to get that.
@@ -116,6 +117,7 @@ class VideoReader(ABC):
 
     total_frames: int
     fps: float
+    pixel_aspect: float | None = None
     has_times: ClassVar[bool] = True
     module: ClassVar[str] = "PIL"
     remedy: ClassVar[str] = "pip install videomind"

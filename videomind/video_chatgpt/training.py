@@ -1,6 +1,7 @@
 """Trains Video-ChatGPT: what `videomind train-chat` does once its arguments are parsed."""
 
 import logging
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,7 @@ class VideoTrainer(ResumingTrainer):
             max_bad_share=arguments.data.max_bad_share,
             train_dataset=dataset,
             data_collator=partial(collate, pad_token_id=loaded.tokenizer.pad_token_id),
+            sample_bytes=4 * math.prod(dataset.shape or (0,)),  # features in float32
             averages_tokens=arguments.training.loss_norm == GLOBAL_BATCH,
         )
 

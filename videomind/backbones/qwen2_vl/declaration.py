@@ -51,6 +51,9 @@ class Qwen2VL(Backbone):
     def patches(self, processor: Processor, frames: Tensor) -> tuple[Tensor, Tensor]:
         return processor.patcher(frames)
 
+    def normalized(self, processor: Processor, patches: Tensor) -> Tensor:
+        return processor.patcher.normalized(patches)
+
     def tokens_per_step(self, grid: Sequence[int]) -> int:
         _, height, width = grid
         return height * width // MERGE**2

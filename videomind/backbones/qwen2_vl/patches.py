@@ -1,7 +1,8 @@
-"""Frames to patches, as Qwen2-VL takes them: scaled, and cut so that the patches of one token stand together.
+"""Frames to patches, as Qwen2-VL takes them: cut so that those of one token stand together, then scaled.
 
 The same as transformers' `Qwen2VLVideoProcessor` bit for bit, which needs torchvision for it: frames come
-chosen and resized (see videomind/video/excerpts.py).
+chosen and resized (see videomind/video/excerpts.py). Cutting and scaling are two steps here, so that patches
+travel from process to process and to the device as bytes, a quarter of their size.
 
 Shapes: F frames, T temporal steps, H x W the patch grid, N = T * H * W patches of V values.
 """
@@ -39,18 +40,23 @@ class Patcher:
             frames: (F, 3, h, w) uint8; the sides are multiples of a token's.
 
         Returns:
-            Patches (N, V) float32, and their grid (3,) of (T, H, W).
+            Patches (N, V) uint8, and their grid (3,) of (T, H, W).
         """
         if missing := -len(frames) % self.temporal_patch_size:
             frames = torch.cat((frames, frames[-1:].expand(missing, -1, -1, -1)))
-        # Scaling to 0..1 is part of mean and deviation, as in the library, which decides the last digit.
-        mean, std = (torch.tensor(x) * (1.0 / self.rescale_factor) for x in (self.image_mean, self.image_std))
-        pixels = frames.float().sub_(mean[:, None, None]).div_(std[:, None, None])
-        count, colours, height, width = pixels.shape
+        count, colours, height, width = frames.shape
         side, merge, depth = self.patch_size, self.merge_size, self.temporal_patch_size
         grid = (count // depth, height // side, width // side)
         rows, columns = grid[1] // merge, grid[2] // merge
-        cut = pixels.view(grid[0], depth, colours, rows, merge, side, columns, merge, side)
+        cut = frames.view(grid[0], depth, colours, rows, merge, side, columns, merge, side)
         # By step, then token, then patch within the token; in a patch by colour, frame, row and column.
         cut = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
         return cut.reshape(grid[0] * grid[1] * grid[2], -1), torch.tensor(grid)
+
+    def normalized(self, patches: Tensor) -> Tensor:
+        """Scale patches (N, V), uint8, by the mean and the deviation of their colour; float32."""
+        # Scaling to 0..1 is part of mean and deviation, as in the library, which decides the last digit.
+        mean, std = (torch.tensor(x) * (1.0 / self.rescale_factor) for x in (self.image_mean, self.image_std))
+        pixels = patches.float().unflatten(1, (len(mean), -1))  # (N, 3, V / 3)
+        mean, std = (x[:, None].to(pixels.device) for x in (mean, std))
+        return pixels.sub_(mean).div_(std).flatten(1)

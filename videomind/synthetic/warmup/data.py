@@ -124,7 +124,8 @@ def load_videos(
             read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
         )
         steps, height, width = grid.tolist()
-        patches = patches.unflatten(0, (steps, height * width)).half()  # half the memory
+        patches = encoder.processor.normalized(patches).half()  # half the memory
+        patches = patches.unflatten(0, (steps, height * width))
         colours = _step_colours(grouped[path], steps)
         videos.append(WarmupVideo(patches=patches, grid=(height, width), colours=colours))
     return videos
@@ -146,7 +147,7 @@ def load_question_videos(
             read_excerpt(Excerpt(path=path, budget=budget.on(encoder.backbone.units))).frames
         )
         steps, height, width = grid.tolist()
-        patches = patches.unflatten(0, (steps, height * width)).half()
+        patches = encoder.processor.normalized(patches).half().unflatten(0, (steps, height * width))
         seen = [
             Annotation(duration=video_duration(path), query=event["colour"], span=[event["window"]])
             for event in truth[vid]
