@@ -245,7 +245,7 @@ class AgentQuickstart:
         )
 
     def _chains(self) -> Iterator[Step]:
-        agent, answers = self._at("agent"), self._at("answers.json")
+        agent, answers, picture = self._at("agent"), self._at("answers.json"), self._at("chain.png")
         roles = ("grounder", "verifier", "planner")
         yield Step(
             name="agent",
@@ -276,8 +276,11 @@ class AgentQuickstart:
             name="answers",
             title="Questions about held-out videos",
             needs=("chains",),
-            makes=(answers,),
-            commands=(self._command(*compare, output=self._at("answers.txt")),),
+            makes=(answers, picture),
+            commands=(
+                self._command(*compare, output=self._at("answers.txt")),
+                self._command("videomind", "picture", picture, f"chain={folders[-1]}", "--samples", "3"),
+            ),
         )
 
     def _chain(self, parts: Sequence[str], out: Path) -> Sequence[str | Path]:

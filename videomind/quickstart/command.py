@@ -36,6 +36,7 @@ QVHighlights' official metrics: {work}/after/qvhighlights/valid/metrics.log"""
 AFTER_CHAIN = """
 TC: what the floor is like during an event. DO: whether something is seen at all, which needs no moment; so
 the planner answers it at once. Acc@GQA counts a right answer only with a moment (IoP >= 0.5).
+Picture of what each role did:  {work}/chain.png
 Figures:                        {work}/answers.json"""
 NEXT = """
 Try next
