@@ -6,6 +6,7 @@ Covers `train/` and `model/sharding.py`.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -243,6 +244,23 @@ def test_bad_videos_are_written_down(workshop, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out/rank0_bad_samples.jsonl").read_text().splitlines()]
     assert rows and {row["source"] for row in rows} == {"charades_sta"}
     assert all(row["reason"] and row["video_path"].endswith(".mp4") for row in rows)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_sample_without_a_good_stand_in_is_recorded_and_ends_the_run_with_one_line(
+    workshop, tmp_path, capfd, workers
+):
+    data = tmp_path / "data"
+    shutil.copytree(workshop / "data", data)
+    for video in (data / "charades_sta/videos_3fps_480_noaudio").glob("*.mp4"):
+        video.write_bytes(b"not a video")
+    retries = ("--max_retries", "2", "--dataloader_num_workers", workers)
+    argv = arguments(workshop, tmp_path / "out", "--max_steps", "2", *retries)
+    assert main([*argv, "--data_root", str(data), "--datasets", "charades_sta"]) == 2
+    screen = capfd.readouterr().err
+    assert "3 bad samples in a row (--max_retries)" in screen and "Traceback" not in screen
+    rows = [json.loads(line) for line in (tmp_path / "out/rank0_bad_samples.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 and all(row["video_path"].endswith(".mp4") for row in rows)
 
 
 @pytest.mark.parametrize("base", ["base", "untied"])

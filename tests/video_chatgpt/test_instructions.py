@@ -1,6 +1,7 @@
 """Video instructions: rows, what is bad about a sample and how that is recorded, batches."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -104,8 +105,7 @@ def test_a_cut_within_the_video_is_recorded(dataset):
     assert end - start == SHAPE[0] + 1
     for length in range(start + 1, end + 1):
         place = f"cut within the video at {length} tokens .--model_max_length.: "
-        with pytest.raises(RuntimeError, match=place):
-            dataset(GOOD, max_length=length, max_retries=2)[0]
+        assert re.search(place, str(dataset(GOOD, max_length=length, max_retries=2)[0]))
     assert not dataset(GOOD, max_length=len(ids))[0].bad
 
 

@@ -73,6 +73,21 @@ class Item:
     damaged: list[BadSample] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Hopeless:
+    """What a data set gives instead of a sample when all its stand-ins are bad too.
+
+    Attributes:
+        bad: all of them.
+    """
+
+    bad: list[BadSample]
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{sample.video_path}: {sample.reason}" for sample in self.bad)
+        return f"{len(self.bad)} bad samples in a row (--max_retries): {reasons}"
+
+
 class Batch(TypedDict, total=False):
     """Model inputs of a micro-batch; see `Collator`. `bad_samples` is for the trainer, not the model."""
 
@@ -87,7 +102,7 @@ class Batch(TypedDict, total=False):
 
 def first_good(
     index: int, attempt: Callable[[int], T | BadSample], stand_in: Callable[[], int], *, max_retries: int
-) -> tuple[T, list[BadSample]]:
+) -> tuple[T, list[BadSample]] | Hopeless:
     """Make a sample, or the first good one of those that stand in for it.
 
     Args:
@@ -98,16 +113,12 @@ def first_good(
 
     Returns:
         The sample, and the bad ones whose place it took.
-
-    Raises:
-        RuntimeError: All stand-ins are bad too.
     """
     bad: list[BadSample] = []
     while isinstance(sample := attempt(index), BadSample):
         bad.append(sample)
         if len(bad) > max_retries:
-            reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
-            raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
+            return Hopeless(bad)
         index = stand_in()
     return sample, bad
 
@@ -170,12 +181,8 @@ class Mixture(Dataset):
             self.budget.applied(get_role(part.view.role).budget).on(units).max_bytes for part in self.parts
         )
 
-    def __getitem__(self, draw: Draw | int) -> Item:
-        """Encode a sample; a bad one is recorded and another of its data type takes its place.
-
-        Raises:
-            RuntimeError: `max_retries` stand-ins are bad too.
-        """
+    def __getitem__(self, draw: Draw | int) -> Item | Hopeless:
+        """Encode a sample; a bad one is recorded and another of its data type takes its place."""
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
 
@@ -194,9 +201,12 @@ class Mixture(Dataset):
             return replace(bad, reason=str(sample.fault))
 
         data_type = self.annotation(index, epoch)[0].view.data_type
-        encoded, bad = first_good(
+        made = first_good(
             index, attempt, lambda: self._stand_in(data_type, rng), max_retries=self.max_retries
         )
+        if isinstance(made, Hopeless):
+            return made
+        encoded, bad = made
         return Item(encoded=encoded, bad=bad, damaged=damaged)
 
     def annotation(self, index: int, epoch: int = 0) -> tuple[Part, Annotation]:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
+from videomind.encoding.encoder import IGNORE_INDEX
+from videomind.faults import RunError
 from videomind.files import read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
@@ -44,7 +47,7 @@ from videomind.train.checkpoints import (
     remove_folder,
     sizes_of,
 )
-from videomind.train.mixture import BadSample
+from videomind.train.mixture import BadSample, Hopeless
 from videomind.train.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,7 @@ BAD_SAMPLES = "bad_samples.jsonl"
 COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many were bad
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
+HOPELESS = "hopeless"  # what a micro-batch has instead of inputs
 
 
 class SetEpoch(TrainerCallback):
@@ -95,6 +99,14 @@ class Counts:
     seen: int = 0
     bad: int = 0
     damaged: int = 0
+
+
+def collate_unless_hopeless(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """Make a micro-batch, or one that only says what is hopeless: a worker cannot record it."""
+    for item in items:
+        if isinstance(item, Hopeless):
+            return {HOPELESS: item, "labels": torch.full((len(items), 1), IGNORE_INDEX)}
+    return collate(items)
 
 
 class ResumingTrainer(Trainer):
@@ -146,7 +158,7 @@ class ResumingTrainer(Trainer):
         super().__init__(
             model=model,
             args=training,
-            data_collator=data_collator,
+            data_collator=partial(collate_unless_hopeless, data_collator),
             train_dataset=train_dataset,
             callbacks=[SetEpoch(sampler), CheckEqual()],
         )
@@ -181,6 +193,17 @@ class ResumingTrainer(Trainer):
         loader = super().get_train_dataloader()
         loader.timeout = LOADER_TIMEOUT_S if args.dataloader_num_workers else 0
         return loader
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a micro-batch to the device.
+
+        Raises:
+            RunError: A sample and all its stand-ins are bad; they are recorded.
+        """
+        if (hopeless := inputs.get(HOPELESS)) is not None:
+            self.record_bad(hopeless.bad, len(inputs["labels"]))
+            raise RunError(str(hopeless))
+        return super()._prepare_inputs(inputs)
 
     def _prepare_input(self, data: Any) -> Any:
         """Move tensors; unlike the parent, leave their type: targets stay float32 under half precision."""

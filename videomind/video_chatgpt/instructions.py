@@ -25,7 +25,7 @@ from videomind.encoding.text import template
 from videomind.files import read_json
 from videomind.logger import rank
 from videomind.runs.boundary import Boundary
-from videomind.train.mixture import BadSample, Draw, first_good
+from videomind.train.mixture import BadSample, Draw, Hopeless, first_good
 from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_pieces
 
@@ -162,12 +162,8 @@ class InstructionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, draw: Draw | int) -> InstructionItem:
-        """Encode a sample; a bad one is recorded and another takes its place.
-
-        Raises:
-            RuntimeError: as many stand-ins as are tried were bad too.
-        """
+    def __getitem__(self, draw: Draw | int) -> InstructionItem | Hopeless:
+        """Encode a sample; a bad one is recorded and another takes its place."""
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
 
@@ -178,9 +174,10 @@ class InstructionDataset(Dataset):
             path, text = row.video or row.name, row.turns[0]["value"]
             return BadSample(source=self.source, video_path=path, text=text, reason=str(sample.fault))
 
-        (tokens, features), bad = first_good(
-            index, attempt, lambda: rng.randrange(len(self.rows)), max_retries=self.max_retries
-        )
+        made = first_good(index, attempt, lambda: rng.randrange(len(self.rows)), max_retries=self.max_retries)
+        if isinstance(made, Hopeless):
+            return made
+        (tokens, features), bad = made
         return InstructionItem(tokens=tokens, features=features, bad=bad)
 
     def tokens(self, index: int) -> Labelled:
