@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 
 from videomind.device import detect, peak_memory_gib
 from videomind.files import read_json, write_json, write_text
@@ -23,8 +23,9 @@ from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
 from videomind.runs.together import from_first
 from videomind.runs.writer import only_writer
-from videomind.train.agreement import check_all_see, check_equal
+from videomind.train.agreement import check_all_see
 from videomind.train.arguments import TrainingArguments
+from videomind.train.callbacks import CheckEqual, SetEpoch, Stopped, StopWhenAsked
 from videomind.train.checkpoints import (
     COMPLETE,
     FILES,
@@ -47,32 +48,6 @@ BAD_SAMPLES = "bad_samples.jsonl"
 COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many were bad
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
-
-
-class SetEpoch(TrainerCallback):
-    """Tells the sampler its epoch; the loader does not, when a resumed epoch skips batches."""
-
-    def __init__(self, sampler: EpochSampler):
-        self.sampler = sampler
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
-
-
-class CheckEqual(TrainerCallback):
-    """Compares the processes' parameters when all is set up and restored."""
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **_: Any,
-    ) -> None:
-        check_equal(model, state.global_step)
 
 
 @dataclass
@@ -134,12 +109,13 @@ class ResumingTrainer(Trainer):
         refuse_pattern(training)
         self.sampler, self.max_bad_share = sampler, max_bad_share
         self._own, self._before = Counts(), Counts()  # of this process; of all, when the run was resumed
+        self._stop = StopWhenAsked()
         super().__init__(
             model=model,
             args=training,
             data_collator=data_collator,
             train_dataset=train_dataset,
-            callbacks=[SetEpoch(sampler), CheckEqual()],
+            callbacks=[SetEpoch(sampler), CheckEqual(), self._stop],
         )
         # False: a micro-batch's loss is a mean, which the Trainer divides by the accumulated steps. True: it
         # counts the tokens of a step over all processes, and the model divides by that.
@@ -297,6 +273,9 @@ class ResumingTrainer(Trainer):
 
         Args:
             after: writes what else is to be written; every process calls it.
+
+        Raises:
+            Stopped: The run was asked to stop, and did so with a checkpoint.
         """
         if self._is_finished():
             log.info("All %d steps are done and saved already", self.planned_steps())
@@ -308,6 +287,11 @@ class ResumingTrainer(Trainer):
         # The Trainer would train one step too many from a checkpoint at the end.
         if done < self.planned_steps():
             self.train(resume_from_checkpoint=checkpoint)
+            if self._stop.has_stopped:
+                self._barrier()  # the first one to end stops the others, who may still write
+                raise Stopped(
+                    f"Stopped after step {self.state.global_step}, as asked: a rerun goes on from there"
+                )
         elif checkpoint is not None:
             self.restore(Path(checkpoint))
         self.save_model()
@@ -346,7 +330,7 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
         train: runs them to the end.
 
     Returns:
-        The exit code: 2 for arguments or data that cannot be used.
+        The exit code: 2 for arguments or data that cannot be used, 75 when it was asked to stop.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # plain torchrun would leave this process behind when it is killed
@@ -361,9 +345,13 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
 
     was_there = dist.is_initialized()
     code = run_command(
-        parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log", shares_work=True
+        parse,
+        run,
+        log_file=lambda args: Path(args.training.output_dir) / "train.log",
+        exit_codes={Stopped: os.EX_TEMPFAIL},
+        shares_work=True,
     )
-    if code == 0 and dist.is_initialized() and not was_there:
+    if code in (0, os.EX_TEMPFAIL) and dist.is_initialized() and not was_there:
         dist.destroy_process_group()  # left to the interpreter's end, a process may abort on it
     return code
 
