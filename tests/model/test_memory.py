@@ -1,7 +1,4 @@
-"""What loading and saving hold in memory, however many processes of a machine do it.
-
-Covers `LoadSettings.device` and `model/tensors.py`.
-"""
+"""What loading and saving hold in memory, however many processes of a machine do it."""
 
 import sys
 

@@ -229,7 +229,7 @@ class ResumingTrainer(Trainer):
         if self.args.should_save:
             write_json(folder / FILES, sizes_of(folder))
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
-            for old in complete_checkpoints(self.args.output_dir)[: -limit or None] if limit else []:
+            for old in complete_checkpoints(self.args.output_dir)[:-limit] if limit and limit > 0 else []:
                 self.remove_checkpoint(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
