@@ -155,7 +155,7 @@ def refuse_zeros(training: Any) -> None:
             raise ValueError(f"--{name} is {value}. Allowed: whole numbers from 1.")
     if training.max_steps == 0:
         raise ValueError(
-            "--max_steps 0 would train all of --num_train_epochs. Allowed: whole numbers from 1, and -1 for all"
+            "--max_steps 0 would train all --num_train_epochs. Allowed: whole numbers from 1, and -1 for all."
         )
 
 
