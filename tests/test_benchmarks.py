@@ -9,14 +9,16 @@ from helpers.runs import REPO, environment
 
 
 @pytest.mark.slow
-def test_real_shape(tmp_path):
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_real_shape(tmp_path, processes):
     """A base is made, trained, loaded and asked, at a small size."""
     command = [sys.executable, "benchmarks/real_shape.py", "--size", "small", "--folder", str(tmp_path)]
+    command += ["--processes", processes]
     done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line.split("  ")[0] for line in done.stdout.splitlines()[2:]] == [
         "make the base",
-        "train 2 steps, 1 process(es)",
+        f"train 2 steps, {processes} process(es)",
         "load, ask one question",
     ]
 

@@ -1,4 +1,4 @@
-"""A stand-in for torch-npu that shows eight devices."""
+"""A stand-in for torch-npu that shows eight devices: its names are torch's, it computes nothing."""
 
 import os
 
@@ -7,12 +7,32 @@ import pytest
 from helpers.runs import REPO
 
 FAKE_NPU = """
-import os, sys, types
+import os, types
 import torch
+
+GIB = 2**30
+
+
 def device_count():
     listed = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
     return len(listed.split(",")) if listed else 8
-torch.npu = types.SimpleNamespace(is_available=lambda: True, device_count=device_count)
+
+
+npu_fusion_attention = None
+
+npu = types.ModuleType("torch.npu")
+npu.current = 0
+npu.is_available = lambda: True
+npu.is_initialized = lambda: True
+npu.device_count = device_count
+npu.current_device = lambda: npu.current
+npu.set_device = lambda device: setattr(npu, "current", torch.device(device).index or 0)
+npu.is_bf16_supported = lambda: True
+npu.max_memory_allocated = lambda: 3 * GIB
+npu.mem_get_info = lambda device=None: (60 * GIB, 64 * GIB)
+npu.empty_cache = npu.manual_seed = npu.manual_seed_all = lambda *_: None
+torch.utils.rename_privateuse1_backend("npu")
+torch._register_device_module("npu", npu)
 """
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.goldens import golden_bases, golden_checkpoints, golden_manifest, output_names
+from helpers.runs import needs_deepspeed
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from transformers.integrations import HfDeepSpeedConfig
 
 from videomind.backbones.registry import get_backbone
-from videomind.model.adapters import bare
+from videomind.model.adapters import bare, check_new_rows
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.model.disk_format import ours_to_published, published_to_ours
 from videomind.model.saving import save_full, save_role
@@ -243,3 +246,20 @@ def test_names_go_to_disk_and_back(ours):
     assert "language_model" not in disk and not disk.startswith("head.")
     assert published_to_ours(disk, backbone) == ours == published_to_ours(ours, backbone)
     assert ours_to_published(disk, backbone) == disk
+
+
+@needs_deepspeed
+def test_rows_that_peft_cannot_gather_are_refused(monkeypatch):
+    """New rows alone, sharded by ZeRO-3, without CUDA; of an adapter that starts, and of one that goes on."""
+    monkeypatch.setenv("VIDEOMIND_DEVICE", "cpu")
+    rows, none = (LoraConfig(trainable_token_indices=ids) for ids in ({"embed_tokens": [7]}, None))
+    for stage, is_refused in ((3, True), (2, False)):
+        running = HfDeepSpeedConfig({"zero_optimization": {"stage": stage}})  # as long as it is held
+        check_new_rows(none)
+        if is_refused:
+            with pytest.raises(ValueError, match="--train_new_tokens_only.* cannot train under ZeRO-3 here"):
+                check_new_rows(rows)
+        else:
+            check_new_rows(rows)
+        del running
+    check_new_rows(rows)

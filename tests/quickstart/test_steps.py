@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from videomind.quickstart.command import clear
+from videomind.quickstart.command import build_parser, clear
 from videomind.quickstart.screen import Screen
 from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, digest_of_step
 
@@ -147,3 +147,17 @@ def test_an_interrupt_ends_all_at_once_and_says_how_to_go_on(tmp_path, number):
     assert "Traceback" not in run.stderr
     # The lock is free once all of them have ended.
     subprocess.run([sys.executable, "-c", LOCK, str(tmp_path / "job/lock")], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["steps", "verifier_steps", "planner_steps"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "7"])
+def test_a_zero_is_not_taken_for_the_usual_length(monkeypatch, capsys, name, value):
+    """Of the command line, and of the environment."""
+    monkeypatch.setenv(f"QUICKSTART_{name.upper()}", value)
+    for argv in ([], [f"--{name}={value}"]):
+        if value == "7":
+            assert getattr(build_parser().parse_args(argv), name) == 7
+            continue
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(argv)
+        assert f"'{value}' is no whole number from 1" in capsys.readouterr().err

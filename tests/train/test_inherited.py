@@ -13,6 +13,7 @@ from videomind.train.inherited import (
     refuse_missing_reporters,
     refuse_other_adapter,
     refuse_unused,
+    refuse_zeros,
     todays,
 )
 
@@ -71,6 +72,19 @@ def test_an_argument_that_nobody_has_tried_is_refused(training, monkeypatch):
     object.__setattr__(training, "use_liger_kernel", True)
     with pytest.raises(ValueError, match="newer than those that were tried"):
         refuse_unused(training, ["--use_liger_kernel"], FIELDS)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1])
+@pytest.mark.parametrize(
+    "name", ["max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps"]
+)
+def test_a_zero_is_not_taken_for_what_was_not_given(training, name, value):
+    object.__setattr__(training, name, value)
+    if value == 1 or name == "warmup_steps" or (name, value) == ("max_steps", -1):
+        refuse_zeros(training)
+        return
+    with pytest.raises(ValueError, match=f"--{name} (is )?{value}.* Allowed: whole numbers from 1"):
+        refuse_zeros(training)
 
 
 def test_a_tracker_that_is_not_installed_is_named():

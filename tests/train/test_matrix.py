@@ -1,7 +1,7 @@
 """Every way to train, saved and loaded again, gives the logits of the model that trained.
 
-Roles x DeepSpeed stages x precisions x what a run starts from and writes. By default a subset in which every
-two of these meet; all of them with VIDEOMIND_WHOLE_MATRIX=1.
+Roles x DeepSpeed stages x precisions x what a run starts from and writes x what trains. By default a subset
+in which every two of these meet, and some more; all of them with VIDEOMIND_WHOLE_MATRIX=1.
 """
 
 import os
@@ -25,8 +25,14 @@ STAGES = ("none", "zero2", "zero3", "zero3_offload")
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCES = {"float32": 1e-4, "bf16": 0.1}  # of logits up to 4; bf16 has 8 bits
 WAYS = ("fresh", "from role", "resume", "save full")
+TRAINS = {
+    "adapter": (),
+    "merger": ("--tuning_modules", "projector"),
+    "tables": ("--lora_enable", "False"),
+    "merged": ("--merge_adapter", "True"),  # and a new adapter: starts from a role whatever the way
+}
 PROCESSES = 2
-Case = tuple[str, str, str, str]
+Case = tuple[str, ...]
 
 
 def pairwise(axes: list[tuple[str, ...]]) -> list[Case]:
@@ -44,8 +50,15 @@ def pairwise(axes: list[tuple[str, ...]]) -> list[Case]:
     return chosen
 
 
-AXES = [tuple(ROLES), STAGES, tuple(DTYPES), WAYS]
-CASES = list(product(*AXES)) if os.environ.get("VIDEOMIND_WHOLE_MATRIX") else pairwise(AXES)
+AXES = [tuple(ROLES), STAGES, tuple(DTYPES), WAYS, tuple(TRAINS)]
+# Three that must meet: parameters of two types under ZeRO-3, and trained tables that share a storage.
+MORE = [
+    ("grounder", "zero3", "bf16", "fresh", "tables"),
+    ("grounder", "zero3", "bf16", "fresh", "merger"),
+    ("grounder", "zero2", "bf16", "save full", "adapter"),
+]
+WHOLE = os.environ.get("VIDEOMIND_WHOLE_MATRIX")
+CASES = list(product(*AXES)) if WHOLE else list(dict.fromkeys([*pairwise(AXES), *MORE]))
 
 
 def test_every_two_choices_meet():
@@ -74,11 +87,13 @@ def logits(folder: Path, dtype: torch.dtype) -> torch.Tensor:
 
 @pytest.mark.slow
 @needs_deepspeed
-@pytest.mark.parametrize(("role", "stage", "dtype", "way"), CASES)
-def test_what_is_saved_is_what_trained(workshop, tmp_path, role, stage, dtype, way):
+@pytest.mark.parametrize(("role", "stage", "dtype", "way", "trains"), CASES)
+def test_what_is_saved_is_what_trained(workshop, tmp_path, role, stage, dtype, way, trains):
     out = tmp_path / "out"
-    start = start_of(workshop, tmp_path, role) if way == "from role" else workshop / "base"
-    extra = ["--role", role, "--model_name_or_path", str(start), "--bf16", str(dtype == "bf16")]
+    has_role = way == "from role" or trains == "merged"
+    start = start_of(workshop, tmp_path, role) if has_role else workshop / "base"
+    extra = [*TRAINS[trains]]
+    extra += ["--role", role, "--model_name_or_path", str(start), "--bf16", str(dtype == "bf16")]
     extra += [
         "--datasets",
         "charades_sta",

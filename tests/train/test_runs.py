@@ -187,6 +187,15 @@ def test_half_written_checkpoints_are_not_used(workshop, tmp_path, capfd):
     assert re.search("Continuing from .*checkpoint-1\n", screen)
 
 
+@pytest.mark.parametrize(("limit", "kept"), [("-1", 3), ("0", 3), ("1", 1), ("2", 2), ("9", 3)])
+def test_as_many_checkpoints_are_kept_as_was_said(workshop, tmp_path, limit, kept):
+    """Below 1 all, as transformers takes it."""
+    steps = ("--max_steps", "3", "--save_steps", "1", "--save_total_limit", limit)
+    assert main(arguments(workshop, tmp_path, *steps)) == 0
+    names = [f"checkpoint-{step}" for step in (1, 2, 3)]
+    assert [path.name for path in complete_checkpoints(tmp_path)] == names[-kept:]
+
+
 def test_a_finished_run_is_not_trained_again(workshop, tmp_path, capfd):
     argv = arguments(workshop, tmp_path, "--max_steps", "1", "--save_steps", "1")
     assert main(argv) == 0

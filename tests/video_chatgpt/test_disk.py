@@ -6,10 +6,12 @@ Covers `video_chatgpt/adapter.py`.
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.mapped import own_memory
 from helpers.videochat import BASE, GOLDEN, NEW_ROWS, mlp_base, nested_base
 from safetensors.torch import load_file, save_file
 
@@ -241,6 +243,28 @@ def test_a_whole_model_is_read_back(tmp_path, kind):
     again = load_chat(tmp_path / "out", None, LoadSettings())
     assert same(loaded, again)
     assert len(again.tokenizer) == len(loaded.tokenizer)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_bin_is_read_in_place_where_its_format_allows_it(tmp_path, is_zip):
+    """A whole model is read again by every process that goes on."""
+    state = {"a": torch.arange(24.0).view(4, 6), "b": torch.ones(3, dtype=torch.bfloat16)}
+    torch.save(state, tmp_path / "x.bin", _use_new_zipfile_serialization=is_zip)
+    found = read_bin(tmp_path / "x.bin")
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    if sys.platform == "linux":
+        assert (own_memory(found.values(), tmp_path) == 0) == is_zip
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "x.bin").read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"cut\.bin is refused"):
+        read_bin(tmp_path / "cut.bin")
+
+
+@pytest.mark.parametrize("kind", ["linear", "nested"])
+def test_weights_go_straight_to_the_device(tmp_path, kind):
+    base = BASE if kind == "linear" else nested_base(tmp_path / "base")
+    model = load_start(base, LoadSettings(device=torch.device("meta"))).model
+    assert {param.device.type for param in model.parameters()} == {"meta"}
+    assert not hasattr(model, "hf_device_map")
 
 
 def test_the_original_knows_the_files_and_fields_of_a_whole_model(tmp_path):

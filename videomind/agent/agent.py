@@ -74,6 +74,7 @@ class VideoMind:
             dtype=weights,
             attn_implementation=attention(attn_implementation, kind.type, weights),
             base_path=base_path,
+            device=None if device == ALL_DEVICES else kind,
         )
         folders = {**_roles_in(path), **(roles or {})}
         if not folders and path is None and base_path is None:

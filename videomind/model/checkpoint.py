@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.registry import load_processor, recognise
@@ -52,12 +53,21 @@ class LoadSettings:
         attn_implementation: sdpa, flash_attention_2 or eager.
         base_path: used instead of the `base_model_path` of a role checkpoint's config.
         base_model: name of the backbone that it must be; None takes what the folder says.
+        device: where to; each tensor is read from its file straight to there. None is the CPU, where weights
+            that keep their type are the file's own pages, which all processes share.
     """
 
     dtype: torch.dtype = torch.float32
     attn_implementation: str = "sdpa"
     base_path: str | None = None
     base_model: str | None = None
+    device: torch.device | None = None
+
+    def placement(self) -> dict[str, torch.device] | None:
+        """Write the device as transformers wants it; ZeRO-3 places its parts itself."""
+        if self.device is None or self.device.type == "cpu" or is_deepspeed_zero3_enabled():
+            return None
+        return {"": self.device}
 
 
 def is_role_checkpoint(folder: Path) -> bool:
@@ -96,7 +106,9 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Rol
         output_loading_info=True,
         dtype=settings.dtype,
         attn_implementation=settings.attn_implementation,
+        device_map=settings.placement(),
     )
+    vars(model).pop("hf_device_map", None)  # a trainer would take it for a model over several devices
     problems = {
         kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
     }

@@ -60,6 +60,15 @@ def refuse(problems: Mapping[str, list[str]], where: Path) -> None:
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file atomically."""
-    ready = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    ready: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        # The format wants storages of their own; what is one already is not held twice.
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        ready[name] = tensor
     with atomic_path(path) as temporary:
         save_file(ready, temporary, metadata={"format": "pt"})

@@ -87,8 +87,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dir", help="where everything goes (QUICKSTART_DIR; default below work_dirs/)")
     for name, default in (("steps", None), ("verifier_steps", 200), ("planner_steps", 120)):
         value = os.environ.get(f"QUICKSTART_{name.upper()}", default)
-        parser.add_argument(f"--{name}", type=int, default=value, help="optimizer steps")
+        parser.add_argument(f"--{name}", type=_count, default=value, help="optimizer steps")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
 
 
 def workflow_folder(args: argparse.Namespace) -> Path:

@@ -10,7 +10,8 @@ environment variables say where (all optional):
     DEEPSPEED         training: zero2 (default on Linux), zero2_offload, zero3, zero3_offload, a JSON file, or
                       none
 
-`--show` among the arguments prints what would be started, and starts nothing.
+`--show` among the arguments prints what would be started, and starts nothing. SIGUSR1 ends a training after
+its step, with a checkpoint and exit code 75; a rerun goes on from there.
 A recipe's `launch` section holds defaults of its own for the last three and the port; the environment wins
 over it, and the command line over both.
 """

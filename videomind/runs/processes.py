@@ -1,4 +1,4 @@
-"""What the processes of one run owe each other: to end when the one that started them is gone.
+"""What the processes of one run owe each other: to end when the one that started them is gone or asks for it.
 
 `python -m videomind.runs.processes MODULE ARGUMENTS` runs `MODULE.main` as a process of `runs.torchrun`.
 """
@@ -8,9 +8,12 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
+from types import FrameType
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAUNCHER = "VIDEOMIND_LAUNCHER"  # environment variable: the process id of torchrun
+STOP = signal.SIGUSR1  # asks a training to end after a step, with a checkpoint
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -27,6 +30,14 @@ def die_with_parent(parent: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def pass_on(number: int, _: FrameType | None) -> None:
+    """Give a signal to the processes of a run (on Linux): torchrun starts each as the head of a session."""
+    for listed in Path("/proc/self/task").glob("*/children"):
+        for child in map(int, listed.read_text().split()):
+            if os.getsid(child) == child:
+                os.kill(child, number)
+
+
 def main() -> int:
     """Run a module's main, bound to the launcher before anything heavy is imported.
 
@@ -35,6 +46,7 @@ def main() -> int:
     """
     if launcher := os.environ.get(LAUNCHER):
         die_with_parent(int(launcher))
+    signal.signal(STOP, signal.SIG_IGN)  # until a training has something to save
     module = sys.argv[1]
     sys.argv = sys.argv[1:]  # so that usage texts name the module
     return importlib.import_module(module).main()

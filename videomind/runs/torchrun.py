@@ -5,10 +5,11 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from videomind.runs.processes import LAUNCHER
+from videomind.runs.processes import LAUNCHER, STOP, pass_on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Its own report of a failure is a screen long and says less than the process did.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())
+    signal.signal(STOP, pass_on)
     try:
         torchrun(list(sys.argv[1:] if argv is None else argv))
     except ChildFailedError as error:

@@ -16,7 +16,12 @@ from videomind.device import detect, prepare_process
 from videomind.model.settings import LORA_TYPES
 from videomind.roles import get_role, nearest
 from videomind.runs.recipes import expand, given_arguments, recipe_text
-from videomind.train.inherited import refuse_missing_reporters, refuse_unused, todays
+from videomind.train.inherited import (
+    refuse_missing_reporters,
+    refuse_unused,
+    refuse_zeros,
+    todays,
+)
 from videomind.train.options import (
     CustomArguments,
     DataArguments,
@@ -85,6 +90,7 @@ def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tupl
     command_line = todays(expand(sys.argv[1:] if argv is None else argv), names)
     parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(device_arguments(command_line))
     refuse_unused(parsed[-1], command_line, [entry.name for entry in fields(HfTrainingArguments)])
+    refuse_zeros(parsed[-1])
     refuse_missing_reporters(parsed[-1].report_to, get_available_reporting_integrations())
     return command_line, parsed
 

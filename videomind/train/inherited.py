@@ -83,6 +83,7 @@ REFUSED = {
 }
 # Published command lines hold it: the log says that it does nothing.
 SAID = frozenset(("per_device_eval_batch_size",))
+COUNTS_FROM_ONE = ("per_device_train_batch_size", "gradient_accumulation_steps")
 HABITS = {"do_train": True}  # what people write though it says nothing; only this value is true here
 
 
@@ -138,6 +139,24 @@ def refuse_unused(training: Any, argv: Sequence[str], names: Sequence[str]) -> N
             continue
         reason = REFUSED.get(name, "this version of transformers is newer than those that were tried")
         raise ValueError(f"--{name} {value} is not used here: {reason}. Leave it out.")
+
+
+def refuse_zeros(training: Any) -> None:
+    """Refuse numbers of which a step cannot be made, and a zero that would be taken as not given.
+
+    Args:
+        training: transformers' arguments, parsed.
+
+    Raises:
+        ValueError: There is one; names it.
+    """
+    for name in COUNTS_FROM_ONE:
+        if (value := getattr(training, name)) < 1:
+            raise ValueError(f"--{name} is {value}. Allowed: whole numbers from 1.")
+    if training.max_steps == 0:
+        raise ValueError(
+            "--max_steps 0 would train all --num_train_epochs. Allowed: whole numbers from 1, and -1 for all."
+        )
 
 
 def default_of(entry: dataclasses.Field) -> Any:

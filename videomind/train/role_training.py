@@ -82,6 +82,7 @@ def _load_start(args: Arguments, role: Role, dtype: torch.dtype) -> LoadedModel:
         attn_implementation=attention(args.model.attn_implementation, detect().kind, dtype),
         base_path=args.model.base_model_path,
         base_model=args.model.base_model,
+        device=args.training.device,
     )
     start = resolve_folder(args.model.model_name_or_path, "model", MEND)
     loaded = load_model(start, settings, roles=_start_roles(start, role.name))

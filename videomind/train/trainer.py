@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer
 
 from videomind.device import detect, peak_memory_gib
 from videomind.encoding.encoder import IGNORE_INDEX
@@ -33,8 +33,9 @@ from videomind.runs.shared_memory import (
 )
 from videomind.runs.together import from_first
 from videomind.runs.writer import only_writer
-from videomind.train.agreement import check_all_see, check_equal
+from videomind.train.agreement import check_all_see
 from videomind.train.arguments import TrainingArguments
+from videomind.train.callbacks import CheckEqual, SetEpoch, Stopped, StopWhenAsked
 from videomind.train.checkpoints import (
     COMPLETE,
     FILES,
@@ -58,32 +59,6 @@ COUNTS = "samples.json"  # of a checkpoint: how many samples were seen, how many
 FINISHED = "finished"  # file in the output folder: the number of steps of a run that ended
 MIN_SEEN = 50  # samples before the share of bad ones counts
 HOPELESS = "hopeless"  # what a micro-batch has instead of inputs
-
-
-class SetEpoch(TrainerCallback):
-    """Tells the sampler its epoch; the loader does not, when a resumed epoch skips batches."""
-
-    def __init__(self, sampler: EpochSampler):
-        self.sampler = sampler
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
-
-
-class CheckEqual(TrainerCallback):
-    """Compares the processes' parameters when all is set up and restored."""
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **_: Any,
-    ) -> None:
-        check_equal(model, state.global_step)
 
 
 @dataclass
@@ -155,12 +130,13 @@ class ResumingTrainer(Trainer):
         refuse_pattern(training)
         self.sampler, self.max_bad_share, self.sample_bytes = sampler, max_bad_share, sample_bytes
         self._own, self._before = Counts(), Counts()  # of this process; of all, when the run was resumed
+        self._stop = StopWhenAsked()
         super().__init__(
             model=model,
             args=training,
             data_collator=partial(collate_unless_hopeless, data_collator),
             train_dataset=train_dataset,
-            callbacks=[SetEpoch(sampler), CheckEqual()],
+            callbacks=[SetEpoch(sampler), CheckEqual(), self._stop],
         )
         # False: a micro-batch's loss is a mean, which the Trainer divides by the accumulated steps. True: it
         # counts the tokens of a step over all processes, and the model divides by that.
@@ -300,7 +276,7 @@ class ResumingTrainer(Trainer):
         if self.args.should_save:
             write_json(folder / FILES, sizes_of(folder))
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
-            for old in complete_checkpoints(self.args.output_dir)[: -limit or None] if limit else []:
+            for old in complete_checkpoints(self.args.output_dir)[:-limit] if limit and limit > 0 else []:
                 self.remove_checkpoint(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -344,6 +320,9 @@ class ResumingTrainer(Trainer):
 
         Args:
             after: writes what else is to be written; every process calls it.
+
+        Raises:
+            Stopped: The run was asked to stop, and did so with a checkpoint.
         """
         if self._is_finished():
             log.info("All %d steps are done and saved already", self.planned_steps())
@@ -356,6 +335,11 @@ class ResumingTrainer(Trainer):
         if done < self.planned_steps():
             with loading():
                 self.train(resume_from_checkpoint=checkpoint)
+            if self._stop.has_stopped:
+                self._barrier()  # the first one to end stops the others, who may still write
+                raise Stopped(
+                    f"Stopped after step {self.state.global_step}, as asked: a rerun goes on from there"
+                )
         elif checkpoint is not None:
             self.restore(Path(checkpoint))
         self.save_model()
@@ -394,7 +378,7 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
         train: runs them to the end.
 
     Returns:
-        The exit code: 2 for arguments or data that cannot be used.
+        The exit code: 2 for arguments or data that cannot be used, 75 when it was asked to stop.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()  # plain torchrun would leave this process behind when it is killed
@@ -409,9 +393,13 @@ def run_training(parse: Callable[[], Any], train: Callable[[Any], None]) -> int:
 
     was_there = dist.is_initialized()
     code = run_command(
-        parse, run, log_file=lambda args: Path(args.training.output_dir) / "train.log", shares_work=True
+        parse,
+        run,
+        log_file=lambda args: Path(args.training.output_dir) / "train.log",
+        exit_codes={Stopped: os.EX_TEMPFAIL},
+        shares_work=True,
     )
-    if code == 0 and dist.is_initialized() and not was_there:
+    if code in (0, os.EX_TEMPFAIL) and dist.is_initialized() and not was_there:
         dist.destroy_process_group()  # left to the interpreter's end, a process may abort on it
     return code
 

@@ -110,7 +110,7 @@ def load_chat_model(args: argparse.Namespace) -> LoadedVideoModel:
     device = torch_device(args.device)
     dtype = default_dtype(device.type) if args.dtype == "auto" else getattr(torch, args.dtype)
     attn = attention(args.attn_implementation, device.type, dtype)
-    settings = LoadSettings(dtype=dtype, attn_implementation=attn)
+    settings = LoadSettings(dtype=dtype, attn_implementation=attn, device=device)
     loaded = load_chat(args.model_name, args.projection_path, settings)
     loaded.model.to(device)
     return loaded

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -116,9 +117,11 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
             output_loading_info=True,
             dtype=settings.dtype,
             attn_implementation=settings.attn_implementation,
+            device_map=settings.placement(),
         )
     except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    vars(model).pop("hf_device_map", None)  # as in `load_base`
     problems = {
         kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
     }
@@ -199,11 +202,13 @@ def fill_new_rows(table: Tensor, *, first: int, has_start_end: bool, std: float)
 def read_bin(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.bin` file; nothing else in it is built or run.
 
+    They are the file's own pages where its format allows that: a whole model need not fit once per process.
+
     Raises:
         ValueError: it is not there, or holds anything else.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except FileNotFoundError:
         raise ValueError(f"No such file: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

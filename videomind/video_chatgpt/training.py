@@ -52,7 +52,8 @@ def build_video_model(args: VideoArguments, shape: tuple[int, int] | None) -> Lo
     options, training = args.model, args.training
     dtype = weight_dtype(training)
     attn = attention(options.attn_implementation, detect().kind, dtype)
-    loaded = load_start(options.model_name_or_path, LoadSettings(dtype=dtype, attn_implementation=attn))
+    settings = LoadSettings(dtype=dtype, attn_implementation=attn, device=training.device)
+    loaded = load_start(options.model_name_or_path, settings)
     model, config = loaded.model, loaded.model.config
     if options.pretrain_mm_mlp_adapter is None:
         _choose_projector(model, options.mm_projector_type, shape)
