@@ -24,6 +24,7 @@ class Content(NamedTuple):
 
 
 UNKNOWN = Content(None, False)
+_DEPENDENT = Content(1, False)  # a picture that needs others
 Inspector = Callable[[bytes, bool], Content]  # a packet's bytes, whether the container calls it a key picture
 
 
@@ -112,17 +113,18 @@ class H264:
         self._by_fields = any(map(_may_hold_fields, _parameter_sets(extradata, self._units)))
 
     def __call__(self, data: bytes, is_key: bool) -> Content:
+        if not is_key:
+            return UNKNOWN if self._by_fields else _DEPENDENT
         starts = False
-        if is_key:
-            for unit in self._units(data):
-                kind = unit[0] & 31 if unit else 0
-                if kind == 7:
-                    self._by_fields |= _may_hold_fields(unit)
-                elif kind == 6:
-                    starts |= _recovers_at_once(unit)
-                elif kind in (1, 5):
-                    starts |= kind == 5
-                    break
+        for unit in self._units(data):
+            kind = unit[0] & 31 if unit else 0
+            if kind == 7:
+                self._by_fields |= _may_hold_fields(unit)
+            elif kind == 6:
+                starts |= _recovers_at_once(unit)
+            elif kind in (1, 5):
+                starts |= kind == 5
+                break
         # Where a picture may be two fields, a packet may hold one of them.
         return Content(None if self._by_fields else 1, starts)
 

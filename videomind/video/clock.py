@@ -1,10 +1,12 @@
 """When each frame is shown: by counting where the rate is constant, else by the times in the file."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import median
+
+import numpy as np
 
 LATE_START_S = 0.1  # a first picture later than the sound by more than this is not taken for the start
 JUMP_S = 10.0  # a step that only a container with an index is believed
@@ -71,7 +73,7 @@ def clock_of(times: Sequence[float], *, start_s: float, last_s: float, rates: It
     """
     late = times[0] - start_s
     late = late if late > LATE_START_S else 0.0
-    shown = [time - times[0] + late for time in times]
+    shown = (np.asarray(times) - times[0] + late).tolist()
     step = usual_step(shown)
     if not late and (fps := _constant_rate(shown, rates)):
         return counted_clock(len(times) + lost, fps)
@@ -87,8 +89,9 @@ def clock_of(times: Sequence[float], *, start_s: float, last_s: float, rates: It
 
 def usual_step(times: Sequence[float]) -> float:
     """Compute the median of the steps between frames, s; 0 if there is none."""
-    steps = [b - a for a, b in zip(times, times[1:], strict=False) if b > a]
-    return median(steps) if steps else 0.0
+    steps = np.diff(np.asarray(times, dtype=np.float64))
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if len(steps) else 0.0
 
 
 def _constant_rate(shown: Sequence[float], rates: Iterable) -> float | None:
@@ -99,9 +102,10 @@ def _constant_rate(shown: Sequence[float], rates: Iterable) -> float | None:
     if shown[-1] > 0:
         fitted = (len(shown) - 1) / shown[-1]
         candidates += sorted(_USUAL_RATES, key=lambda rate: abs(rate - fitted))[:2] + [fitted]
+    times, numbers = np.asarray(shown), np.arange(len(shown))
     for rate in candidates:
         fps = float(rate)
-        if all(abs(time * fps - i) <= 0.5 for i, time in enumerate(shown)):
+        if (np.abs(times * fps - numbers) <= 0.5).all():
             return fps
     return None
 
@@ -119,6 +123,13 @@ def continued(
     Returns:
         Times that never decrease; the pictures at which they went on with the usual step.
     """
+    if None not in stamps and len(stamps) > 1:  # mostly they go on by themselves
+        seen = np.asarray(stamps, dtype=np.float64)
+        so_far = np.maximum.accumulate(seen)
+        moved = seen[1:] - so_far[:-1]
+        longest = math.inf if believes_jumps else max(JUMP_S, 2 * step)
+        if (moved >= -2 * step).all() and (moved <= longest).all():
+            return so_far.tolist(), []
     times: list[float] = []
     breaks, shift = [], 0.0
     for i, stamp in enumerate(stamps):
@@ -144,9 +155,9 @@ def gaps(times: Sequence[float], *, loses_pictures: bool) -> list[int]:
         loses_pictures: whether a file of this kind can lose single ones unnoticed.
     """
     step = usual_step(times)
-    steps = [b - a for a, b in zip(times, times[1:], strict=False)]
-    usual = sum(abs(s - step) <= 0.25 * step + 0.0011 for s in steps)
+    steps = np.diff(np.asarray(times, dtype=np.float64))
+    usual = (np.abs(steps - step) <= 0.25 * step + 0.0011).sum()
     longest = max(_LONG_PAUSE_S, _LONG_PAUSE * step)
     if loses_pictures and step and usual >= _STEADY_SHARE * len(steps):
         longest = _LONG_STEP * step + 0.0011  # some containers round times to a millisecond
-    return [i + 1 for i, s in enumerate(steps) if s > longest]
+    return (np.flatnonzero(steps > longest) + 1).tolist()

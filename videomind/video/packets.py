@@ -1,5 +1,6 @@
 """The table of a stream's packets, and which of them to decode for some frames."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,30 +33,25 @@ class PacketTable:
     Attributes:
         pts: presentation time of each packet, in the file's (decoding) order.
         dts: decoding time of each packet.
-        ends: where each packet ends in the file, if that is known.
-        holes: bytes between each packet and the one before it, if that is known.
-        numbers: place in that order by (pts, size). The size as well, because right after a seek MPEG
-            streams give part of a packet under a false time.
+        offsets: where each packet begins in the file; negative or None if that is not known.
+        sizes: bytes of each packet.
+        durations: how long each packet's picture is shown, in units of the stream, if the file says so.
         starts: the packets that decoding can start at, in the file's order.
         frames: the packet of each frame, in the order they are shown; as far as packets tell it.
         damaged: packets that arrived broken.
         keeps_state: whether a demuxer said something once that holds for what follows.
-        latest: the last presentation time.
-        last_duration: how long that picture is shown, in units of the stream; 0 if unknown.
         is_told: whether packets tell which pictures are shown, without decoding.
     """
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
-    ends: list[int | None] = field(default_factory=list)
-    holes: list[int | None] = field(default_factory=list)
-    numbers: dict[tuple[int | None, int], int] = field(default_factory=dict)
+    offsets: list[int | None] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    durations: list[int | None] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     damaged: set[int] = field(default_factory=set)
     keeps_state: bool = False
-    latest: int | None = None
-    last_duration: int = 0
     is_told: bool = True
 
     @classmethod
@@ -81,33 +77,54 @@ class PacketTable:
         return table
 
     def _add(self, number: int, packet, codec: str, inspect: Inspector | None) -> None:
-        pts, data = packet.pts, bytes(packet)
-        self.pts.append(pts)
+        data = bytes(packet)
+        self.pts.append(packet.pts)
         self.dts.append(packet.dts)
-        offset = packet.pos if packet.pos is not None and packet.pos >= 0 else None
-        before = self.ends[-1] if self.ends else None
-        self.holes.append(None if offset is None or before is None else offset - before)
-        self.ends.append(None if offset is None else offset + packet.size)
-        self.numbers[pts, packet.size] = number
+        self.offsets.append(packet.pos)
+        self.sizes.append(packet.size)
+        self.durations.append(packet.duration)
         if packet.is_corrupt or is_zeroed(codec, data):
             self.damaged.add(number)
-        if number and any(map(packet.has_sidedata, _ONCE)):
+        # (`has_sidedata` takes as long as all else together.)
+        if number and any(side.data_type in _ONCE for side in packet.iter_sidedata()):
             self.keeps_state = True
         try:
-            content = inspect(data, packet.is_keyframe) if inspect else UNKNOWN
+            shown, starts = inspect(data, packet.is_keyframe) if inspect else UNKNOWN
         except IndexError:  # it ends within its headers
-            content = UNKNOWN
+            shown, starts = UNKNOWN
             self.damaged.add(number)
-        if content.starts:
+        if starts:
             self.starts.append(number)
-        if content.shown not in (0, 1):
+        if shown != 1 and shown != 0:
             self.is_told = False
-        if content.shown != 0 and not packet.is_discard:  # cut off by an edit list: decoded, never shown
+        if shown != 0 and not packet.is_discard:  # cut off by an edit list: decoded, never shown
             self.frames.append(number)
-        if pts is not None and (self.latest is None or pts >= self.latest):
-            self.latest, self.last_duration = pts, packet.duration or 0
-        elif pts is None:
-            self.last_duration = packet.duration or 0
+
+    @cached_property
+    def numbers(self) -> dict[tuple[int | None, int], int]:
+        """The packet of each (pts, size).
+
+        The size as well, because right after a seek MPEG streams give part of a packet under a false time.
+        """
+        return {key: number for number, key in enumerate(zip(self.pts, self.sizes, strict=True))}
+
+    @cached_property
+    def last_duration(self) -> int:
+        """How long the picture with the last time is shown, in units of the stream; 0 if unknown."""
+        known = [-math.inf if time is None else time for time in self.pts]
+        if not known:
+            return 0
+        if self.pts[-1] is None:  # what has no time comes last
+            return self.durations[-1] or 0
+        latest = max(known)
+        return self.durations[len(known) - 1 - known[::-1].index(latest)] or 0
+
+    def hole_before(self, number: int) -> int | None:
+        """Tell how many bytes lie between a packet and the one before it, if that is known."""
+        here, before = self.offsets[number], self.offsets[number - 1] if number else None
+        if here is None or here < 0 or before is None or before < 0:
+            return None
+        return here - before - self.sizes[number - 1]
 
     @property
     def is_unique(self) -> bool:

@@ -216,7 +216,7 @@ class PyAVReader(VideoReader):
 
     def _may_lack_bytes(self, packet: int) -> bool:
         """Tell whether something may have stood between a packet and the one before it."""
-        hole = self._table.holes[packet]
+        hole = self._table.hole_before(packet)
         return hole is None or hole > _OVERHEAD or len(self._file.container.streams) > 1
 
     def _compare_lengths(self) -> None:
