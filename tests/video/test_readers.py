@@ -5,6 +5,7 @@ Covers `video/`.
 
 import pickle
 import random
+import shutil
 import sys
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from helpers.videos import (
 from PIL import Image
 
 from videomind.video import readers as video_readers
+from videomind.video.packets import PacketTable
 from videomind.video.readers import (
     READER_VARIABLE,
     READERS,
@@ -503,3 +505,25 @@ def test_known_real_videos(file, shape, fps):
         frames, problems = reader.get_frames(range(reader.total_frames))
         assert (frames.shape, reader.fps) == (shape, pytest.approx(fps))
     assert bool(problems) == (file == "corrupted.mp4")
+
+
+def test_what_was_found_out_of_a_file_is_kept_until_it_changes(tmp_path, monkeypatch):
+    """Every role of a chain opens the same video; what is wrong with it is said each time."""
+    read, paths = PacketTable.read, []
+    monkeypatch.setattr(
+        PacketTable, "read", lambda *args, **how: paths.append(how["codec"]) or read(*args, **how)
+    )
+    path = write_video(tmp_path / "v.mkv")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(Path(path).read_bytes()[:-4000])
+    said = []
+    for _ in range(2):
+        with open_reader(cut, "pyav") as reader:
+            frames, problems = reader.get_frames([0, 5])
+            said.append((reader.total_frames, [number_of(frame) for frame in frames], problems))
+    assert said[0] == said[1] and said[0][1] == [0, 5] and said[0][2]
+    assert len(paths) == 1
+    shutil.copyfile(path, cut)
+    with open_reader(cut, "pyav") as reader:
+        assert reader.total_frames == 48 and reader.get_frames([47])[1] == []
+    assert len(paths) == 2

@@ -1,12 +1,9 @@
 """What decoding a whole file in order shows, for files whose packets do not tell it."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from threading import Lock
 
 _LEADS = 3  # FFmpeg's number of a B picture
-_REMEMBERED = 64  # files; several parts of one video are read one after the other
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,3 @@ class Watch:
         skipped = 0 if first is None else sum(time < first for time in self._before_first)
         failed = len(self._errors), next(iter(self._errors), "")
         return Shown(self._pts, self._dts, self._concealed, self._doubtful, skipped, failed)
-
-
-_counted: OrderedDict[tuple, Shown] = OrderedDict()
-_lock = Lock()  # threads decode ahead
-
-
-def remembered(identity: tuple, count: Callable[[], Shown]) -> Shown:
-    """Count a file's pictures, or take what was counted of the very same file before."""
-    shown = _counted.get(identity) or count()  # outside of the lock: others may count other files meanwhile
-    with _lock:
-        _counted[identity] = shown
-        _counted.move_to_end(identity)
-        while len(_counted) > _REMEMBERED:
-            _counted.popitem(last=False)
-    return shown

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -75,6 +76,12 @@ class PacketTable:
                 table.frames and table.pts[table.frames[0]] < table.pts[0]
             )
         return table
+
+    def copy(self) -> "PacketTable":
+        """Copy what a reader changes: which packets are damaged, and the frames as a whole."""
+        same = copy(self)
+        same.damaged = set(self.damaged)
+        return same
 
     def _add(self, number: int, packet, codec: str, inspect: Inspector | None) -> None:
         data = bytes(packet)

@@ -11,9 +11,10 @@ from itertools import chain
 import av
 import numpy as np
 
-from videomind.video.bitstream import HEVC, Content, inspector
+from videomind.video.bitstream import HEVC, Content, Inspector, inspector
 from videomind.video.clock import clock_of, continued, counted_clock, gaps, usual_step
-from videomind.video.counting import Shown, Watch, remembered
+from videomind.video.counting import Shown, Watch
+from videomind.video.memory import Memory
 from videomind.video.packets import PacketTable, Stretch
 from videomind.video.pictures import Pictures
 from videomind.video.reader import DECODER_THREADS, VideoReader
@@ -26,7 +27,9 @@ _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders 
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
 _PAUSE_S = 1.0  # a step in time that need not be a loss
 _OVERHEAD = 1024  # bytes of a container between two packets, at most
-_DELIMITER = b"\x09\xf0"  # H.264's access unit delimiter
+_COUNTS: Memory[Shown] = Memory(64)  # files
+# Packets of all tables, 0.3 kB each.
+_TABLES: Memory[tuple[PacketTable, list[str]]] = Memory(200_000, lambda kept: len(kept[0].pts))
 
 
 def _stands_alone(data: bytes, is_key: bool) -> Content:
@@ -77,13 +80,13 @@ class PyAVReader(VideoReader):
         # Elsewhere a picture that no other shows may still change how later ones are decoded.
         is_flat = isinstance(inspect, HEVC) and inspect.is_flat
         self._skip = "NONREF" if codec == "h264" or is_flat else "DEFAULT"
-        self._table = table = PacketTable.read(self._file.packets(), codec=codec, inspect=inspect)
+        self._table = table = self._read_table(codec, inspect)
         known = [time for time in table.dts if time is not None]
         starts_again = any(b < a for a, b in zip(known, known[1:], strict=False))
         can_seek = inspect is not None and table.is_unique and not table.keeps_state and not starts_again
         self._shown: Shown | None = None
         if not (can_seek and table.is_told):
-            self._shown = remembered(self._file.identity, self._count)
+            self._shown = _COUNTS.take(self._file.identity, self._count)
             if can_seek and self._shown.is_within(table.pts):
                 table.show(self._shown.pts)
             else:
@@ -99,6 +102,18 @@ class PyAVReader(VideoReader):
         if lost:
             there = f"{self._found} of its {self.total_frames} frames are there"
             self.problems.append(f"{self.path}: cut off, {there}")
+
+    def _read_table(self, codec: str, inspect: Inspector | None) -> PacketTable:
+        """Read the table of packets; that of a file which was read just before is taken over."""
+
+        def read() -> tuple[PacketTable, list[str]]:
+            before = len(self.problems)
+            table = PacketTable.read(self._file.packets(), codec=codec, inspect=inspect)
+            return table, self.problems[before:]
+
+        table, problems = _TABLES.take((self.path, self._file.identity), read)
+        self.problems += [problem for problem in problems if problem not in self.problems]
+        return table.copy()
 
     def _tell_of_counting(self, shown: Shown, can_seek: bool) -> None:
         """Say what went wrong while the frames were counted."""
@@ -306,27 +321,13 @@ class PyAVReader(VideoReader):
             if number >= run.last or not waiting:
                 break
         # None: what the decoder still holds back, wanted or not: it may be damaged and a wanted one need it.
-        for packet in (*self._pauses(), None):
+        for packet in (*self._file.pauses(), None):
             yield from arrived(number, packet)
         for number in failed:  # threads tell it some packets late
             late = range(max(run.first, number - DECODER_THREADS), number + 1)
             broken.add(next((i for i in late if self._table.pts[i] not in came), number))
         self._file.is_careful |= bool(broken)
         self._doubt(run, broken)
-
-    def _pauses(self) -> list:
-        """Packets without a picture that let H.264's threads end before the decoder is emptied.
-
-        Else a picture that one thread hands out while another is still at work on it lacks that one's word
-        that it is damaged.
-        """
-        if self._file.context.name != "h264" or self._file.context.thread_count == 1:
-            return []
-        extradata = self._file.context.extradata or b""
-        size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 4 else 0
-        before = len(_DELIMITER).to_bytes(size) if size else b"\0\0\0\1"
-        self._file.context.skip_frame = "NONREF"  # else a packet without a picture is an error
-        return [av.Packet(before + _DELIMITER) for _ in range(self._file.context.thread_count - 1)]
 
     def _doubt(self, run: Stretch, broken: set[int]) -> None:
         """Note which wanted frames of a stretch may show its damage."""

@@ -18,6 +18,7 @@ _REFUSED_FORMATS = frozenset(
 # say that a picture ended too early.
 _BY_SLICES = frozenset(("hevc", "vp8"))
 _LARGE_PACKET = 1 << 26  # bytes
+_DELIMITER = b"\x09\xf0"  # H.264's access unit delimiter
 # Titles and the like need not be UTF-8; nobody reads them. PyAV 19 takes them as they are.
 _OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
@@ -157,6 +158,20 @@ class VideoStream:
                 said.append(error.strerror)
         self.decoded_frames += len(frames)
         return frames, said[0] if said else None
+
+    def pauses(self) -> list[av.Packet]:
+        """Packets without a picture that let H.264's threads end before the decoder is emptied.
+
+        Else a picture that one thread hands out while another is still at work on it lacks that one's word
+        that it is damaged.
+        """
+        if self.context.name != "h264" or self.context.thread_count == 1:
+            return []
+        extradata = self.context.extradata or b""
+        size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 4 else 0
+        before = len(_DELIMITER).to_bytes(size) if size else b"\0\0\0\1"
+        self.context.skip_frame = "NONREF"  # else a packet without a picture is an error
+        return [av.Packet(before + _DELIMITER) for _ in range(self.context.thread_count - 1)]
 
 
 def _has_memory() -> bool:
