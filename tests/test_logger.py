@@ -38,12 +38,18 @@ def test_a_command_that_works_ends_with_0(capsys):
     assert run_command(lambda: 7, lambda code: code) == 7
 
 
-@pytest.mark.parametrize("error", [ValueError("--x is 3"), FileNotFoundError(2, "No such file", "a.json")])
-def test_what_a_user_can_mend_is_one_line_and_2(error, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("--x is 3"), "--x is 3"),
+        (FileNotFoundError(2, "No such file", "a.json"), f"{Path.cwd()}/a.json: No such file"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_2(error, said, tmp_path, capsys):
     path = tmp_path / "new/run.log"
     assert run_command(lambda: None, fail(error), log_file=lambda _: path) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(f"ERROR {error}")
+    assert line.endswith(f"ERROR {said}")
     assert "Traceback" in path.read_text() and str(error) in path.read_text()
 
 

@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+from videomind.faults import write_errno
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,36 @@ SHOWN = 20  # characters of a file that an error shows
 
 class FileError(ValueError):
     """A file that cannot be used; the message says which one, and why."""
+
+
+class NamedFile:
+    """A block in which errors of the system name a file, absolutely; those of writing mostly name none.
+
+    Args:
+        path: of the file.
+        temporary: what it is meanwhile called, a file or a folder.
+
+    Raises:
+        OSError: as the block raised it, with a name.
+    """
+
+    def __init__(self, path: str | Path, *, temporary: str | Path | None = None):
+        self._path, self._temporary = Path(path), temporary
+
+    def __enter__(self) -> "NamedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        number = None if error is None else write_errno(error)
+        if number is None:
+            return
+        name = getattr(error, "filename", None)
+        path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else self._path
+        if self._temporary is not None and Path(self._temporary) in (path, *path.parents):
+            path = self._path
+        raise OSError(number, getattr(error, "strerror", None) or os.strerror(number), str(path.absolute())) from error
 
 
 @contextmanager
@@ -31,18 +64,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     where a library puts a private file of its own (as safetensors does) in place of the temporary one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    temporary.touch(exist_ok=False)
-    try:
-        permissions = stat.S_IMODE(temporary.stat().st_mode)
-        yield temporary
-        temporary.chmod(permissions)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with NamedFile(path, temporary=temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        try:
+            permissions = stat.S_IMODE(temporary.stat().st_mode)
+            yield temporary
+            temporary.chmod(permissions)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -56,9 +90,12 @@ def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator
         replaces: a pattern; files there that match it and were not written anew are deleted in the end.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as name:
-        yield Path(name)
+    with NamedFile(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp")
+    with temporary_folder as name:
+        with NamedFile(folder, temporary=name):
+            yield Path(name)
         written = sorted(Path(name).iterdir())
         for path in written:
             with atomic_path(folder / path.name) as temporary:
@@ -110,13 +147,18 @@ def write_json_lines(path: str | Path, values: Iterable[Any]) -> None:
 def append_json_line(path: str | Path, value: Any) -> None:
     """Add a line to a .jsonl file; it is on disk afterwards. A line that a kill cut short stays by itself."""
     path = Path(path)
+    with NamedFile(path):
+        _append(path, json_text(value).encode() + b"\n")
+
+
+def _append(path: Path, line: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        file.write(json_text(value).encode() + b"\n")
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from videomind.dataset.filters import Filters
 from videomind.encoding.encoder import BadSampleError, Encoded
+from videomind.faults import RunError
 from videomind.model.losses import HeadTargets
 from videomind.roles import VisualUnits
 from videomind.runs.boundary import Fault
@@ -146,7 +147,7 @@ def test_a_damaged_sample_is_used_and_recorded_or_skipped(mixture):
     out = make()[Draw(0, 3)]
     assert out.encoded.name == "v0.mp4"
     assert not out.bad and [(bad.reason, bad.is_used) for bad in out.damaged] == [("v0.mp4: damaged", True)]
-    with pytest.raises(RuntimeError, match="v0.mp4: damaged .--on_damage skip"):
+    with pytest.raises(RunError, match="v0.mp4: damaged .--on_damage skip"):
         make(on_damage="skip", max_retries=2)[Draw(0, 3)]
 
 
@@ -200,7 +201,7 @@ def test_stand_ins_are_the_same_on_every_worker(mixture):
 
 def test_too_many_bad_samples_in_a_row_is_an_error(mixture):
     make, _ = mixture
-    with pytest.raises(RuntimeError, match=r"4 bad samples in a row \(--max_retries\).*is broken"):
+    with pytest.raises(RunError, match=r"4 bad samples in a row \(--max_retries\).*is broken"):
         make(max_retries=3)[0]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.videochat import BASE
 
+from videomind.faults import RunError
 from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.instructions import (
     InstructionDataset,
@@ -104,7 +105,7 @@ def test_a_cut_within_the_video_is_recorded(dataset):
     assert end - start == SHAPE[0] + 1
     for length in range(start + 1, end + 1):
         place = f"cut within the video at {length} tokens .--model_max_length.: "
-        with pytest.raises(RuntimeError, match=place):
+        with pytest.raises(RunError, match=place):
             dataset(GOOD, max_length=length, max_retries=2)[0]
     assert not dataset(GOOD, max_length=len(ids))[0].bad
 

@@ -31,6 +31,7 @@ from videomind.roles import BudgetOverride
 from videomind.runs.boundary import Fault
 from videomind.runs.failures import check_failures
 from videomind.runs.identity import digest_of, files_of, located
+from videomind.runs.watch import Watch, common_folder
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video.readers import reader_name
 
@@ -180,6 +181,7 @@ def predict(
         partial(prepare_all, encoder=agent.encoder, on_damage=args.on_damage),
         num_threads=args.num_threads,
         also=(TOO_LARGE,),
+        watch=Watch([common_folder(anno.video_path for anno in annotations)]),
     )
     in_a_row = 0  # that no number came out of
     for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):

@@ -30,6 +30,7 @@ from videomind.prediction import RESULT, SETTINGS
 from videomind.runs.boundary import Boundary
 from videomind.runs.identity import differences
 from videomind.runs.together import from_all, from_first, within
+from videomind.runs.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +104,12 @@ def in_flight(
     *,
     num_threads: int,
     also: tuple[type[Exception], ...] = (),
+    watch: Watch | None = None,
 ) -> Iterator[tuple[int, R | Exception]]:
     """Drive several generators at once: what one asks for is prepared in threads while another one works.
 
-    The generators themselves run here, one at a time, the oldest that is ready first.
+    The generators themselves run here, one at a time, the oldest that is ready first. Errors that may turn out
+    to be the machine's are held back until another sample tells.
 
     Args:
         indices: what is to be done.
@@ -114,10 +117,33 @@ def in_flight(
         prepare: prepares it (decoding releases the GIL).
         num_threads: how many prepare at once.
         also: errors of the machine that end one generator only, because what it works on decides.
+        watch: tells the machine's fault from samples'; by default without a folder.
 
     Yields:
         Index and the generator's return value, or the error of its sample that ended it.
+
+    Raises:
+        RunError: it is the machine's fault.
     """
+    watch = watch or Watch()
+    held: list[tuple[int, R | Exception]] = []
+    for index, outcome in _driven(indices, start, prepare, num_threads, also):
+        watch.see(outcome if isinstance(outcome, Exception) else None)
+        held.append((index, outcome))
+        if not watch.has_doubts:
+            yield from held
+            held.clear()
+    yield from held
+
+
+def _driven(
+    indices: Iterator[int],
+    start: Callable[[int], Generator[W, P, R]],
+    prepare: Callable[[W], P],
+    num_threads: int,
+    also: tuple[type[Exception], ...],
+) -> Iterator[tuple[int, R | Exception]]:
+    """Drive generators as `in_flight` does, and yield each as it ends."""
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 

@@ -21,14 +21,17 @@ from videomind.dataset.schema import Annotation
 from videomind.dataset.statistics import statistics
 from videomind.dataset.views import View
 from videomind.encoding.encoder import IGNORE_INDEX, Encoded, Encoder
+from videomind.faults import RunError
 from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride
 from videomind.runs.boundary import Boundary
+from videomind.runs.watch import Watch, common_folder
 from videomind.video.excerpts import read_excerpt
 from videomind.video.frame_cache import FrameCache
 from videomind.video.reader import refuse_damage
 from videomind.video.request import USE
 
+LOOKED_AT = 64  # annotations of a part that tell where its videos lie
 T = TypeVar("T")
 
 
@@ -100,14 +103,14 @@ def first_good(
         The sample, and the bad ones whose place it took.
 
     Raises:
-        RuntimeError: All stand-ins are bad too.
+        RunError: All stand-ins are bad too.
     """
     bad: list[BadSample] = []
     while isinstance(found := attempt(index), BadSample):
         bad.append(found)
         if len(bad) > max_retries:
             reasons = "; ".join(f"{b.video_path}: {b.reason}" for b in bad)
-            raise RuntimeError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
+            raise RunError(f"{len(bad)} bad samples in a row (--max_retries): {reasons}")
         index = stand_in()
     return found, bad
 
@@ -151,6 +154,7 @@ class Mixture(Dataset):
                 f"No sample is left of {', '.join(empty)} (--datasets), see why:\n{self.statistics()}"
             )
         self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # part: its epoch and order
+        self._watch = Watch(_video_folder(part) for part in self.parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -166,7 +170,7 @@ class Mixture(Dataset):
         """Encode a sample; a bad one is recorded and another of its data type takes its place.
 
         Raises:
-            RuntimeError: `max_retries` stand-ins are bad too.
+            RunError: `max_retries` stand-ins are bad too, or it is the machine's fault.
         """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
@@ -180,10 +184,12 @@ class Mixture(Dataset):
             bad = BadSample(source=anno.source, video_path=path, text=text, reason="")
             with Boundary() as sample:
                 encoded, problems = self._encode(part.view, anno, rng)
-                if problems:
-                    damaged.append(replace(bad, reason="; ".join(problems), is_used=True))
-                return encoded
-            return replace(bad, reason=str(sample.fault))
+            self._watch.see(sample.error)
+            if sample.fault is not None:
+                return replace(bad, reason=str(sample.fault))
+            if problems:
+                damaged.append(replace(bad, reason="; ".join(problems), is_used=True))
+            return encoded
 
         data_type = self.annotation(index, epoch)[0].view.data_type
         encoded, bad = first_good(
@@ -236,6 +242,12 @@ class Mixture(Dataset):
     def statistics(self) -> str:
         """Write tables of what was loaded, what was dropped and why, and how long videos and moments are."""
         return statistics(self.parts)
+
+
+def _video_folder(part: Part) -> str | None:
+    """Find the folder of a part's videos, by some of them."""
+    step = max(len(part.annotations) // LOOKED_AT, 1)
+    return common_folder(part.annotations[i].video_path for i in range(0, len(part.annotations), step))
 
 
 @dataclass(frozen=True, kw_only=True)

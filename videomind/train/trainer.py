@@ -1,6 +1,5 @@
 """What the trainers of all model families share: complete checkpoints, resuming, records of bad samples."""
 
-import json
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from videomind.device import detect, peak_memory_gib
-from videomind.files import read_json, write_json, write_text
+from videomind.files import NamedFile, append_json_line, read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
@@ -195,12 +194,10 @@ class ResumingTrainer(Trainer):
         if not bad:
             return
         path = Path(self.args.output_dir) / f"rank{self.args.process_index}_{BAD_SAMPLES}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            for sample in bad:
-                kind = "Damaged sample (used)" if sample.is_used else "Bad sample"
-                log.warning("%s of %s, %s: %s", kind, sample.source, sample.video_path, sample.reason)
-                file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
+        for sample in bad:
+            kind = "Damaged sample (used)" if sample.is_used else "Bad sample"
+            log.warning("%s of %s, %s: %s", kind, sample.source, sample.video_path, sample.reason)
+            append_json_line(path, asdict(sample))
         # Each process judges by its own samples, and by those before a resume.
         seen, num_bad = self._before.seen + self._own.seen, self._before.bad + self._own.bad
         if seen >= MIN_SEEN and num_bad / (seen + num_bad) > self.max_bad_share:
@@ -243,7 +240,8 @@ class ResumingTrainer(Trainer):
         self._barrier()
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # old ones go after the marker
         try:
-            super()._save_checkpoint(model, trial)
+            with NamedFile(folder):
+                super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
         counts = self.counts()

@@ -22,6 +22,7 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.runs.boundary import Boundary, Fault
 from videomind.runs.failures import check_failures
 from videomind.runs.identity import digest_of, files_of, located
+from videomind.runs.watch import Watch
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video.readers import reader_name
 from videomind.video_chatgpt.adapter import load_chat
@@ -189,7 +190,13 @@ def ask_rows(args: argparse.Namespace) -> None:
             pending[start : start + args.batch_size] for start in range(0, len(pending), args.batch_size)
         ]
         answer_rows(
-            load_videochat(args), rows, batches, results, seed=args.seed, num_threads=args.num_threads
+            load_videochat(args),
+            rows,
+            batches,
+            results,
+            seed=args.seed,
+            num_threads=args.num_threads,
+            watch=Watch([args.clip_feat_path or args.video_dir]),
         )
     if dist.is_initialized():
         dist.barrier()
@@ -223,8 +230,13 @@ def answer_rows(
     *,
     seed: int,
     num_threads: int,
+    watch: Watch,
 ) -> None:
-    """Answer this process's share of batches of rows, and write each row as it is done."""
+    """Answer this process's share of batches of rows, and write each row as it is done.
+
+    Raises:
+        RunError: it is the machine's fault that rows fail.
+    """
 
     def fail(index: int, error: Exception) -> None:
         fault = Fault.of(error)
@@ -239,6 +251,7 @@ def answer_rows(
         for index in indices:
             with Boundary() as row:
                 features = chat.features(rows[index]["video_name"])
+            watch.see(row.error)
             if row.error is not None:
                 fail(index, row.error)
                 continue

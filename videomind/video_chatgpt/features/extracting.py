@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,10 +21,11 @@ from videomind.faults import RunError
 from videomind.files import write_json
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Fault
+from videomind.runs.watch import Watch, common_folder
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video_chatgpt.features.clip import ClipTower, TowerShape, tower_config
 from videomind.video_chatgpt.features.frames import read_frames
-from videomind.video_chatgpt.features.store import read_features, write_features
+from videomind.video_chatgpt.features.store import read_features, storable, write_features
 
 log = logging.getLogger(__name__)
 
@@ -178,16 +180,16 @@ def extract(
     def decode(job: Job) -> tuple[Tensor, list[str]]:
         return read_frames(job.video, size=size)
 
-    def steps(index: int) -> Generator[Job, tuple[Tensor, list[str]], Path]:
+    def steps(index: int) -> Generator[Job, tuple[Tensor, list[str]], np.ndarray]:
         frames, problems = yield jobs[index]
         for problem in problems:
             log.warning("%s", problem)
-        write_features(jobs[index].output, tower().features(frames))
-        return jobs[index].output
+        return storable(tower().features(frames), jobs[index].output)
 
     failures = []
     order = shared_order(len(jobs))
-    ended = in_flight(order, steps, decode, num_threads=num_workers)
+    watch = Watch([common_folder(str(job.video) for job in jobs)])
+    ended = in_flight(order, steps, decode, num_threads=num_workers, watch=watch)
     try:
         for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
             if isinstance(outcome, Exception):
@@ -196,6 +198,8 @@ def extract(
                     FailedVideo(video=video, reason=str(Fault.of(outcome)).removeprefix(f"{video}: "))
                 )
                 tell(failures[-1])
+            else:  # here, as a file that cannot be written is not the video's fault
+                write_features(jobs[index].output, outcome)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"Too little memory on the device; try a smaller --infer_batch ({reason})") from None
