@@ -7,7 +7,10 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from helpers.machine import no_room
+from torch._utils import ExceptionWrapper
 
+from videomind.faults import RunError
 from videomind.logger import run_command, setup_logging
 
 
@@ -24,7 +27,7 @@ def own_logging(monkeypatch):
     root.handlers[:], root.level = before, level
 
 
-def fail(error: Exception):
+def fail(error: BaseException):
     def run(_):
         raise error
 
@@ -158,3 +161,55 @@ def test_a_handler_of_another_that_writes_to_the_screen_says_nothing_twice(capsy
     setup_logging()
     logging.getLogger("x").warning("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+ENDS = {  # how a run ends: its exit code, what is said
+    "mended by the user": (ValueError("--x is 3"), 2, "--x is 3"),
+    "a file": (PermissionError(13, "Permission denied", "out/a"), 2, f"{Path.cwd()}/out/a: Permission denied"),
+    "a device": (RuntimeError("CUDA error: it fell off\nmore of it"), 1, "RuntimeError: CUDA error: it fell off"),
+    "no memory": (MemoryError("no memory"), 1, "MemoryError: no memory"),
+    "Ctrl-C": (KeyboardInterrupt(), 130, "Interrupted"),
+    "a bug": (KeyError("a bug"), 1, "KeyError: 'a bug'"),
+    "a bug in tensors": (RuntimeError("shapes differ\nsee there"), 1, "RuntimeError: shapes differ"),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_every_end_is_one_line_on_the_screen_and_a_trace_in_the_log(case, tmp_path, capsys):
+    error, code, said = ENDS[case]
+    path = tmp_path / "run.log"
+    assert run_command(lambda: None, fail(error), log_file=lambda _: path) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    logged = path.read_text()
+    assert said in logged and "Traceback" in logged and "in run" in logged
+
+
+@pytest.mark.parametrize("case", [case for case in ENDS if not case.startswith("a bug")])
+def test_what_is_no_bug_is_one_line_without_a_log_too(case, capsys):
+    error, code, said = ENDS[case]
+    assert run_command(lambda: None, fail(error)) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize("error", [RunError("the disk is gone"), ValueError("bad:\n in two lines")])
+def test_an_error_of_a_loaders_process_is_said_without_its_trace(error, capsys):
+    try:
+        raise error
+    except ValueError:
+        wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
+    assert run_command(lambda: None, lambda _: wrapper.reraise()) == 2
+    assert capsys.readouterr().err.partition("ERROR ")[2] == f"{error}\n"
+
+
+def test_a_log_without_room_is_said_once_and_ends_nothing(tmp_path, capsys):
+    def run(_):
+        with no_room(1000):
+            for _ in range(20):
+                logging.getLogger("x").info("x" * 200)
+
+    assert run_command(lambda: None, run, log_file=lambda _: tmp_path / "run.log") == 0
+    said = capsys.readouterr().err
+    assert said.count(f"No more is written to {tmp_path / 'run.log'}: File too large") == 1
+    assert said.count("x" * 200) == 20 and "Traceback" not in said

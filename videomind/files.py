@@ -48,11 +48,12 @@ class NamedFile:
         number = None if error is None else write_errno(error)
         if number is None:
             return
-        name = getattr(error, "filename", None)
+        name = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of two where to
         path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else self._path
         if self._temporary is not None and Path(self._temporary) in (path, *path.parents):
             path = self._path
-        raise OSError(number, getattr(error, "strerror", None) or os.strerror(number), str(path.absolute())) from error
+        reason = getattr(error, "strerror", None) or os.strerror(number)
+        raise OSError(number, reason, str(path.absolute())) from error
 
 
 @contextmanager
@@ -107,8 +108,9 @@ def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator
 
 def copy_file(source: str | Path, path: str | Path) -> None:
     """Copy a file's content atomically; the permissions are a new file's. Onto itself nothing is done."""
-    if Path(path).exists() and os.path.samefile(source, path):
-        return
+    with NamedFile(path):
+        if Path(path).exists() and os.path.samefile(source, path):
+            return
     with atomic_path(path) as temporary:
         shutil.copyfile(source, temporary)
 

@@ -165,8 +165,7 @@ def run_command(
             if foreign:
                 log.warning("Not used, arguments say it instead: %s in the environment", ", ".join(foreign))
             ending.code = run(args) or 0
-            if sys.stdout is not None:
-                sys.stdout.flush()  # a full disk shows now
+            sys.stdout.flush()  # a full disk shows now
         return ending.code
 
 

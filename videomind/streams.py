@@ -38,25 +38,36 @@ class LastingStream:
     def _leave(self) -> None:
         """Let all that is written from now on, here or by Python at its end, go nowhere."""
         with suppress(OSError, ValueError):
-            number = self._stream.fileno()
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, number)
-            os.close(nowhere)
+            _lead_nowhere(self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _lead_nowhere(number: int) -> None:
+    """Let a file descriptor, which may be closed, take what is written and keep nothing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def _lasting(stream: TextIO | None, number: int, *, also_full: bool) -> LastingStream:
+    """Wrap a standard stream; one that is closed goes nowhere, so that no file gets its number."""
+    if stream is None:
+        _lead_nowhere(number)
+        stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return LastingStream(stream, also_full=also_full)
 
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
     """Let a block write to standard output and error as `LastingStream` does."""
     before = sys.stdout, sys.stderr
-    for stream in filter(None, before):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (
-        stream and LastingStream(stream, also_full=is_error) for stream, is_error in zip(before, (False, True), strict=True)
-    )
+    sys.stdout = _lasting(sys.stdout, 1, also_full=False)
+    sys.stderr = _lasting(sys.stderr, 2, also_full=True)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from videomind.environment import drop_ranks
-from videomind.logger import setup_logging
+from videomind.logger import run_command
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
 from videomind.quickstart.screen import Screen, pace_here
@@ -211,27 +211,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what it started ends as well
     drop_ranks(os.environ)  # of another launcher: the steps start processes themselves
-    setup_logging()
-    args = build_parser().parse_args(argv)
+    return run_command(lambda: build_parser().parse_args(argv), run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what the command line names.
+
+    Returns:
+        0, the exit code of a step that failed, or 130 after an interrupt.
+
+    Raises:
+        ValueError: arguments cannot be used.
+    """
+    if args.family == CHAT and (args.grounder_only or args.from_scratch or args.seed is not None):
+        raise ValueError("--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt")
     folder = workflow_folder(args)
-    run: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
+    run_family: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:
-        if args.family == CHAT and (args.grounder_only or args.from_scratch or args.seed is not None):
-            raise ValueError(
-                "--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt"
-            )
         if args.fresh:
             clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         site = site_of(folder, lambda text: print(text, flush=True))  # noqa: T201 - the command's report
         site.prepare_environment()
-        run(site, args)
+        run_family(site, args)
     except StepFailed as error:
         log.error("%s", error)
         return error.code if error.code > 0 else 1
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
     except KeyboardInterrupt:
         log.error("Stopped. The same command goes on from here.")
         return 130
