@@ -205,6 +205,19 @@ def test_too_many_bad_samples_in_a_row_is_an_error(mixture):
         make(max_retries=3)[0]
 
 
+def test_videos_that_go_away_are_no_bad_samples(mixture, tmp_path):
+    make, good = mixture
+    folder = tmp_path / "charades_sta/videos_3fps_480_noaudio"
+    (folder / "v1.mp4").touch()
+    good.add("v1.mp4")
+    made = make()
+    assert made[0].encoded.name == "v1.mp4"
+    folder.rename(tmp_path / "gone")
+    good.clear()
+    with pytest.raises(RunError, match=f"The folder {folder} has gone"):
+        made[0]
+
+
 def test_statistics_tell_what_was_dropped(mixture):
     make, _ = mixture
     table = make(filters=Filters(max_num_words=200)).statistics()

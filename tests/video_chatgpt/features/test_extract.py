@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.kills import run_killed
+from helpers.machine import closed
 from helpers.runs import REPO, environment
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
@@ -112,6 +113,17 @@ def test_a_mended_video_leaves_the_report(videos, tower, tmp_path):
     (videos / "v_text.avi").unlink()
     assert main(argv(videos, out, tower)) == 0
     assert report(out) == {}
+
+
+def test_features_that_cannot_be_written_are_no_videos_fault(tower, tmp_path, capfd):
+    videos, out = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir(), out.mkdir()
+    write_video(videos / "v_1.mp4")
+    with closed(out):
+        assert main(argv(videos, out, tower)) == 2
+    said = capfd.readouterr().err
+    assert f"ERROR {out / 'v_1.pkl'}: Permission denied" in said and "Can't process" not in said
+    assert not list(out.iterdir())
 
 
 def test_a_killed_run_keeps_what_it_made(videos, tower, tmp_path):
