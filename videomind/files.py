@@ -297,4 +297,4 @@ def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
     pairs = [run.partition("=") for run in runs]
     if wrong := [label for label, sign, _ in pairs if not sign]:
         raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
-    return {label: Path(path) for label, _, path in pairs}
+    return {label: Path(path).expanduser() for label, _, path in pairs}

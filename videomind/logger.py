@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -159,6 +160,7 @@ def run_command(
             foreign = drop_foreign(os.environ)
             setup_logging()
             args = parse()
+            expand_homes(args)
             if (path := log_file(args)) is not None:
                 setup_logging(path)
                 ending.log_file = path.absolute() if rank() == 0 else None
@@ -167,6 +169,13 @@ def run_command(
             ending.code = run(args) or 0
             sys.stdout.flush()  # a full disk shows now
         return ending.code
+
+
+def expand_homes(args: object) -> None:
+    """Put the home folder in place of a `~` that a shell left in quotes, in arguments that argparse parsed."""
+    for name, value in vars(args).items() if isinstance(args, Namespace) else ():
+        if isinstance(value, str | Path) and str(value).startswith("~"):
+            setattr(args, name, type(value)(os.path.expanduser(value)))
 
 
 def _check_environment() -> None:

@@ -124,8 +124,9 @@ def collection_paused() -> Iterator[None]:
 
 def cache_folder() -> Path:
     """Say where read annotations are kept: `$VIDEOMIND_CACHE`, else `~/.cache/videomind`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "videomind") / "annotations"
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get(CACHE_VARIABLE) or f"{home}/videomind"
+    return Path(folder).expanduser() / "annotations"
 
 
 def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, str]:

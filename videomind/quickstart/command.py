@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import shutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,28 +41,28 @@ Figures:                        {work}/answers.json"""
 NEXT = """
 Try next
   When does it happen? (Any video of yours instead of this one; --query says what to look for.)
-    {videomind} infer --model_gnd_path {work}/grounder --pred_path {work}/try {budget} \\
+    {videomind} infer --model_gnd_path {quoted}/grounder --pred_path {quoted}/try {budget} \\
       --video {video} --query "a red ball"
 """
 NEXT_QUESTION = """\
   A question, answered by all roles:
-    {videomind} infer --model_gnd_path {work}/agent --pred_path {work}/try_agent {budget} \\
+    {videomind} infer --model_gnd_path {quoted}/agent --pred_path {quoted}/try_agent {budget} \\
       --video {asked} --question "what is the floor while the red ball spins?" \\
       --options white black orange pink brown
 """
 NEXT_CURVES = """\
   How the training went:
-    tensorboard --logdir {work}/grounder/tensorboard
+    tensorboard --logdir {quoted}/grounder/tensorboard
 Then train on real data: docs/DATA.md says how it is laid out, docs/TRAIN.md how a role is trained."""
 AFTER_CHAT = """
 Half of the questions are about the colour of a thing (one of 6), half about the floor (one of 5); who
 guesses is right in 18 of 100.
 Figures: {work}/results.json      Answers: {work}/after/answers.json
-Checkpoint: {work}/video_chatgpt      Curves: tensorboard --logdir {work}/video_chatgpt/tensorboard
+Checkpoint: {work}/video_chatgpt      Curves: tensorboard --logdir {quoted}/video_chatgpt/tensorboard
 
 Next: ask the model about a video,
   {videomind} {ask} \\
-      --model-name {work}/video_chatgpt --video_path {video} --question "What colour is the object?"
+      --model-name {quoted}/video_chatgpt --video_path {video} --question "What colour is the object?"
 then read docs/TRAIN.md to train on VideoInstruct-100K."""
 
 
@@ -93,7 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
 def workflow_folder(args: argparse.Namespace) -> Path:
     """Say where a quickstart's files go."""
     names = {AGENT: "quickstart_grounder" if args.grounder_only else "quickstart", CHAT: f"quickstart_{CHAT}"}
-    return Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
+    folder = Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
+    folder = folder.expanduser()
+    return folder.absolute() if str(folder).startswith("-") else folder  # commands would take it for an option
 
 
 def clear(folder: Path) -> None:
@@ -131,13 +134,13 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
     workflow.run(before={"data": compiler.start, "grounder": compiler.wait} if needs_compiler else None)
     show(site, "results.txt")
     named = words(site)
-    named["video"] = str(max((site.folder / "data/charades_sta").rglob("*.mp4")))
+    named["video"] = shlex.quote(str(max((site.folder / "data/charades_sta").rglob("*.mp4"))))
     site.say(AFTER_GROUNDER.format(**named))
     parts = [NEXT, NEXT_CURVES]
     if quickstart.has_chain:
         show(site, "answers.txt")
         site.say(AFTER_CHAIN.format(**named))
-        named["asked"] = str(min((site.folder / "data/nextqa/videos").iterdir()))
+        named["asked"] = shlex.quote(str(min((site.folder / "data/nextqa/videos").iterdir())))
         parts.insert(1, NEXT_QUESTION)
     site.say("".join(parts).format(**named))
     workflow.screen.finish()
@@ -149,8 +152,8 @@ def run_chat(site: Site, args: argparse.Namespace) -> None:
     workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
     workflow.run()
     show(site, "results.txt")
-    video = max((site.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
-    site.say(AFTER_CHAT.format(**words(site), video=video, ask=" ".join(quickstart.ask())))
+    video = shlex.quote(str(max((site.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))))
+    site.say(AFTER_CHAT.format(**words(site), video=video, ask=shlex.join(quickstart.ask())))
     workflow.screen.finish()
 
 
@@ -171,7 +174,8 @@ def words(site: Site) -> dict[str, str]:
     """Name what the closing texts speak of."""
     return {
         "work": str(site.folder),
-        "videomind": f"{sys.executable} -m videomind.cli",
+        "quoted": shlex.quote(str(site.folder)),
+        "videomind": shlex.join([sys.executable, "-m", "videomind.cli"]),
         "budget": " ".join(BUDGET),
     }
 

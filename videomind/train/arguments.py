@@ -1,9 +1,10 @@
 """Command-line arguments of training; whatever is not here is transformers' TrainingArguments."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser
@@ -68,6 +69,19 @@ def device_arguments(argv: Sequence[str]) -> list[str]:
     return [*argv, *(["--use_cpu", "True"] if device.kind == "cpu" and "--use_cpu" not in argv else [])]
 
 
+class _Parser(HfArgumentParser):
+    """Says what is wrong with a command line without hundreds of lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (--help shows what there is)")
+
+
+def _with_homes(argv: Sequence[str]) -> list[str]:
+    """Put the home folder in place of a `~` that a shell left in quotes."""
+    parts = (part.partition("=") if part.startswith("--") else ("", "", part) for part in argv)
+    return [f"{name}{sign}{os.path.expanduser(value)}" for name, sign, value in parts]
+
+
 def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tuple[list[str], tuple[Any, ...]]:
     """Parse a training's command line.
 
@@ -82,8 +96,8 @@ def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tupl
         ValueError: An argument does not exist, or does nothing here; names it.
     """
     names = [entry.name for kind in kinds for entry in fields(kind)]
-    given = todays(expand(sys.argv[1:] if argv is None else argv), names)
-    parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(device_arguments(given))
+    given = _with_homes(todays(expand(sys.argv[1:] if argv is None else argv), names))
+    parsed = _Parser(kinds).parse_args_into_dataclasses(device_arguments(given))
     refuse_unused(parsed[-1], given, [entry.name for entry in fields(HfTrainingArguments)])
     refuse_missing_reporters(parsed[-1].report_to, get_available_reporting_integrations())
     return given, parsed
