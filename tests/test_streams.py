@@ -1,4 +1,4 @@
-"""Who reads the screen, or nobody, makes no difference to what a command does; what it says can be written."""
+"""Who reads the screen, or nobody, makes no difference to what a command does, nor does its encoding."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def predictions(tmp_path) -> Path:
     return path
 
 
-def command(*argv: str, output: int | None = subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess:
+def command(*argv: str, output: int = subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "videomind.cli", *argv],
         env=environment(**variables),

@@ -1,4 +1,4 @@
-"""Small files read with clear errors and written atomically."""
+"""Small files read with clear errors and written atomically, and how one finds another that it names."""
 
 import codecs
 import json
@@ -8,16 +8,18 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from videomind.faults import write_errno
 
 log = logging.getLogger(__name__)
 
+Named = TypeVar("Named", str, list[str], None)  # a file, or several, or none
 SHOWN = 20  # characters of a file that an error shows
 
 
@@ -298,3 +300,41 @@ def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
     if wrong := [label for label, sign, _ in pairs if not sign]:
         raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
     return {label: Path(path).expanduser() for label, _, path in pairs}
+
+
+def found_from(folder: str | Path, path: Named) -> Named:
+    """Find a file, or several, that another one names.
+
+    Args:
+        folder: that the other one lies in; of it and the folders above it the first counts below which the
+            path's folder is, else the one where the command runs.
+        path: as it is written there.
+    """
+    return in_each(lambda name: _found(os.path.abspath(folder), name), path)
+
+
+def written_from(folder: str | Path, path: Named) -> Named:
+    """Write a path so that `found_from` finds the file, also after all has been moved together."""
+    return in_each(lambda name: os.path.relpath(os.path.abspath(name), os.path.abspath(folder)), path)
+
+
+def in_each(change: Callable[[str], str], path: Named) -> Named:
+    """Change a path, or each of a list; what is neither stays."""
+    if isinstance(path, list):
+        return [in_each(change, name) for name in path]
+    return change(path) if isinstance(path, str) and path else path
+
+
+def _found(folder: str, path: str) -> str:
+    parent, name = os.path.split(path)
+    base = None if os.path.isabs(path) else _base_of(folder, parent, "" if parent else name)
+    return path if base is None else os.path.join(base, path)
+
+
+@lru_cache(maxsize=4096)
+def _base_of(folder: str, parent: str, name: str) -> str | None:
+    """Find the folder that a path starts from; a bare name has to be in the first one itself."""
+    if not parent:
+        return folder if os.path.exists(os.path.join(folder, name)) else None
+    bases = map(str, (Path(folder), *Path(folder).parents))
+    return next((base for base in bases if os.path.isdir(os.path.join(base, parent))), None)

@@ -172,7 +172,7 @@ def run_command(
 
 
 def expand_homes(args: object) -> None:
-    """Put the home folder in place of a `~` that a shell left in quotes, in arguments that argparse parsed."""
+    """Put the home folder in place of a `~` that a shell left in quotes, in what argparse parsed."""
     for name, value in vars(args).items() if isinstance(args, Namespace) else ():
         if isinstance(value, str | Path) and str(value).startswith("~"):
             setattr(args, name, type(value)(os.path.expanduser(value)))

@@ -18,7 +18,8 @@ from videomind.logger import expand_homes
 from videomind.model.assembly import load_roles
 from videomind.train.arguments import parse_arguments
 
-NAMES = ["a.jsonl", "a,b.jsonl", "a:b.jsonl", "a:2.jsonl", ",a.jsonl", "a@b.jsonl", "a, b:c,d.jsonl", "a b.json"]
+NAMES = ["a.jsonl", "a,b.jsonl", "a:b.jsonl", "a:2.jsonl", ",a.jsonl", "a@b.jsonl", "a, b:c,d.jsonl",
+         "a b.json"]  # fmt: skip
 ROW = {"video": "v.mp4", "duration": 9, "query": "x", "span": [[1, 2]]}
 
 
@@ -38,7 +39,8 @@ def test_a_path_may_hold_commas_and_colons(name, weight, tmp_path):
 def test_a_home_folder_in_quotes_is_one(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a,b.jsonl").write_text(json.dumps(ROW))
-    assert [entry.name for entry in parse_entries("~/a,b.jsonl:2,tacos")] == [f"{tmp_path}/a,b.jsonl", "tacos"]
+    names = [entry.name for entry in parse_entries("~/a,b.jsonl:2,tacos")]
+    assert names == [f"{tmp_path}/a,b.jsonl", "tacos"]
     args = Namespace(pred_path="~/out", path=Path("~/in"), video="v~.mp4", question="a ~/b?", number=3)
     expand_homes(args)
     assert (args.pred_path, args.path) == (f"{tmp_path}/out", tmp_path / "in")

@@ -1,4 +1,4 @@
-"""A machine's faults without breaking it: no room for files, folders that may not be written, disks that go away."""
+"""A machine's faults without breaking it: no room for files, folders that may not be written."""
 
 import ctypes
 import os

@@ -9,7 +9,7 @@ import av
 import pytest
 
 from videomind.faults import RunError
-from videomind.runs.watch import IN_A_ROW, REPEATED, Watch, common_folder
+from videomind.runs.watch import IN_A_ROW, REPEATED, MachineWatch, common_folder
 from videomind.runs.workers import in_flight
 from videomind.video.excerpts import BadVideoError
 
@@ -35,7 +35,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", sorted(REPEATED), ids=errno.errorcode.get)
 def test_one_answer_of_the_system_for_sample_after_sample_ends_the_run(kind, number):
-    watch = Watch()
+    watch = MachineWatch()
     for _ in range(IN_A_ROW - 1):
         watch.see(KINDS[kind](number))
         assert watch.has_doubts
@@ -45,7 +45,7 @@ def test_one_answer_of_the_system_for_sample_after_sample_ends_the_run(kind, num
 
 @pytest.mark.parametrize("between", [None, ValueError("broken"), OSError(errno.ENOENT, "No such file")])
 def test_samples_that_end_otherwise_between_them_end_nothing(between):
-    watch = Watch()
+    watch = MachineWatch()
     for _ in range(4):
         for _ in range(IN_A_ROW - 1):
             watch.see(OSError(errno.EIO, "Input/output error"))
@@ -56,7 +56,7 @@ def test_samples_that_end_otherwise_between_them_end_nothing(between):
 @pytest.mark.parametrize("error", [ValueError("broken"), FileNotFoundError(errno.ENOENT, "No such file")])
 def test_samples_whose_own_data_are_bad_never_end_the_run(error, tmp_path):
     (tmp_path / "other.mp4").touch()
-    watch = Watch([tmp_path])
+    watch = MachineWatch([tmp_path])
     for _ in range(10 * IN_A_ROW):
         watch.see(error)
         assert not watch.has_doubts
@@ -77,7 +77,7 @@ def test_a_folder_that_goes_away_ends_the_run_at_the_first_sample(tmp_path, how,
     folder.mkdir()
     (folder / "v.mp4").touch()
     monkeypatch.chdir(tmp_path)
-    watch = Watch(["videos" if is_relative else folder, None, tmp_path / "never there"])
+    watch = MachineWatch(["videos" if is_relative else folder, None, tmp_path / "never there"])
     watch.see(FileNotFoundError(errno.ENOENT, "No such file"))
     GOING[how](folder)
     watch.see(None)

@@ -31,7 +31,7 @@ from videomind.roles import BudgetOverride
 from videomind.runs.boundary import Fault
 from videomind.runs.failures import check_failures
 from videomind.runs.identity import digest_of, files_of, located
-from videomind.runs.watch import Watch, common_folder
+from videomind.runs.watch import MachineWatch, common_folder
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video.readers import reader_name
 
@@ -181,7 +181,7 @@ def predict(
         partial(prepare_all, encoder=agent.encoder, on_damage=args.on_damage),
         num_threads=args.num_threads,
         also=(TOO_LARGE,),
-        watch=Watch([common_folder(anno.video_path for anno in annotations)]),
+        watch=MachineWatch([common_folder(anno.video_path for anno in annotations)]),
     )
     in_a_row = 0  # that no number came out of
     for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):
@@ -194,7 +194,7 @@ def predict(
             )
         else:
             prediction = outcome.prediction(anno)
-        results.append(pending[position], prediction.to_json())
+        results.append(pending[position], prediction.line())
         in_a_row = in_a_row + 1 if isinstance(outcome, NotFiniteError) else 0
         if in_a_row == NOT_FINITE_IN_A_ROW:
             raise RunError(f"{in_a_row} samples in a row failed, the last one: {outcome}")
@@ -240,7 +240,7 @@ def run_video(args: argparse.Namespace) -> None:
     if args.use_subtitle:
         warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)
-    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
+    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).line()])
     if result.candidates:
         best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
         log.info("%s: %s", result.query, best)

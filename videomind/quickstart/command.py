@@ -10,8 +10,8 @@ needs first.
 import argparse
 import logging
 import os
-import shutil
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +96,7 @@ def workflow_folder(args: argparse.Namespace) -> Path:
     names = {AGENT: "quickstart_grounder" if args.grounder_only else "quickstart", CHAT: f"quickstart_{CHAT}"}
     folder = Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
     folder = folder.expanduser()
-    return folder.absolute() if str(folder).startswith("-") else folder  # commands would take it for an option
+    return folder.absolute() if str(folder).startswith("-") else folder  # which would be an option
 
 
 def clear(folder: Path) -> None:
@@ -228,7 +228,9 @@ def run(args: argparse.Namespace) -> int:
         ValueError: arguments cannot be used.
     """
     if args.family == CHAT and (args.grounder_only or args.from_scratch or args.seed is not None):
-        raise ValueError("--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt")
+        raise ValueError(
+            "--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt"
+        )
     folder = workflow_folder(args)
     run_family: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:

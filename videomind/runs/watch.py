@@ -15,7 +15,7 @@ IN_A_ROW = 8  # samples
 REPEATED = frozenset((errno.EIO, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EBADF))
 
 
-class Watch:
+class MachineWatch:
     """Looks at how samples end, one after the other.
 
     Args:

@@ -30,7 +30,7 @@ from videomind.prediction import RESULT, SETTINGS
 from videomind.runs.boundary import Boundary
 from videomind.runs.identity import differences
 from videomind.runs.together import from_all, from_first, within
-from videomind.runs.watch import Watch
+from videomind.runs.watch import MachineWatch
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +104,12 @@ def in_flight(
     *,
     num_threads: int,
     also: tuple[type[Exception], ...] = (),
-    watch: Watch | None = None,
+    watch: MachineWatch | None = None,
 ) -> Iterator[tuple[int, R | Exception]]:
     """Drive several generators at once: what one asks for is prepared in threads while another one works.
 
-    The generators themselves run here, one at a time, the oldest that is ready first. Errors that may turn out
-    to be the machine's are held back until another sample tells.
+    The generators themselves run here, one at a time, the oldest that is ready first. Errors that may be the
+    machine's are held back until another sample tells.
 
     Args:
         indices: what is to be done.
@@ -125,7 +125,7 @@ def in_flight(
     Raises:
         RunError: it is the machine's fault.
     """
-    watch = watch or Watch()
+    watch = watch or MachineWatch()
     held: list[tuple[int, R | Exception]] = []
     for index, outcome in _driven(indices, start, prepare, num_threads, also):
         watch.see(outcome if isinstance(outcome, Exception) else None)

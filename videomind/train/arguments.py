@@ -12,12 +12,12 @@ from transformers import TrainingArguments as HfTrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from videomind.backbones.registry import get_backbone
-from videomind.dataset.parts import open_source, parse_entries
+from videomind.dataset.parts import Entry, is_file_name, open_source, parse_entries
 from videomind.device import detect, prepare_process
 from videomind.model.settings import LORA_TYPES
 from videomind.roles import get_role, nearest
 from videomind.runs.recipes import expand, given_arguments, recipe_text
-from videomind.train.inherited import refuse_missing_reporters, refuse_unused, todays
+from videomind.train.inherited import refuse_missing_reporters, refuse_unknown, refuse_unused, todays
 from videomind.train.options import (
     CustomArguments,
     DataArguments,
@@ -27,6 +27,10 @@ from videomind.train.options import (
 )
 
 TUNING_MODULES = ("projector",)
+# Arguments that are files or folders: those that a run makes, and those that may be a name of something else.
+NEW_PLACES = ("output_dir", "cache_frames")
+PLACES = ("model_name_or_path", "base_model_path", "data_root", "deepspeed", "data_path", "video_folder",
+          "vision_tower", "pretrain_mm_mlp_adapter")  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -82,6 +86,24 @@ def _with_homes(argv: Sequence[str]) -> list[str]:
     return [f"{name}{sign}{os.path.expanduser(value)}" for name, sign, value in parts]
 
 
+def from_anywhere(argv: Sequence[str]) -> list[str]:
+    """Name a command line's files from the root, so that it says the same wherever it is read again."""
+    out = []
+    for name, value in given_arguments(argv).items():
+        if name == "datasets":
+            value = ",".join(_item_from_anywhere(entry) for entry in parse_entries(value))
+        elif name in NEW_PLACES or (name in PLACES and os.path.exists(value)):
+            value = os.path.abspath(value)
+        out.append(f"--{name}={value}")
+    return out
+
+
+def _item_from_anywhere(entry: Entry) -> str:
+    name = os.path.abspath(entry.name) if is_file_name(entry.name) else entry.name
+    split, weight = f"@{entry.split}" if entry.split else "", f":{entry.weight}" if entry.weight != 1 else ""
+    return name + split + weight
+
+
 def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tuple[list[str], tuple[Any, ...]]:
     """Parse a training's command line.
 
@@ -95,8 +117,9 @@ def parse_dataclasses(argv: Sequence[str] | None, kinds: Sequence[type]) -> tupl
     Raises:
         ValueError: An argument does not exist, or does nothing here; names it.
     """
-    names = [entry.name for kind in kinds for entry in fields(kind)]
+    names = list(dict.fromkeys(entry.name for kind in kinds for entry in fields(kind)))
     given = _with_homes(todays(expand(sys.argv[1:] if argv is None else argv), names))
+    refuse_unknown(given, names)
     parsed = _Parser(kinds).parse_args_into_dataclasses(device_arguments(given))
     refuse_unused(parsed[-1], given, [entry.name for entry in fields(HfTrainingArguments)])
     refuse_missing_reporters(parsed[-1].report_to, get_available_reporting_integrations())
@@ -117,7 +140,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         data=data,
         custom=custom,
         training=training,
-        recipe=recipe_text(given, section_of(sections)),
+        recipe=recipe_text(from_anywhere(given), section_of(sections)),
         names=frozenset(given_arguments(given)),
     )
     _check(arguments)

@@ -3,6 +3,7 @@
 Shapes: B batch, L tokens, N patches of V values.
 """
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from videomind.faults import RunError
 from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride
 from videomind.runs.boundary import Boundary
-from videomind.runs.watch import Watch, common_folder
+from videomind.runs.watch import MachineWatch, common_folder
 from videomind.video.excerpts import read_excerpt
 from videomind.video.frame_cache import FrameCache
 from videomind.video.reader import refuse_damage
@@ -154,7 +155,7 @@ class Mixture(Dataset):
                 f"No sample is left of {', '.join(empty)} (--datasets), see why:\n{self.statistics()}"
             )
         self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # part: its epoch and order
-        self._watch = Watch(_video_folder(part) for part in self.parts)
+        self._watch = MachineWatch(_video_folder(part) for part in self.parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -181,7 +182,7 @@ class Mixture(Dataset):
             part, anno = self.annotation(index, epoch)
             path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
             text = anno.query or anno.question or ""
-            bad = BadSample(source=anno.source, video_path=path, text=text, reason="")
+            bad = BadSample(source=anno.source, video_path=os.path.abspath(path), text=text, reason="")
             with Boundary() as sample:
                 encoded, problems = self._encode(part.view, anno, rng)
             self._watch.see(sample.error)

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from videomind.device import attention, default_dtype, torch_device
-from videomind.files import read_json, write_text
+from videomind.files import found_from, read_json, write_text
 from videomind.logger import rank
 from videomind.model.checkpoint import LoadSettings
 from videomind.runs.boundary import Boundary, Fault
 from videomind.runs.failures import check_failures
 from videomind.runs.identity import digest_of, files_of, located
-from videomind.runs.watch import Watch
+from videomind.runs.watch import MachineWatch
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video.readers import reader_name
 from videomind.video_chatgpt.adapter import load_chat
@@ -126,7 +126,7 @@ def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureS
     if args.clip_feat_path:
         return StoredFeatures(Path(args.clip_feat_path))
     config: VideoChatGPTConfig = model.config
-    name = args.vision_tower or config.mm_vision_tower or CLIP
+    name = args.vision_tower or found_from(args.model_name, config.mm_vision_tower) or CLIP
     tower = ClipTower.from_pretrained(name, device=model.device, dtype=model.dtype)
     rows, width = tower.shape.features
     if width != config.mm_hidden_size or config.num_video_tokens not in (None, rows):
@@ -196,7 +196,7 @@ def ask_rows(args: argparse.Namespace) -> None:
             results,
             seed=args.seed,
             num_threads=args.num_threads,
-            watch=Watch([args.clip_feat_path or args.video_dir]),
+            watch=MachineWatch([args.clip_feat_path or args.video_dir]),
         )
     if dist.is_initialized():
         dist.barrier()
@@ -230,7 +230,7 @@ def answer_rows(
     *,
     seed: int,
     num_threads: int,
-    watch: Watch,
+    watch: MachineWatch,
 ) -> None:
     """Answer this process's share of batches of rows, and write each row as it is done.
 

@@ -25,7 +25,7 @@ from videomind.encoding.text import template
 from videomind.files import read_json
 from videomind.logger import rank
 from videomind.runs.boundary import Boundary
-from videomind.runs.watch import Watch
+from videomind.runs.watch import MachineWatch
 from videomind.train.mixture import BadSample, Draw, first_good
 from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_pieces
@@ -155,7 +155,7 @@ class InstructionDataset(Dataset):
         self.tokenizer, self.has_start_end = tokenizer, has_start_end
         self.max_length, self.is_video_first = max_length, is_video_first
         self.seed, self.max_retries = seed, max_retries
-        self._watch = Watch([self.folder])
+        self._watch = MachineWatch([self.folder])
         self._ready: list[Labelled | Exception] | None = None
         if not is_lazy:
             indices = tqdm(range(len(rows)), desc="Encoding", disable=rank() != 0)

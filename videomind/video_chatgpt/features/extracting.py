@@ -21,7 +21,7 @@ from videomind.faults import RunError
 from videomind.files import write_json
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Fault
-from videomind.runs.watch import Watch, common_folder
+from videomind.runs.watch import MachineWatch, common_folder
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video_chatgpt.features.clip import ClipTower, TowerShape, tower_config
 from videomind.video_chatgpt.features.frames import read_frames
@@ -188,7 +188,7 @@ def extract(
 
     failures = []
     order = shared_order(len(jobs))
-    watch = Watch([common_folder(str(job.video) for job in jobs)])
+    watch = MachineWatch([common_folder(str(job.video) for job in jobs)])
     ended = in_flight(order, steps, decode, num_threads=num_workers, watch=watch)
     try:
         for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
@@ -255,7 +255,8 @@ def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> N
     """
     report = folder / REPORT
     if failures or report.is_file():
-        write_json(report, [asdict(failure) for failure in sorted(failures, key=lambda f: f.video)])
+        rows = [{**asdict(failure), "video": str(Path(failure.video).absolute())} for failure in failures]
+        write_json(report, sorted(rows, key=lambda row: row["video"]))
     if failures:
         log.warning(
             "%d videos failed; the reasons are in %s, a rerun tries them again", len(failures), report
