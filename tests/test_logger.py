@@ -2,12 +2,16 @@
 
 import argparse
 import logging
+import signal
+import subprocess
+import sys
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from helpers.machine import no_room
+from helpers.runs import environment
 from torch._utils import ExceptionWrapper
 
 from videomind.faults import RunError
@@ -168,7 +172,6 @@ ENDS = {  # how a run ends: its exit code, what is said
     "a file": (PermissionError(13, "not allowed", "out/a"), 2, f"{Path.cwd()}/out/a: not allowed"),
     "a device": (RuntimeError("CUDA error: it fell off\nmore"), 1, "RuntimeError: CUDA error: it fell off"),
     "no memory": (MemoryError("no memory"), 1, "MemoryError: no memory"),
-    "Ctrl-C": (KeyboardInterrupt(), 130, "Interrupted"),
     "a bug": (KeyError("a bug"), 1, "KeyError: 'a bug'"),
     "a bug in tensors": (RuntimeError("shapes differ\nsee there"), 1, "RuntimeError: shapes differ"),
 }
@@ -201,6 +204,21 @@ def test_an_error_of_a_loaders_process_is_said_without_its_trace(error, capsys):
         wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
     assert run_command(lambda: None, lambda _: wrapper.reraise()) == 2
     assert capsys.readouterr().err.partition("ERROR ")[2] == f"{error}\n"
+
+
+def test_an_interrupt_is_one_line_and_ends_whoever_called_the_command(tmp_path):
+    program = f"""
+from pathlib import Path
+from videomind.logger import run_command
+def run(_):
+    raise KeyboardInterrupt
+run_command(lambda: None, run, log_file=lambda _: Path({str(tmp_path / "run.log")!r}))
+print("not reached")
+"""
+    run = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert run.returncode == -signal.SIGINT and run.stdout == ""
+    assert [line.partition("ERROR ")[2] for line in run.stderr.splitlines()] == ["Interrupted"]
+    assert "in run" in (tmp_path / "run.log").read_text()
 
 
 def test_a_log_without_room_is_said_once_and_ends_nothing(tmp_path, capsys):

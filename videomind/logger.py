@@ -148,8 +148,10 @@ def run_command(
 
     Returns:
         That of `run`, else 0; 2 for what a user can mend: arguments or data that cannot be used (a ValueError
-        of either step), a file that cannot be read or written (an OSError); 1 for other errors, 130 after
-        Ctrl-C.
+        of either step), a file that cannot be read or written (an OSError); 1 for other errors.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; it ends the process without a trace on the screen.
     """
     with lasting_streams():
         ending = _Ending(exit_codes)
@@ -215,8 +217,9 @@ class _Ending:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if isinstance(error, KeyboardInterrupt):
-            self.code = 130
             _report(error, "Interrupted")
+            sys.excepthook = _without_interrupts
+            return False  # whoever called this command ends as well
         elif isinstance(error, (ValueError, OSError, *self._exit_codes)):
             self.code = next((code for kind, code in self._exit_codes.items() if isinstance(error, kind)), 2)
             _report(error, _in_words(error))
@@ -227,6 +230,12 @@ class _Ending:
         else:
             return False
         return True
+
+
+def _without_interrupts(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Let Python show how a process ended, but for an interrupt, which is said already."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _in_words(error: BaseException) -> str:

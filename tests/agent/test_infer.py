@@ -309,6 +309,10 @@ def test_one_video(workshop, grounder, tmp_path):
         (["--data_root", "nowhere"], "No annotation file nowhere/qvhighlights/highlight_val_release.jsonl"),
         (["--model_gnd_path", "model_zoo/none"], "No checkpoint of the grounder in"),
         (["--video", "x.mp4"], "Give either --dataset or --video"),
+        (
+            ["--max_frames", "2049"],
+            "--max_frames 2049 is too much for the grounding head",
+        ),
         (["--auto_planning"], "--auto_planning needs a planner: give --model_pla_path"),
         (["--auto_rephrasing"], "--auto_rephrasing needs a planner: give --model_pla_path"),
         (["--verify_query"], "--verify_query needs a verifier: give --model_ver_path"),

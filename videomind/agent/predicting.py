@@ -26,6 +26,7 @@ from videomind.faults import RunError
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank
 from videomind.model.checkpoint import model_folders
+from videomind.model.grounding_head import check_frames
 from videomind.prediction import RESULT, PredictedSplit, Prediction
 from videomind.roles import BudgetOverride
 from videomind.runs.boundary import Fault
@@ -49,8 +50,12 @@ TOO_LARGE = torch.OutOfMemoryError
 
 
 def load_agent(args: argparse.Namespace) -> VideoMind:
-    """Load the model of the command line."""
-    return VideoMind.from_pretrained(
+    """Load the model of the command line.
+
+    Raises:
+        ValueError: it is not there, or the grounder could not see as many frames as are to be shown.
+    """
+    agent = VideoMind.from_pretrained(
         roles=role_paths(args),
         base_path=args.base_model_path,
         device=args.device,
@@ -58,6 +63,9 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
         attn_implementation=args.attn_implementation,
         max_new_tokens=args.max_new_tokens,
     )
+    if agent.pipeline.has("grounder") and args.max_frames is not None:
+        check_frames(args.max_frames, agent.pipeline.processor.backbone.units.frames_per_step)
+    return agent
 
 
 def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:

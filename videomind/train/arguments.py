@@ -14,10 +14,17 @@ from transformers.integrations import get_available_reporting_integrations
 from videomind.backbones.registry import get_backbone
 from videomind.dataset.parts import Entry, is_file_name, open_source, parse_entries
 from videomind.device import detect, prepare_process
+from videomind.model.grounding_head import check_frames
 from videomind.model.settings import LORA_TYPES
 from videomind.roles import get_role, nearest
 from videomind.runs.recipes import expand, given_arguments, recipe_text
-from videomind.train.inherited import refuse_missing_reporters, refuse_unknown, refuse_unused, todays
+from videomind.train.inherited import (
+    default_of,
+    refuse_missing_reporters,
+    refuse_unknown,
+    refuse_unused,
+    todays,
+)
 from videomind.train.options import (
     CustomArguments,
     DataArguments,
@@ -27,6 +34,10 @@ from videomind.train.options import (
 )
 
 TUNING_MODULES = ("projector",)
+# What only an adapter or a grounding head has.
+LORA_OPTIONS = ("lora_type", "lora_r", "lora_alpha", "lora_dropout", "lora_bias", "lora_lr",
+                "train_new_tokens_only")  # fmt: skip
+HEAD_OPTIONS = ("head_lr", "head_droppath", "loss_cls_weight", "loss_reg_weight", "loss_sal_weight")
 # Arguments that are files or folders: those that a run makes, and those that may be a name of something else.
 NEW_PLACES = ("output_dir", "cache_frames")
 PLACES = ("model_name_or_path", "base_model_path", "data_root", "deepspeed", "data_path", "video_folder",
@@ -147,10 +158,26 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     return arguments
 
 
+def _refuse_without(args: Arguments, options: Sequence[str], reason: str) -> None:
+    """Refuse options that would do nothing; with the value that each has by itself it says nothing else.
+
+    Raises:
+        ValueError: one is given; names it and the reason.
+    """
+    own = {entry.name: default_of(entry) for entry in fields(CustomArguments)}
+    for name in options:
+        value = getattr(args.custom, name)
+        if name in args.names and value != own[name]:
+            raise ValueError(f"--{name} {value} is not used here: {reason}. Leave it out.")
+
+
 def _check(args: Arguments) -> None:
     """Refuse what can be refused before anything is loaded."""
     backbone = get_backbone(args.model.base_model)
-    args.data.budget().applied(get_role(args.model.role).budget).on(backbone.units)
+    role = get_role(args.model.role)
+    budget = args.data.budget().applied(role.budget).on(backbone.units)
+    if role.has_head:
+        check_frames(budget.max_frames, backbone.units.frames_per_step)
     for name, value, allowed in (
         ("conv_type", args.model.conv_type, (None, backbone.conv_type)),
         ("lora_type", args.custom.lora_type, LORA_TYPES),
@@ -159,8 +186,12 @@ def _check(args: Arguments) -> None:
     ):
         if value not in allowed:
             raise ValueError(f"Unknown --{name} {value!r}. {nearest(value, filter(None, allowed))}")
-    if args.custom.train_new_tokens_only and not get_role(args.model.role).trains_tables:
+    if args.custom.train_new_tokens_only and not role.trains_tables:
         raise ValueError(f"--train_new_tokens_only: the {args.model.role} trains no rows of the word tables")
+    if not args.custom.lora_enable:
+        _refuse_without(args, LORA_OPTIONS, "--lora_enable False trains no adapter")
+    if not role.has_head:
+        _refuse_without(args, HEAD_OPTIONS, f"the {role.name} has no grounding head")
     if not 0 <= args.custom.head_droppath < 1:
         raise ValueError(f"--head_droppath must be at least 0 and below 1, not {args.custom.head_droppath}")
     for entry in parse_entries(args.data.datasets):

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ def ask_video(args: argparse.Namespace) -> None:
     set_seed(args.seed)
     features = chat.features(Path(args.video_path).name if args.clip_feat_path else args.video_path)
     for question in _questions(args.question):
+        chat.check_length(features, question)
         sys.stdout.write(chat.answer([(features, question)])[0] + "\n")
         sys.stdout.flush()
 
@@ -230,13 +232,23 @@ def answer_rows(
     *,
     seed: int,
     num_threads: int,
-    watch: MachineWatch,
+    watch: MachineWatch | None = None,
 ) -> None:
     """Answer this process's share of batches of rows, and write each row as it is done.
+
+    Args:
+        chat: what answers.
+        rows: all that are asked.
+        batches: places of rows that are answered together.
+        results: where answers go.
+        seed: of sampling.
+        num_threads: that read ahead.
+        watch: tells the machine's fault from rows'; by default without a folder.
 
     Raises:
         RunError: it is the machine's fault that rows fail.
     """
+    watch = watch or MachineWatch()
 
     def fail(index: int, error: Exception) -> None:
         fault = Fault.of(error)
@@ -246,24 +258,35 @@ def answer_rows(
     def steps(number: int) -> Generator[list[str], None, int]:
         indices = batches[number]
         yield [rows[index]["video_name"] for index in indices]
-        asked: list[tuple[Tensor, str]] = []
-        targets: list[tuple[int, str]] = []
+        asked: dict[int, list[tuple[Tensor, str]]] = {}
         for index in indices:
             with Boundary() as row:
                 features = chat.features(rows[index]["video_name"])
+                questions = [rows[index][name] for name in kind_of(rows[index])]
+                for question in questions:
+                    chat.check_length(features, question)
             watch.see(row.error)
-            if row.error is not None:
+            if row.error is None:
+                asked[index] = [(features, question) for question in questions]
+            else:
                 fail(index, row.error)
-                continue
-            for name, field in kind_of(rows[index]).items():
-                asked.append((features, rows[index][name]))
-                targets.append((index, field))
-        set_seed(seed + indices[0])  # the same answers after a kill
-        answers = chat.answer(asked) if asked else []
-        for index in dict(targets):
-            texts = {field: text for (i, field), text in zip(targets, answers, strict=True) if i == index}
-            results.append(index, {**_kept(rows[index]), **texts})
+        if asked:
+            answer(asked, seed=seed + indices[0])  # the same answers after a kill
         return len(indices)
+
+    def answer(asked: dict[int, list[tuple[Tensor, str]]], *, seed: int) -> None:
+        """Answer rows together; where that fails, one by one."""
+        set_seed(seed)
+        with Boundary() as batch:
+            answers = iter(chat.answer([pair for pairs in asked.values() for pair in pairs]))
+        for index, pairs in asked.items():
+            if batch.error is None:
+                texts = dict(zip(kind_of(rows[index]).values(), islice(answers, len(pairs)), strict=True))
+                results.append(index, {**_kept(rows[index]), **texts})
+            elif len(asked) == 1:
+                fail(index, batch.error)
+            else:
+                answer({index: pairs}, seed=seed)
 
     order = shared_order(len(batches))
     ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads)
