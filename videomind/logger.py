@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
-from videomind.environment import check_processes, drop_foreign, drop_ranks
+from videomind.environment import check_processes, drop_foreign, drop_ranks, of_numbers, provide_home
 from videomind.faults import ends_run
 from videomind.streams import lasting_streams
 
@@ -155,17 +155,20 @@ def run_command(
     """
     with lasting_streams():
         ending = _Ending(exit_codes)
-        foreign: list[str] = []
         with ending:
             if shares_work:
                 _check_environment()
-            foreign = drop_foreign(os.environ)
+            foreign, own_home = drop_foreign(os.environ), provide_home(os.environ)
             setup_logging()
             args = parse()
             expand_homes(args)
             if (path := log_file(args)) is not None:
                 setup_logging(path)
                 ending.log_file = path.absolute() if rank() == 0 else None
+            if shares_work and (said := of_numbers(os.environ)):
+                log.info("The environment has a say in the numbers: %s", ", ".join(said))
+            if own_home is not None:
+                log.info("The home folder cannot be written: caches of libraries go to %s", own_home)
             if foreign:
                 log.warning("Not used, arguments say it instead: %s in the environment", ", ".join(foreign))
             ending.code = run(args) or 0

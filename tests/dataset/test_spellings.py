@@ -1,18 +1,20 @@
 """One thing under two spellings is one thing, and paths may hold what lists and shells give a meaning to.
 
-Covers `dataset/parts.py`.
+Covers `dataset/parts.py` and `dataset/cache.py`.
 """
 
 import json
 import os
 import shlex
 from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from helpers.machine import closed
 
 from videomind.dataset.cache import cache_folder
-from videomind.dataset.parts import load_part, parse_entries
+from videomind.dataset.parts import Entry, load_part, parse_entries
 from videomind.files import labelled_paths
 from videomind.logger import expand_homes
 from videomind.model.assembly import load_roles
@@ -92,3 +94,25 @@ def test_printed_commands_can_be_pasted(tmp_path):
             parts = shlex.split(command.partition("Curves:")[2] or command)
             inside = [part for part in parts if part.startswith(str(folder) + os.sep)]
             assert inside, command
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_cache_that_somebody_else_prepared_is_read(tmp_path, monkeypatch, has_lock):
+    """It cannot be written, nor locked; what is not in it is said with its folder."""
+    monkeypatch.setenv("VIDEOMIND_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "v.mp4").touch()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROW))
+    first, other = (Entry(name=str(tmp_path / f"{name}.jsonl")) for name in "ab")
+    (anno,) = load_part(first).annotations
+    folder = tmp_path / "cache/annotations"
+    (slot,) = folder.iterdir()
+    lock = slot / "lock"
+    lock.touch() if has_lock else lock.unlink(missing_ok=True)
+    with ExitStack() as ends:
+        for path, mode in ((lock, 0o444), (slot, 0o555), (folder, 0o555)):
+            if path.exists():
+                ends.enter_context(closed(path, mode))
+        assert list(load_part(first).annotations) == [anno]
+        with pytest.raises(ValueError, match=f"Cannot write the cache .* to {folder}/.*: Permission"):
+            load_part(other)

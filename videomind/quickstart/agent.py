@@ -77,6 +77,12 @@ class AgentQuickstart:
         chain = [*self._other_roles(), *self._chains()] if self.has_chain else []
         return [*self._start(), *self._grounder(), *chain]
 
+    def leave_deepspeed(self, steps: Sequence[Step]) -> None:
+        """Let the trainings of steps run without DeepSpeed."""
+        for command in (command for step in steps for command in step.commands):
+            if "DEEPSPEED" in command.environment:
+                command.environment["DEEPSPEED"] = "none"
+
     def _at(self, name: str) -> Path:
         return self.site.folder / name
 

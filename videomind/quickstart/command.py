@@ -131,7 +131,13 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
     workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
     compiler = Compiler(site.folder)
     needs_compiler = on_cpu and not problem
-    workflow.run(before={"data": compiler.start, "grounder": compiler.wait} if needs_compiler else None)
+
+    def wait() -> None:
+        if not compiler.wait():
+            site.say(f"DeepSpeed could not be compiled ({compiler.log}): training with plain DDP instead.")
+            quickstart.leave_deepspeed(workflow.steps)
+
+    workflow.run(before={"data": compiler.start, "grounder": wait} if needs_compiler else None)
     show(site, "results.txt")
     named = words(site)
     named["video"] = shlex.quote(str(max((site.folder / "data/charades_sta").rglob("*.mp4"))))
@@ -200,11 +206,11 @@ class Compiler:
             argv = [sys.executable, "-c", code]
             self.process = subprocess.Popen(argv, stdout=log_file, stderr=subprocess.STDOUT)
 
-    def wait(self) -> None:
-        """Wait for the end; a failure is told by the training that needs what was compiled."""
+    def wait(self) -> bool:
+        """Wait for the end. Returns whether it worked."""
         if self.process is None:
             self.start()
-        self.process.wait()
+        return self.process.wait() == 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from videomind.device import HOST_BACKEND
 from videomind.files import (
@@ -34,6 +35,8 @@ from videomind.runs.watch import MachineWatch
 
 log = logging.getLogger(__name__)
 
+MEETING = timedelta(minutes=30)  # until all processes of a run are there
+WORK = timedelta(days=2)  # whoever is done first waits for the slowest; a long video may take a while
 SHOWN = 80  # characters of a wrong line in a message
 SHARED_FOLDER_S = 60.0  # how far behind a shared folder may be on other nodes
 _ORDERS = itertools.count()  # of the calls of `shared_order`
@@ -45,8 +48,9 @@ R = TypeVar("R")  # what it returns in the end
 def start_processes() -> None:
     """Join the process group of torchrun; alone there is nothing to join."""
     if world_size() > 1 and not dist.is_initialized():
-        # Whoever is done first waits for the slowest; a long video may take a while.
-        dist.init_process_group(HOST_BACKEND, timeout=timedelta(days=2))
+        store, number, size = next(rendezvous("env://", timeout=MEETING))
+        store.set_timeout(WORK)
+        dist.init_process_group(HOST_BACKEND, store=store, rank=number, world_size=size, timeout=WORK)
 
 
 def check_shared(folder: Path, flag: str) -> None:

@@ -8,9 +8,11 @@ import logging
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from videomind.files import read_json
+from videomind.runs.together import from_first
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,31 @@ def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) ->
             remove(folder)
     complete = complete_checkpoints(output_dir)
     return str(complete[-1]) if complete else None
+
+
+def remove_old(
+    output_dir: str | Path, limit: int | None, remove: Callable[[Path], None], *, is_first_of_node: bool
+) -> None:
+    """Delete all but the newest complete checkpoints; every process calls it.
+
+    Args:
+        output_dir: of the run; of nodes that share none each one's own.
+        limit: how many stay, None or 0 for all.
+        remove: deletes a checkpoint.
+        is_first_of_node: whether this process deletes what its node has of them.
+    """
+
+    def delete() -> list[str]:
+        old = complete_checkpoints(output_dir)[: -limit or None] if limit else []
+        for checkpoint in old:
+            remove(checkpoint)
+        return [checkpoint.name for checkpoint in old]
+
+    for name in from_first(delete):
+        left = Path(output_dir) / name
+        if is_first_of_node and (left / STARTED).is_file():
+            with suppress(FileNotFoundError):  # another node deletes it in a folder that they share
+                remove(left)
 
 
 def refuse_foreign(folder: Path) -> None:

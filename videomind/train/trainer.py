@@ -30,10 +30,10 @@ from videomind.train.checkpoints import (
     STARTED,
     STATE,
     check_whole,
-    complete_checkpoints,
     newest_checkpoint,
     refuse_foreign,
     remove_folder,
+    remove_old,
     sizes_of,
 )
 from videomind.train.mixture import BadSample
@@ -232,10 +232,12 @@ class ResumingTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            if folder.exists():
-                refuse_foreign(folder)
-                self.remove_checkpoint(folder)  # what a killed run left behind
+        is_first_of_node = self.args.local_process_index == 0
+        if self.args.should_save and folder.exists():
+            refuse_foreign(folder)
+            self.remove_checkpoint(folder)  # what a killed run left behind
+        self._barrier()
+        if is_first_of_node:  # its own folder, where the run does not share one
             write_text(folder / STARTED, "")
         self._barrier()
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # old ones go after the marker
@@ -251,8 +253,7 @@ class ResumingTrainer(Trainer):
         if self.args.should_save:
             write_json(folder / FILES, sizes_of(folder))
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
-            for old in complete_checkpoints(self.args.output_dir)[: -limit or None] if limit else []:
-                self.remove_checkpoint(old)
+        remove_old(self.args.output_dir, limit, self.remove_checkpoint, is_first_of_node=is_first_of_node)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.restore(Path(resume_from_checkpoint))
