@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -61,13 +62,17 @@ def find_videos(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"No folder of videos {folder} (--video_dir_path)")
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    videos = [path for path in entries if path.is_file() and path.suffix.lower() in VIDEO_EXTENSIONS]
-    if others := [path.name for path in entries if path not in set(videos)]:
+    with os.scandir(folder) as entries:
+        is_video = {
+            entry.name: os.path.splitext(entry.name)[1].lower() in VIDEO_EXTENSIONS and entry.is_file()
+            for entry in entries
+            if not entry.name.startswith(".")
+        }
+    if others := sorted(name for name in is_video if not is_video[name]):
         log.info("%s: %d entries are no video files: %s", folder, len(others), _some(others))
-    if not videos:
+    if not any(is_video.values()):
         raise ValueError(f"{folder} holds no video ({', '.join(sorted(VIDEO_EXTENSIONS))})")
-    return videos
+    return [folder / name for name in sorted(is_video) if is_video[name]]
 
 
 def _some(names: Sequence[str]) -> str:
