@@ -6,8 +6,10 @@ from dataclasses import fields
 
 import pytest
 from helpers.goldens import golden_bases
-from helpers.runs import REPO, environment
+from helpers.machine import no_room
+from helpers.runs import REPO, arguments, environment
 
+from videomind.dataset.parts import Entry, load_part
 from videomind.device import Device
 from videomind.train.arguments import HEAD_OPTIONS, LORA_OPTIONS, TrainingArguments, parse_arguments
 from videomind.train.inherited import default_of
@@ -165,6 +167,23 @@ def test_an_option_of_what_does_not_train_is_refused_by_its_name(argv, name):
         parse_arguments(argv(**without, **{name: str(default_of(entry))}))
     if name != "train_new_tokens_only":
         parse_arguments(argv(role="all_in_one", **{name: OTHER[name]}))
+
+
+@pytest.mark.parametrize("num_bytes", [100_000, 1_000_000])
+@pytest.mark.parametrize("extra", [(), ("--save_full_model", "True")], ids=["role", "whole"])
+def test_a_full_disk_is_one_line_with_the_place(workshop, tmp_path, capfd, num_bytes, extra):
+    """Whichever file, of whichever library, does not fit: weights, optimizer, or the whole model."""
+    load_part(Entry(name="charades_sta"), data_root=workshop / "data")
+    argv = arguments(
+        workshop, tmp_path, "--datasets", "charades_sta", "--max_steps", "1", "--save_steps", "1"
+    )
+    with no_room(num_bytes):
+        assert main([*argv, *extra]) == 2
+    said = capfd.readouterr().err
+    (line,) = [line for line in said.splitlines() if "ERROR" in line]
+    assert "Traceback" not in said and re.search(
+        rf"ERROR {tmp_path}/\S+: (File too large|cannot be)", line
+    ), line
 
 
 @pytest.mark.parametrize(("kind", "optim"), [("npu", "adamw_torch"), ("cuda", "adamw_torch_fused")])

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,55 @@ def chat_identity(args: argparse.Namespace, out: Path, rows: Sequence[dict[str, 
     return kept | {"rows": len(rows), "questions": digest_of(rows, paths=()), "video reader": reader}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Answering:
+    """Answers rows and writes each as it is done.
+
+    Attributes:
+        chat: what answers.
+        rows: all that are asked.
+        results: where answers go.
+    """
+
+    chat: VideoChat
+    rows: Sequence[dict[str, Any]]
+    results: ResultFile
+
+    def prepare(self, index: int) -> list[tuple[Tensor, str]]:
+        """Get the features and the questions of a row.
+
+        Raises:
+            ValueError: they cannot be used.
+        """
+        row = self.rows[index]
+        features = self.chat.features(row["video_name"])
+        questions = [row[name] for name in kind_of(row)]
+        for question in questions:
+            self.chat.check_length(features, question)
+        return [(features, question) for question in questions]
+
+    def answer(self, asked: dict[int, list[tuple[Tensor, str]]], *, seed: int) -> None:
+        """Answer prepared rows together; where that fails, one by one."""
+        set_seed(seed)
+        with Boundary() as batch:
+            answers = iter(self.chat.answer([pair for pairs in asked.values() for pair in pairs]))
+        for index, pairs in asked.items():
+            row = self.rows[index]
+            if batch.error is None:
+                texts = dict(zip(kind_of(row).values(), islice(answers, len(pairs)), strict=True))
+                self.results.append(index, {**_kept(row), **texts})
+            elif len(asked) == 1:
+                self.fail(index, batch.error)
+            else:
+                self.answer({index: pairs}, seed=seed)
+
+    def fail(self, index: int, error: Exception) -> None:
+        """Write why a row has no answer."""
+        row, fault = self.rows[index], Fault.of(error)
+        log.warning("%s: %s", row["video_name"], fault, exc_info=None if fault.is_stated else error)
+        self.results.append(index, {**_kept(row), "error": str(fault)})
+
+
 def answer_rows(
     chat: VideoChat,
     rows: Sequence[dict[str, Any]],
@@ -249,11 +299,7 @@ def answer_rows(
         RunError: it is the machine's fault that rows fail.
     """
     watch = watch or MachineWatch()
-
-    def fail(index: int, error: Exception) -> None:
-        fault = Fault.of(error)
-        log.warning("%s: %s", rows[index]["video_name"], fault, exc_info=None if fault.is_stated else error)
-        results.append(index, {**_kept(rows[index]), "error": str(fault)})
+    answering = _Answering(chat=chat, rows=rows, results=results)
 
     def steps(number: int) -> Generator[list[str], None, int]:
         indices = batches[number]
@@ -261,38 +307,19 @@ def answer_rows(
         asked: dict[int, list[tuple[Tensor, str]]] = {}
         for index in indices:
             with Boundary() as row:
-                features = chat.features(rows[index]["video_name"])
-                questions = [rows[index][name] for name in kind_of(rows[index])]
-                for question in questions:
-                    chat.check_length(features, question)
+                asked[index] = answering.prepare(index)
             watch.see(row.error)
-            if row.error is None:
-                asked[index] = [(features, question) for question in questions]
-            else:
-                fail(index, row.error)
+            if row.error is not None:
+                answering.fail(index, row.error)
         if asked:
-            answer(asked, seed=seed + indices[0])  # the same answers after a kill
+            answering.answer(asked, seed=seed + indices[0])  # the same answers after a kill
         return len(indices)
-
-    def answer(asked: dict[int, list[tuple[Tensor, str]]], *, seed: int) -> None:
-        """Answer rows together; where that fails, one by one."""
-        set_seed(seed)
-        with Boundary() as batch:
-            answers = iter(chat.answer([pair for pairs in asked.values() for pair in pairs]))
-        for index, pairs in asked.items():
-            if batch.error is None:
-                texts = dict(zip(kind_of(rows[index]).values(), islice(answers, len(pairs)), strict=True))
-                results.append(index, {**_kept(rows[index]), **texts})
-            elif len(asked) == 1:
-                fail(index, batch.error)
-            else:
-                answer({index: pairs}, seed=seed)
 
     order = shared_order(len(batches))
     ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads)
     for number, outcome in tqdm(ended, total=len(batches), disable=rank() != 0):
         for index in batches[number] if isinstance(outcome, Exception) else ():
-            fail(index, outcome)
+            answering.fail(index, outcome)
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
