@@ -221,6 +221,27 @@ print("not reached")
     assert "in run" in (tmp_path / "run.log").read_text()
 
 
+@pytest.mark.parametrize("waits", ["time.sleep(60)", "threading.Lock().acquire() and lock.acquire()"])
+def test_sigterm_leaves_in_the_log_where_it_came(tmp_path, waits):
+    program = f"""
+import threading, time
+from pathlib import Path
+from videomind.logger import run_command
+lock = threading.Lock()
+lock.acquire()
+def wait_for_ever(_):
+    print("waiting", flush=True)
+    {waits}
+run_command(lambda: None, wait_for_ever, log_file=lambda _: Path({str(tmp_path / "run.log")!r}))
+"""
+    run = subprocess.Popen([sys.executable, "-c", program], env=environment(), stdout=subprocess.PIPE)
+    assert run.stdout.readline() == b"waiting\n"
+    run.terminate()
+    assert run.wait(timeout=60) == -signal.SIGTERM
+    run.stdout.close()
+    assert "in wait_for_ever" in (tmp_path / "run.log").read_text()
+
+
 def test_a_log_without_room_is_said_once_and_ends_nothing(tmp_path, capsys):
     def run(_):
         with no_room(1000):

@@ -1,9 +1,11 @@
 """Logging that only the first process of a run writes to the screen, and the frame of every command."""
 
+import faulthandler
 import fcntl
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from argparse import Namespace
@@ -135,8 +137,8 @@ def run_command(
 ) -> int:
     """Run a command from its command line to its exit code: the `main` of every module that is one.
 
-    However it ends is said in one line on the screen; the trace goes to the log file. A fault of the program
-    that no log file could hold keeps its trace.
+    However it ends is said in one line on the screen; the trace goes to the log file, after SIGTERM too. A
+    fault of the program that no log file could hold keeps its trace.
 
     Args:
         parse: gives the arguments.
@@ -153,7 +155,7 @@ def run_command(
     Raises:
         KeyboardInterrupt: Ctrl-C; it ends the process without a trace on the screen.
     """
-    with lasting_streams():
+    with lasting_streams(), ExitStack() as until_end:
         ending = _Ending(exit_codes)
         with ending:
             if shares_work:
@@ -164,7 +166,9 @@ def run_command(
             expand_homes(args)
             if (path := log_file(args)) is not None:
                 setup_logging(path)
-                ending.log_file = path.absolute() if rank() == 0 else None
+                if rank() == 0:
+                    ending.log_file = path.absolute()
+                    until_end.enter_context(_termination_noted(path))
             if shares_work and (said := of_numbers(os.environ)):
                 log.info("The environment has a say in the numbers: %s", ", ".join(said))
             if own_home is not None:
@@ -174,6 +178,23 @@ def run_command(
             ending.code = run(args) or 0
             sys.stdout.flush()  # a full disk shows now
         return ending.code
+
+
+@contextmanager
+def _termination_noted(path: Path) -> Iterator[None]:
+    """Let SIGTERM, as schedulers send it, leave in a log where the process was when it ended.
+
+    It ends as it would, at once, also where it waits in a library that lets no handler of Python's run.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        faulthandler.register(signal.SIGTERM, file, chain=True)
+        try:
+            yield
+        finally:
+            faulthandler.unregister(signal.SIGTERM)
 
 
 def expand_homes(args: object) -> None:
