@@ -7,7 +7,7 @@ newest marked one. Another marker is written first: what carries neither is not 
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,28 +56,25 @@ def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) ->
 
 
 def remove_old(
-    output_dir: str | Path, limit: int | None, remove: Callable[[Path], None], *, is_first_of_node: bool
+    checkpoints: Sequence[Path], remove: Callable[[Path], None], *, own_folder: Path | None
 ) -> None:
-    """Delete all but the newest complete checkpoints; every process calls it.
+    """Delete checkpoints, on every node where nodes share no folder; every process calls it.
 
     Args:
-        output_dir: of the run; of nodes that share none each one's own.
-        limit: how many stay, None or 0 for all.
-        remove: deletes a checkpoint.
-        is_first_of_node: whether this process deletes what its node has of them.
+        checkpoints: as the first process finds them.
+        remove: deletes one.
+        own_folder: of the run on this node, from the process that deletes what is left there; else None.
     """
 
     def delete() -> list[str]:
-        old = complete_checkpoints(output_dir)[: -limit or None] if limit else []
-        for checkpoint in old:
+        for checkpoint in checkpoints:
             remove(checkpoint)
-        return [checkpoint.name for checkpoint in old]
+        return [checkpoint.name for checkpoint in checkpoints]
 
     for name in from_first(delete):
-        left = Path(output_dir) / name
-        if is_first_of_node and (left / STARTED).is_file():
+        if own_folder is not None and (own_folder / name / STARTED).is_file():
             with suppress(FileNotFoundError):  # another node deletes it in a folder that they share
-                remove(left)
+                remove(own_folder / name)
 
 
 def refuse_foreign(folder: Path) -> None:
