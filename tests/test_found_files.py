@@ -64,7 +64,7 @@ def make_all() -> None:
 
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_what_is_made_finds_its_videos_from_anywhere(project, tmp_path, monkeypatch, is_moved):
-    """Also where videos of the same names lie below the folder in which a command runs."""
+    """D509: also where videos of the same names lie below the folder in which a command runs."""
     make_all()
     if is_moved:
         project = project.rename(tmp_path / "moved")
@@ -93,6 +93,7 @@ def test_a_rerun_from_elsewhere_makes_no_row_twice(project, monkeypatch):
 
 
 def test_predictions_name_their_files_from_the_root(project):
+    """D509."""
     anno = {"video_path": "data/videos/v.mp4", "subtitle_path": "s.srt", "query": "x"}
     kept = Prediction(annotation=anno).line()
     assert kept == anno | {"video_path": f"{project}/data/videos/v.mp4", "subtitle_path": f"{project}/s.srt"}

@@ -267,7 +267,7 @@ def test_batches_change_no_answer(ask):
 
 
 def test_a_prompt_longer_than_the_model_and_what_it_cannot_do_end_one_row(ask, monkeypatch):
-    """Whichever rows share its batch."""
+    """D629: whichever rows share its batch."""
     answer = VideoChat.answer
 
     def fails(self, asked):
