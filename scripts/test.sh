@@ -15,8 +15,14 @@ if [[ ${1:-} == --all ]]; then
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 
-"$PYTHON" -m ruff format --check .
-"$PYTHON" -m ruff check .
+# Only what is tracked: what runs write into the checkout is not ours to format. Without git all there is.
+python=()
+while IFS= read -r -d '' path; do
+    [[ -f $path ]] && python+=("$path")
+done < <(git ls-files -z -- '*.py' 2>/dev/null)
+((${#python[@]})) || python=(.)
+"$PYTHON" -m ruff format --force-exclude --check ${python[@]+"${python[@]}"}
+"$PYTHON" -m ruff check --force-exclude ${python[@]+"${python[@]}"}
 shellcheck=$(dirname "$PYTHON")/shellcheck
 if [[ -x $shellcheck ]] || shellcheck=$(command -v shellcheck); then
     find scripts .ci -type f '(' -name '*.sh' -o -name '*.sbatch' -o -name run ')' -exec "$shellcheck" '{}' +

@@ -1,7 +1,9 @@
 """What other launchers left in the environment, from every part of it to whole sets."""
 
+import getpass
 import json
 import os
+import stat
 import subprocess
 import sys
 from itertools import combinations
@@ -9,7 +11,17 @@ from itertools import combinations
 import pytest
 from helpers.runs import REPO, environment
 
-from videomind.environment import WHERE, WHO, check_processes, drop_foreign, drop_ranks
+from videomind.environment import (
+    OF_NUMBERS,
+    WHERE,
+    WHO,
+    check_processes,
+    drop_foreign,
+    drop_ranks,
+    of_numbers,
+    provide_home,
+)
+from videomind.logger import run_command
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "5"}
 PARTS = [part for size in range(len(WHOLE) + 1) for part in combinations(WHOLE, size)]
@@ -82,6 +94,71 @@ def test_a_launcher_uses_none_of_them():
     assert "not used: RANK=x, LOCAL_RANK=3" in run.stderr and "--nnodes 1" in run.stdout
     environ = dict(WHOLE)
     assert len(drop_ranks(environ)) == 3 and environ.keys() == set(WHERE)
+
+
+def test_what_changes_numbers_is_said_in_the_head_of_the_log(tmp_path, monkeypatch):
+    for name in OF_NUMBERS:
+        monkeypatch.delenv(name, raising=False)
+    assert of_numbers(os.environ) == []
+    for name in OF_NUMBERS:
+        monkeypatch.setenv(name, "1")
+        assert of_numbers(os.environ) == [f"{name}=1"]
+        path = tmp_path / f"{name}.log"
+        assert (
+            run_command(lambda: None, lambda _: 0, log_file=lambda _, path=path: path, shares_work=True) == 0
+        )
+        assert path.read_text().rstrip().endswith(f"The environment has a say in the numbers: {name}=1")
+        monkeypatch.delenv(name)
+
+
+HOMES = {  # what makes a home that is none
+    "is not there": lambda folder: {"HOME": str(folder / "none/of/it")} | blocked(folder / "none"),
+    "is a file": lambda folder: {"HOME": str(folder / "file")},
+    "is the kernel's": lambda folder: {"HOME": "/proc"},
+    "has a cache elsewhere": lambda folder: {"XDG_CACHE_HOME": str(folder / "file/cache")},
+}
+
+
+def blocked(path):
+    """A file where a folder would have to be made."""
+    path.write_text("")
+    return {}
+
+
+@pytest.mark.parametrize("case", HOMES)
+def test_a_user_without_a_home_gets_a_folder_for_caches(case, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    for name in ("XDG_CACHE_HOME", "TRITON_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in HOMES[case](tmp_path).items():
+        monkeypatch.setenv(name, value)
+    own = provide_home(os.environ)
+    assert own is not None and os.environ["XDG_CACHE_HOME"] == own == os.environ["TRITON_HOME"]
+    assert os.access(own, os.W_OK) and stat.S_IMODE(os.stat(own).st_mode) == 0o700
+    assert os.path.isdir(os.path.expanduser("~"))
+    assert provide_home(os.environ) is None  # what is there now is used
+
+
+def test_a_user_without_a_name_gets_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    assert provide_home(os.environ) is None and getpass.getuser() == "user54321"
+
+
+def test_another_users_folder_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setenv("USER", "somebody")
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(ValueError, match="videomind-54321 is another user's"):
+        provide_home(os.environ)
 
 
 def test_cdpath_changes_no_script(tmp_path):

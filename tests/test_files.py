@@ -5,11 +5,17 @@ import os
 import random
 import re
 import stat
+from contextlib import nullcontext
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers.machine import closed, no_room
 from safetensors.torch import save_file
 
+from videomind.dataset.schema import Annotation
+from videomind.dataset.table import write_table
 from videomind.files import (
     append_json_line,
     atomic_files,
@@ -22,6 +28,7 @@ from videomind.files import (
     write_json_lines,
     write_text,
 )
+from videomind.video_chatgpt.features.store import write_features
 
 UMASKS = (0o022, 0o002, 0o077)
 
@@ -225,3 +232,54 @@ def test_what_is_no_file_of_lines_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"1\n\xff\n")
     with pytest.raises(ValueError, match="a.jsonl is not a text file in UTF-8: line 2"):
         list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+WRITERS = {
+    "text": lambda path: write_text(path, "x" * 100_000),
+    "json": lambda path: write_json(path, ["x" * 100_000]),
+    "lines": lambda path: write_json_lines(path, ["x" * 100_000]),
+    "line": lambda path: append_json_line(path, "x" * 100_000),
+    "copy": lambda path: copy_file(Path(torch.__file__), path),
+    "features": lambda path: write_features(path.with_suffix(".pkl"), np.ones((100, 1000))),
+    "tensors": lambda path: write_features(path.with_suffix(".safetensors"), np.ones((100, 1000))),
+    "annotations": lambda path: write_rows(path),
+    "torch": lambda path: save_by_torch(path),
+}
+FAULTS = {
+    "no room": (lambda folder: folder / "new/a", lambda folder: no_room(), "File too large|cannot be|error"),
+    "not allowed": (lambda folder: folder / "new/a", closed, "Permission denied"),
+    "a file for a folder": (lambda folder: folder / "file/new/a", nullcontext, "Not a directory|File exists"),
+    "a folder for a file": (lambda folder: folder / "taken", nullcontext, "Is a directory"),
+    "a long name": (lambda folder: folder / ("a" * 300), nullcontext, "File name too long"),
+    "a long folder": (lambda folder: folder / ("a" * 300) / "b", nullcontext, "File name too long"),
+}
+
+
+def write_rows(path: Path) -> None:
+    rng = random.Random(0)
+    texts = ("".join(rng.choices("abcdefgh", k=200)) for _ in range(500))
+    write_table(path, ((Annotation(video_path="v.mp4", query=text), 1) for text in texts))
+
+
+def save_by_torch(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        torch.save(torch.ones(100_000), temporary)
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_cannot_be_written_is_named_from_the_root(writer, fault, is_relative, tmp_path, monkeypatch):
+    """Whichever library writes it, and whatever is wrong."""
+    path_in, faulty, reason = FAULTS[fault]
+    (tmp_path / "file").touch()
+    (tmp_path / "taken").mkdir()
+    for suffix in (".pkl", ".safetensors"):
+        (tmp_path / f"taken{suffix}").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = path_in(Path() if is_relative else tmp_path)
+    with faulty(tmp_path), pytest.raises(OSError, match=reason) as raised:
+        WRITERS[writer](path)
+    name = Path(raised.value.filename)
+    assert name.is_absolute() and (tmp_path / path_in(Path())).is_relative_to(name.with_suffix(""))
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -2,12 +2,19 @@
 
 import argparse
 import logging
+import signal
+import subprocess
+import sys
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from helpers.machine import no_room
+from helpers.runs import environment
+from torch._utils import ExceptionWrapper
 
+from videomind.faults import RunError
 from videomind.logger import run_command, setup_logging
 
 
@@ -24,7 +31,7 @@ def own_logging(monkeypatch):
     root.handlers[:], root.level = before, level
 
 
-def fail(error: Exception):
+def fail(error: BaseException):
     def run(_):
         raise error
 
@@ -38,12 +45,18 @@ def test_a_command_that_works_ends_with_0(capsys):
     assert run_command(lambda: 7, lambda code: code) == 7
 
 
-@pytest.mark.parametrize("error", [ValueError("--x is 3"), FileNotFoundError(2, "No such file", "a.json")])
-def test_what_a_user_can_mend_is_one_line_and_2(error, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("--x is 3"), "--x is 3"),
+        (FileNotFoundError(2, "No such file", "a.json"), f"{Path.cwd()}/a.json: No such file"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_2(error, said, tmp_path, capsys):
     path = tmp_path / "new/run.log"
     assert run_command(lambda: None, fail(error), log_file=lambda _: path) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(f"ERROR {error}")
+    assert line.endswith(f"ERROR {said}")
     assert "Traceback" in path.read_text() and str(error) in path.read_text()
 
 
@@ -152,3 +165,90 @@ def test_a_handler_of_another_that_writes_to_the_screen_says_nothing_twice(capsy
     setup_logging()
     logging.getLogger("x").warning("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+ENDS = {  # how a run ends: its exit code, what is said
+    "mended by the user": (ValueError("--x is 3"), 2, "--x is 3"),
+    "a file": (PermissionError(13, "not allowed", "out/a"), 2, f"{Path.cwd()}/out/a: not allowed"),
+    "a device": (RuntimeError("CUDA error: it fell off\nmore"), 1, "RuntimeError: CUDA error: it fell off"),
+    "no memory": (MemoryError("no memory"), 1, "MemoryError: no memory"),
+    "a bug": (KeyError("a bug"), 1, "KeyError: 'a bug'"),
+    "a bug in tensors": (RuntimeError("shapes differ\nsee there"), 1, "RuntimeError: shapes differ"),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_every_end_is_one_line_on_the_screen_and_a_trace_in_the_log(case, tmp_path, capsys):
+    error, code, said = ENDS[case]
+    path = tmp_path / "run.log"
+    assert run_command(lambda: None, fail(error), log_file=lambda _: path) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    logged = path.read_text()
+    assert said in logged and "Traceback" in logged and "in run" in logged
+
+
+@pytest.mark.parametrize("case", [case for case in ENDS if not case.startswith("a bug")])
+def test_what_is_no_bug_is_one_line_without_a_log_too(case, capsys):
+    error, code, said = ENDS[case]
+    assert run_command(lambda: None, fail(error)) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize("error", [RunError("the disk is gone"), ValueError("bad:\n in two lines")])
+def test_an_error_of_a_loaders_process_is_said_without_its_trace(error, capsys):
+    try:
+        raise error
+    except ValueError:
+        wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
+    assert run_command(lambda: None, lambda _: wrapper.reraise()) == 2
+    assert capsys.readouterr().err.partition("ERROR ")[2] == f"{error}\n"
+
+
+def test_an_interrupt_is_one_line_and_ends_whoever_called_the_command(tmp_path):
+    program = f"""
+from pathlib import Path
+from videomind.logger import run_command
+def run(_):
+    raise KeyboardInterrupt
+run_command(lambda: None, run, log_file=lambda _: Path({str(tmp_path / "run.log")!r}))
+print("not reached")
+"""
+    run = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert run.returncode == -signal.SIGINT and run.stdout == ""
+    assert [line.partition("ERROR ")[2] for line in run.stderr.splitlines()] == ["Interrupted"]
+    assert "in run" in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.parametrize("waits", ["time.sleep(60)", "threading.Lock().acquire() and lock.acquire()"])
+def test_sigterm_leaves_in_the_log_where_it_came(tmp_path, waits):
+    program = f"""
+import threading, time
+from pathlib import Path
+from videomind.logger import run_command
+lock = threading.Lock()
+lock.acquire()
+def wait_for_ever(_):
+    print("waiting", flush=True)
+    {waits}
+run_command(lambda: None, wait_for_ever, log_file=lambda _: Path({str(tmp_path / "run.log")!r}))
+"""
+    run = subprocess.Popen([sys.executable, "-c", program], env=environment(), stdout=subprocess.PIPE)
+    assert run.stdout.readline() == b"waiting\n"
+    run.terminate()
+    assert run.wait(timeout=60) == -signal.SIGTERM
+    run.stdout.close()
+    assert "in wait_for_ever" in (tmp_path / "run.log").read_text()
+
+
+def test_a_log_without_room_is_said_once_and_ends_nothing(tmp_path, capsys):
+    def run(_):
+        with no_room(1000):
+            for _ in range(20):
+                logging.getLogger("x").info("x" * 200)
+
+    assert run_command(lambda: None, run, log_file=lambda _: tmp_path / "run.log") == 0
+    said = capsys.readouterr().err
+    assert said.count(f"No more is written to {tmp_path / 'run.log'}: File too large") == 1
+    assert said.count("x" * 200) == 20 and "Traceback" not in said

@@ -4,10 +4,11 @@ import random
 import shutil
 import string
 import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
-from helpers.runs import REPO
+from helpers.runs import REPO, environment
 from helpers.shell_rules import SCRIPTS, read_rules, unguarded_arrays
 
 BASH_RULES = read_rules("bash")
@@ -75,6 +76,42 @@ def test_scripts_parse(path):
     """With whatever bash this is; on macOS the one that the rules are about."""
     run = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+@needs_bash
+def test_linters_look_at_tracked_files_alone(tmp_path):
+    """What a run has written into the checkout is not formatted as ours is."""
+    git = shutil.which("git") or pytest.skip("needs git")
+    for name in ("scripts/test.sh", "scripts/env.sh", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / name)
+    (tmp_path / "tests/golden").mkdir(parents=True)
+    (tmp_path / ".ci").mkdir()
+    for name in ("ours.py", "removed.py", "tests/golden/theirs.py"):
+        (tmp_path / name).write_text("a = 1\n" if name == "ours.py" else "x=1;y=2")
+    subprocess.run([git, "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([git, "add", "."], cwd=tmp_path, check=True)
+    (tmp_path / "removed.py").unlink()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/zero_to_fp32.py").write_text("import os;x=1")
+
+    python = tmp_path / ".git/python"  # all but the tests
+    python.write_text(f'#!/bin/sh\n[ "$2" = pytest ] && exec echo reached\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+
+    def linted() -> bool:
+        run = subprocess.run(
+            ["bash", "scripts/test.sh"],
+            cwd=tmp_path,
+            env=environment(PYTHON=str(python)),
+            capture_output=True,
+            text=True,
+        )
+        return "reached" in run.stdout
+
+    assert linted()
+    (tmp_path / "ours.py").write_text("a=1")
+    assert not linted()
 
 
 def test_cores_are_counted_in_one_place():

@@ -19,7 +19,7 @@ class RunError(ValueError):
 _MACHINE_ERRNOS = frozenset((
     errno.ENOMEM,
     errno.EMFILE, errno.ENFILE,  # too many open files
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
     errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN,  # a disk that is gone
 ))  # fmt: skip
 _MACHINE_ERRORS = (RunError, MemoryError, ImportError, BrokenExecutor)
@@ -27,6 +27,8 @@ _MACHINE_ERRORS = (RunError, MemoryError, ImportError, BrokenExecutor)
 _MACHINE_WORDS = (
     "can't start new thread", "can't allocate memory", "CUDA error", *map(os.strerror, _MACHINE_ERRNOS)
 )  # fmt: skip
+_WRITE_ERRNOS = (*_MACHINE_ERRNOS, errno.EACCES, errno.EPERM, errno.EIO)
+_NOT_WRITTEN = ("PytorchStreamWriter failed", "unexpected pos ")  # torch.save does not say why
 
 
 def ends_run(error: BaseException) -> bool:
@@ -35,6 +37,24 @@ def ends_run(error: BaseException) -> bool:
     A reader that cannot open one more file says that the video is bad; what it came from tells otherwise.
     """
     return any(_is_of_machine(origin) for origin in _origins(error))
+
+
+def errnos_of(error: BaseException | None) -> Iterator[int]:
+    """Yield the system's numbers of an error, and of those that it came from."""
+    for origin in _origins(error):
+        if isinstance(number := getattr(origin, "errno", None), int):
+            yield number
+
+
+def write_errno(error: BaseException) -> int | None:
+    """Tell what the system answered to a library that wrote a file; None where that was not the reason."""
+    if isinstance(error, OSError):
+        return error.errno
+    if not _is_foreign(error):
+        return None
+    if any(words in str(error) for words in _NOT_WRITTEN):
+        return errno.EIO
+    return next((number for number in _WRITE_ERRNOS if os.strerror(number) in str(error)), None)
 
 
 def _origins(error: BaseException | None) -> Iterator[BaseException]:
@@ -51,7 +71,12 @@ def _is_of_machine(error: BaseException) -> bool:
         return True
     if getattr(error, "errno", None) in _MACHINE_ERRNOS:  # FFmpeg's errors have it without being OSErrors
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MACHINE_WORDS)
+    return _is_foreign(error) and any(words in str(error) for words in _MACHINE_WORDS)
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Tell whether an error is of a library that says in words what the system answered."""
+    return isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError"
 
 
 def _device_errors() -> tuple[type[Exception], ...]:

@@ -1,4 +1,4 @@
-"""Small files read with clear errors and written atomically."""
+"""Small files read with clear errors and written atomically, and how one finds another that it names."""
 
 import codecs
 import json
@@ -8,18 +8,54 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
+
+from videomind.faults import write_errno
 
 log = logging.getLogger(__name__)
 
+Named = TypeVar("Named", str, list[str], None)  # a file, or several, or none
 SHOWN = 20  # characters of a file that an error shows
 
 
 class FileError(ValueError):
     """A file that cannot be used; the message says which one, and why."""
+
+
+class NamedFile:
+    """A block in which errors of the system name a file, absolutely; those of writing mostly name none.
+
+    Args:
+        path: of the file.
+        temporary: what it is meanwhile called, a file or a folder.
+
+    Raises:
+        OSError: as the block raised it, with a name.
+    """
+
+    def __init__(self, path: str | Path, *, temporary: str | Path | None = None):
+        self._path, self._temporary = Path(path), temporary
+
+    def __enter__(self) -> "NamedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        number = None if error is None else write_errno(error)
+        if number is None:
+            return
+        name = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of two where to
+        path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else self._path
+        if self._temporary is not None and Path(self._temporary) in (path, *path.parents):
+            path = self._path
+        reason = getattr(error, "strerror", None) or os.strerror(number)
+        raise OSError(number, reason, str(path.absolute())) from error
 
 
 @contextmanager
@@ -31,18 +67,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     where a library puts a private file of its own (as safetensors does) in place of the temporary one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    temporary.touch(exist_ok=False)
-    try:
-        permissions = stat.S_IMODE(temporary.stat().st_mode)
-        yield temporary
-        temporary.chmod(permissions)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with NamedFile(path, temporary=temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        try:
+            permissions = stat.S_IMODE(temporary.stat().st_mode)
+            yield temporary
+            temporary.chmod(permissions)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -56,9 +93,12 @@ def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator
         replaces: a pattern; files there that match it and were not written anew are deleted in the end.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as name:
-        yield Path(name)
+    with NamedFile(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp")
+    with temporary_folder as name:
+        with NamedFile(folder, temporary=name):
+            yield Path(name)
         written = sorted(Path(name).iterdir())
         for path in written:
             with atomic_path(folder / path.name) as temporary:
@@ -70,8 +110,9 @@ def atomic_files(folder: str | Path, *, replaces: str | None = None) -> Iterator
 
 def copy_file(source: str | Path, path: str | Path) -> None:
     """Copy a file's content atomically; the permissions are a new file's. Onto itself nothing is done."""
-    if Path(path).exists() and os.path.samefile(source, path):
-        return
+    with NamedFile(path):
+        if Path(path).exists() and os.path.samefile(source, path):
+            return
     with atomic_path(path) as temporary:
         shutil.copyfile(source, temporary)
 
@@ -110,13 +151,18 @@ def write_json_lines(path: str | Path, values: Iterable[Any]) -> None:
 def append_json_line(path: str | Path, value: Any) -> None:
     """Add a line to a .jsonl file; it is on disk afterwards. A line that a kill cut short stays by itself."""
     path = Path(path)
+    with NamedFile(path):
+        _append(path, json_text(value).encode() + b"\n")
+
+
+def _append(path: Path, line: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        file.write(json_text(value).encode() + b"\n")
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
@@ -253,4 +299,42 @@ def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:
     pairs = [run.partition("=") for run in runs]
     if wrong := [label for label, sign, _ in pairs if not sign]:
         raise ValueError(f"{wrong[0]!r} is not of the form LABEL=PATH")
-    return {label: Path(path) for label, _, path in pairs}
+    return {label: Path(path).expanduser() for label, _, path in pairs}
+
+
+def found_from(folder: str | Path, path: Named) -> Named:
+    """Find a file, or several, that another one names.
+
+    Args:
+        folder: that the other one lies in; of it and the folders above it the first counts below which the
+            path's folder is, else the one where the command runs.
+        path: as it is written there.
+    """
+    return in_each(lambda name: _found(os.path.abspath(folder), name), path)
+
+
+def written_from(folder: str | Path, path: Named) -> Named:
+    """Write a path so that `found_from` finds the file, also after all has been moved together."""
+    return in_each(lambda name: os.path.relpath(os.path.abspath(name), os.path.abspath(folder)), path)
+
+
+def in_each(change: Callable[[str], str], path: Named) -> Named:
+    """Change a path, or each of a list; what is neither stays."""
+    if isinstance(path, list):
+        return [in_each(change, name) for name in path]
+    return change(path) if isinstance(path, str) and path else path
+
+
+def _found(folder: str, path: str) -> str:
+    parent, name = os.path.split(path)
+    base = None if os.path.isabs(path) else _base_of(folder, parent, "" if parent else name)
+    return path if base is None else os.path.join(base, path)
+
+
+@lru_cache(maxsize=4096)
+def _base_of(folder: str, parent: str, name: str) -> str | None:
+    """Find the folder that a path starts from; a bare name has to be in the first one itself."""
+    if not parent:
+        return folder if os.path.exists(os.path.join(folder, name)) else None
+    bases = map(str, (Path(folder), *Path(folder).parents))
+    return next((base for base in bases if os.path.isdir(os.path.join(base, parent))), None)

@@ -4,18 +4,20 @@ The agent writes them, evaluation reads them. The keys of a line are those of th
 files of the original read as well; here alone they are spelled.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from videomind.files import read_json, write_json
+from videomind.files import in_each, read_json, write_json
 
 # In the folder of a run: its predictions, what they depend on, and which split they are of.
 RESULT = "output.jsonl"
 SETTINGS = "settings.json"
 SPLIT_FILE = "split.json"
 UNKNOWN = "unknown"  # the source or the task of a record that names none
+_FILES = ("video_path", "subtitle_path")  # keys of an annotation
 _SHOWN = 80  # characters of a wrong value in a message
 
 
@@ -83,6 +85,11 @@ class Prediction:
         """Make the line's JSON object; nothing that the line held when it was read is left out."""
         own = {name: value for name in _FORMS if (value := getattr(self, name)) is not None}
         return dict.fromkeys(self.keys) | dict(self.annotation) | own
+
+    def line(self) -> dict[str, Any]:
+        """Make the object that a file holds: its own files are named from the root, wherever it is read."""
+        row = self.to_json()
+        return row | {name: in_each(os.path.abspath, row[name]) for name in _FILES if name in row}
 
     @classmethod
     def from_json(cls, row: Any) -> "Prediction":

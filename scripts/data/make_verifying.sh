@@ -14,7 +14,10 @@ if (($# < 3)); then
 fi
 grounder=$1 dataset=$2 out=$3
 shift 3
+case $out in -*) out=./$out ;; esac # no option
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$here/../.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 bash "$here/../evaluation/infer.sh" --dataset "$dataset" --split "${SPLIT:-train}" --data_root "${DATA_ROOT:-data}" \
     --model_gnd_path "$grounder" --pred_path "${out%.json}_predictions" "$@"
 [[ ${NODE_RANK:-0} == 0 ]] || exit 0 # of several nodes the first one writes

@@ -30,6 +30,7 @@ model=${MODEL:-model_zoo/$published}
 [[ -n ${MODEL:-} || -d $model ]] || model=yeliudev/$published
 name=$(basename "${dataset%.*}")
 out=${OUT:-outputs_$size/${name}_${split[1]:-default}}
+case $out in -*) out=./$out ;; esac # no option
 paths=(--pred_path "$out")
 roles="gnd ver"
 case " $* " in *" --auto_planning "* | *" --auto_rephrasing "*) roles="gnd ver pla" ;; esac

@@ -249,6 +249,41 @@ def test_failures_are_done_again_when_asked(workshop, grounder, tmp_path):
     assert [old == new for old, new in zip(before, after, strict=True)].count(False) == failed
 
 
+def test_data_that_go_away_end_the_run_and_are_booked_on_no_sample(project, tmp_path, monkeypatch, capfd):
+    whole = (project / "out/output.jsonl").read_bytes()
+    folder = Path(shutil.copytree(project, tmp_path / "project"))
+    shutil.rmtree(folder / "out")
+    prepare_all, prepared = predicting.prepare_all, []
+
+    def prepare_two(*args, **settings):
+        if len(prepared) == 2:
+            (folder / "data").rename(tmp_path / "gone")
+        prepared.append(prepare_all(*args, **settings))
+        return prepared[-1]
+
+    monkeypatch.setattr(predicting, "prepare_all", prepare_two)
+    assert main(project_argv(folder, "--num_threads", "1")) == 2
+    assert re.search(rf"ERROR The folder {folder}/data/\S+ has gone", capfd.readouterr().err)
+    part = (folder / "out/parts/part_0.jsonl").read_text()
+    assert len(part.splitlines()) == 2 and "error" not in part
+    (tmp_path / "gone").rename(folder / "data")
+    monkeypatch.setattr(predicting, "prepare_all", prepare_all)
+    assert main(project_argv(folder)) == 0
+    assert re.sub(str(folder), str(project), (folder / "out/output.jsonl").read_text()) == whole.decode()
+
+
+@pytest.mark.parametrize("place", ["out", "out/parts/part_0.jsonl", "out/infer.log", "out/settings.json"])
+def test_output_that_cannot_be_written_is_one_line_with_its_place(project, tmp_path, capfd, place):
+    """A file where a folder is to be, or a folder for a file."""
+    taken = tmp_path / place
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    taken.write_text("") if place == "out" else taken.mkdir()
+    assert main(project_argv(project, "--pred_path", str(tmp_path / "out"))) == 2
+    said = capfd.readouterr().err
+    (line,) = [line for line in said.splitlines() if "ERROR" in line]
+    assert str(taken) in line and "Traceback" not in said
+
+
 def valid_rows(data: Path) -> list[dict]:
     from videomind.dataset.base import get_source
 
@@ -274,6 +309,10 @@ def test_one_video(workshop, grounder, tmp_path):
         (["--data_root", "nowhere"], "No annotation file nowhere/qvhighlights/highlight_val_release.jsonl"),
         (["--model_gnd_path", "model_zoo/none"], "No checkpoint of the grounder in"),
         (["--video", "x.mp4"], "Give either --dataset or --video"),
+        (
+            ["--max_frames", "2049"],
+            "--max_frames 2049 is too much for the grounding head",
+        ),
         (["--auto_planning"], "--auto_planning needs a planner: give --model_pla_path"),
         (["--auto_rephrasing"], "--auto_rephrasing needs a planner: give --model_pla_path"),
         (["--verify_query"], "--verify_query needs a verifier: give --model_ver_path"),

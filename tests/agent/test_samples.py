@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from videomind.agent.agent import video_annotation
 from videomind.agent.samples import (
     ChainSettings,
     Subtitle,
@@ -24,6 +25,12 @@ from videomind.roles import BudgetOverride, VisualBudget
 from videomind.runs.boundary import Boundary
 
 ANNO = Annotation(video_path="v.mp4", query="q", question="Which?", options=["red", ""], duration=100.0)
+
+
+@pytest.mark.parametrize("options", [[None, "a"], ["a", 3], ["a", ["b"]]])
+def test_an_option_that_is_no_text_is_refused_by_what_it_is(options):
+    with pytest.raises(ValueError, match="stands where text is expected"):
+        video_annotation("v.mp4", "Which?", options=options)
 
 
 def test_question_styles():

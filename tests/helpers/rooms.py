@@ -15,6 +15,7 @@ FLOORS = (
         "environment",
         "faults",
         "files",
+        "streams",
         "imports",
         "logger",
         "plain_pickle",

@@ -11,6 +11,7 @@ import pytest
 
 REPO = Path(__file__).parents[2]
 SMALL = ["--min_tokens_per_frame", "4", "--max_tokens_per_frame", "4", "--lora_r", "4", "--lora_alpha", "4"]
+NO_ADAPTER = ("--lora_enable", "False")
 
 needs_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None or not (shutil.which("c++") or shutil.which("g++")),
@@ -42,7 +43,7 @@ def arguments(workshop: Path, out: Path, *extra: str) -> list[str]:
             "--disable_tqdm",
             "True",
         ),
-        *SMALL,
+        *(SMALL[:4] if set(NO_ADAPTER) <= set(extra) else SMALL),
         *extra,
     ]
 

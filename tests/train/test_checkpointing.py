@@ -22,8 +22,10 @@ CHECKPOINTING = {"none": None, "with hooks": {"use_reentrant": False}, "reentran
 
 def step(workshop, tmp_path, *extra: str, checkpointing=None):
     """Build a model and run backward for a sample. Returns: the model, and which modules made a graph."""
-    argv = arguments(workshop, tmp_path, *extra, "--head_droppath", "0", "--lora_dropout", "0")
-    args = parse_arguments(argv)
+    role = extra[extra.index("--role") + 1] if "--role" in extra else "grounder"
+    still = ("--head_droppath", "0") if get_role(role).has_head else ()
+    still += () if "--lora_enable" in extra else ("--lora_dropout", "0")
+    args = parse_arguments(arguments(workshop, tmp_path, *extra, *still))
     loaded = build_model(args)
     model, mixture = loaded.model.train(), build_mixture(args, loaded.processor)
     if checkpointing is not None:

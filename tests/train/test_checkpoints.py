@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from videomind.files import write_json
+from videomind.train import checkpoints
 from videomind.train.checkpoints import (
     FILES,
     check_whole,
     complete_checkpoints,
     newest_checkpoint,
     remove_folder,
+    remove_old,
     sizes_of,
 )
 
@@ -73,6 +75,32 @@ def test_a_removal_that_is_killed_can_be_done_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in folder.iterdir()] == ["started"]
     assert newest_checkpoint(tmp_path, remove_folder) is None and not folder.exists()
+
+
+@pytest.mark.parametrize("limit", [None, 0, 1, 2])
+@pytest.mark.parametrize("is_first_of_node", [True, False])
+def test_old_checkpoints_go_on_every_node(tmp_path, monkeypatch, limit, is_first_of_node):
+    """A node with a folder of its own has the parts of its processes, marked as begun, never as complete."""
+    for step in (2, 9, 10):
+        write(tmp_path / f"first/checkpoint-{step}", "started", "state_0.pt", "complete")
+        write(tmp_path / f"other/checkpoint-{step}", "started", "state_1.pt")
+    write(tmp_path / "other/checkpoint-1", "notes.txt")
+    kept = [f"checkpoint-{step}" for step in (2, 9, 10)[-limit if limit else 0 :]]
+    told = []
+
+    def from_first(decide):
+        told.append(decide() if not told else told[0])
+        return told[-1]
+
+    monkeypatch.setattr(checkpoints, "from_first", from_first)
+    for name, is_first in (("first", True), ("other", is_first_of_node)):
+        folder = tmp_path / name
+        old = complete_checkpoints(folder)[: -limit or None] if limit else []
+        remove_old(old, remove_folder, own_folder=folder if is_first else None)
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(kept)
+    left = {path.name for path in (tmp_path / "other").iterdir()} - {"checkpoint-1"}
+    assert left == (set(kept) if is_first_of_node else {"checkpoint-2", "checkpoint-9", "checkpoint-10"})
+    assert (tmp_path / "other/checkpoint-1/notes.txt").is_file()
 
 
 HELD = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json", "sub/adapter.safetensors")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from videomind.dataset.filters import Filters
 from videomind.encoding.encoder import BadSampleError, Encoded
+from videomind.faults import RunError
 from videomind.model.losses import HeadTargets
 from videomind.roles import VisualUnits
 from videomind.runs.boundary import Fault
@@ -203,6 +204,19 @@ def test_a_sample_without_a_good_stand_in_is_hopeless(mixture):
     hopeless = make(max_retries=3)[0]
     assert isinstance(hopeless, Hopeless) and len(hopeless.bad) == 4
     assert re.match(r"4 bad samples in a row \(--max_retries\).*is broken", str(hopeless))
+
+
+def test_videos_that_go_away_are_no_bad_samples(mixture, tmp_path):
+    make, good = mixture
+    folder = tmp_path / "charades_sta/videos_3fps_480_noaudio"
+    (folder / "v1.mp4").touch()
+    good.add("v1.mp4")
+    made = make()
+    assert made[0].encoded.name == "v1.mp4"
+    folder.rename(tmp_path / "gone")
+    good.clear()
+    with pytest.raises(RunError, match=f"The folder {folder} has gone"):
+        made[0]
 
 
 def test_statistics_tell_what_was_dropped(mixture):

@@ -2,13 +2,18 @@
 
 import re
 import subprocess
+from dataclasses import fields
 
 import pytest
 from helpers.goldens import golden_bases
-from helpers.runs import REPO, environment
+from helpers.machine import no_room
+from helpers.runs import REPO, arguments, environment
 
+from videomind.dataset.parts import Entry, load_part
 from videomind.device import Device
-from videomind.train.arguments import TrainingArguments
+from videomind.train.arguments import HEAD_OPTIONS, LORA_OPTIONS, TrainingArguments, parse_arguments
+from videomind.train.inherited import default_of
+from videomind.train.options import CustomArguments
 from videomind.train.train import main
 
 
@@ -53,6 +58,9 @@ def argv(golden, tmp_path):
         ),
         ({"lora_bias": "some"}, ["Unknown --lora_bias 'some'", "all, lora_only, none"]),
         ({"label_smoothing_factor": "0.1"}, ["--label_smoothing_factor 0.1 is not used here"]),
+        ({"learning_rat": "0.1"}, ["Unknown argument --learning_rat. Did you mean --learning_rate?"]),
+        ({"label_smoothing": "0.1"}, ["Unknown argument --label_smoothing. Did you mean --label_smoothing_"]),
+        ({"max_frames": "2049"}, ["--max_frames 2049 is too much for the grounding head", "which is 2048"]),
         ({"data_seed": "3"}, ["--data_seed 3 is not used here", "order of samples"]),
         ({"resume_from_checkpoint": "/nowhere"}, ["--resume_from_checkpoint /nowhere is not used here"]),
         ({"do_train": "False"}, ["--do_train False is not used here"]),
@@ -137,6 +145,45 @@ def test_several_processes_end_with_the_reason_once(argv, golden):
     assert run.stderr.count("Unknown data set 'nothing'") == 1
     last = run.stderr.strip().splitlines()[-1]
     assert re.match(r"The run stopped: process [01] ended with exit code 2", last)
+
+
+OTHER = {  # another value than each has by itself
+    **{"lora_type": "linear", "lora_r": "4", "lora_alpha": "4", "lora_dropout": "0", "lora_bias": "all"},
+    **{"lora_lr": "1e-5", "train_new_tokens_only": "True", "head_lr": "1e-5", "head_droppath": "0"},
+    **{"loss_cls_weight": "1", "loss_reg_weight": "2", "loss_sal_weight": "1"},
+}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", [*LORA_OPTIONS, *HEAD_OPTIONS])
+def test_an_option_of_what_does_not_train_is_refused_by_its_name(argv, name):
+    """With the value that it has by itself it says nothing else than the rest."""
+    entry = next(entry for entry in fields(CustomArguments) if entry.name == name)
+    without = {"lora_enable": "False"} if name in LORA_OPTIONS else {"role": "planner"}
+    assert str(default_of(entry)) != OTHER[name]
+    with pytest.raises(ValueError, match=f"^--{name} .* is not used here: .*(no adapter|no grounding head)"):
+        parse_arguments(argv(**without, **{name: OTHER[name]}))
+    if default_of(entry) is not None:
+        parse_arguments(argv(**without, **{name: str(default_of(entry))}))
+    if name != "train_new_tokens_only":
+        parse_arguments(argv(role="all_in_one", **{name: OTHER[name]}))
+
+
+@pytest.mark.parametrize("num_bytes", [100_000, 1_000_000])
+@pytest.mark.parametrize("extra", [(), ("--save_full_model", "True")], ids=["role", "whole"])
+def test_a_full_disk_is_one_line_with_the_place(workshop, tmp_path, capfd, num_bytes, extra):
+    """Whichever file, of whichever library, does not fit: weights, optimizer, or the whole model."""
+    load_part(Entry(name="charades_sta"), data_root=workshop / "data")
+    argv = arguments(
+        workshop, tmp_path, "--datasets", "charades_sta", "--max_steps", "1", "--save_steps", "1"
+    )
+    with no_room(num_bytes):
+        assert main([*argv, *extra]) == 2
+    said = capfd.readouterr().err
+    (line,) = [line for line in said.splitlines() if "ERROR" in line]
+    assert "Traceback" not in said and re.search(
+        rf"ERROR {tmp_path}/\S+: (File too large|cannot be)", line
+    ), line
 
 
 @pytest.mark.parametrize(("kind", "optim"), [("npu", "adamw_torch"), ("cuda", "adamw_torch_fused")])

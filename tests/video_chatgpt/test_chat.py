@@ -266,6 +266,27 @@ def test_batches_change_no_answer(ask):
     assert ask("--batch_size", "3", name="batches", gt_file=GENERAL)[1] == one
 
 
+def test_a_prompt_longer_than_the_model_and_what_it_cannot_do_end_one_row(ask, monkeypatch):
+    """D629: whichever rows share its batch."""
+    answer = VideoChat.answer
+
+    def fails(self, asked):
+        if any("fails" in question for _, question in asked):
+            raise RuntimeError("shapes differ")
+        return answer(self, asked)
+
+    monkeypatch.setattr(VideoChat, "answer", fails)
+    long = {"video_name": ONE, "Q": "word " * 3000, "A": "x"}
+    wrong = {"video_name": TWO, "Q": "what fails?", "A": "x"}
+    good = ask(gt_file=GENERAL)[1]
+    for size in ("1", "2", "6"):
+        argv = ("--batch_size", size, "--max_bad_share", "1")
+        code, rows = ask(*argv, name=f"of_{size}", gt_file=[GENERAL[0], long, wrong, *GENERAL[1:]])
+        assert code == 0 and [rows[0], *rows[3:]] == good
+        assert "tokens, the model has 2048 positions" in rows[1]["error"] and "pred" not in rows[1]
+        assert "RuntimeError" in rows[2]["error"] and "shapes differ" in rows[2]["error"]
+
+
 def test_other_settings_need_another_name(ask, capfd):
     ask(gt_file=GENERAL)
     assert ask("--conv-mode", "vicuna_v1_1", gt_file=GENERAL)[0] == 2

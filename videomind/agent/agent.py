@@ -141,8 +141,11 @@ def video_annotation(
         options: what the answer is chosen from.
         query: what to find, the question where there is none.
         duration: of the video, s.
+
+    Raises:
+        ValueError: an option, or another value, is of the wrong kind.
     """
-    return Annotation(
+    anno = Annotation(
         source="video",
         video_path=video,
         duration=duration,
@@ -150,6 +153,11 @@ def video_annotation(
         question=clean_question(question) if question else None,
         options=list(options) if options else None,
     )
+    try:
+        anno.check_types()
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return anno
 
 
 def _roles_in(path: str | Path | None) -> dict[str, str | Path]:

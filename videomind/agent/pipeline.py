@@ -4,7 +4,6 @@ Shapes: B batch, L prompt tokens, S generated tokens, D hidden size, N candidate
 """
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +23,7 @@ from videomind.dataset.views import NUM_CANDIDATES
 from videomind.encoding.encoder import BadSampleError, Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
-from videomind.model.role_model import RoleModel, record_states
+from videomind.model.role_model import RoleModel, num_positions, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
 from videomind.video.excerpts import Frames, read_excerpts, video_duration
@@ -157,7 +156,7 @@ def model_inputs(
         BadSampleError: a prompt is longer than what the model was made for.
     """
     inner = bare(model)
-    longest, limit = max(len(e.input_ids) for e in encoded), _positions(inner)
+    longest, limit = max(len(e.input_ids) for e in encoded), num_positions(inner)
     if longest > limit:
         raise BadSampleError(
             f"its prompt has {longest} tokens, the model has {limit} positions (max_position_embeddings): "
@@ -170,11 +169,6 @@ def model_inputs(
     ids, mask, patches, grids = (part.to(inner.device) for part in (ids, mask, patches, grids))
     pixels = processor.normalized(patches)
     return inner.backbone.model_inputs(ids, mask, pixels, grids, config=inner.config)
-
-
-def _positions(model: RoleModel) -> float:
-    """Read how many positions a model was made for."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 class NotFiniteError(ValueError):

@@ -26,11 +26,13 @@ from videomind.faults import RunError
 from videomind.files import read_json_lines, write_json_lines
 from videomind.logger import rank
 from videomind.model.checkpoint import model_folders
+from videomind.model.grounding_head import check_frames
 from videomind.prediction import RESULT, PredictedSplit, Prediction
 from videomind.roles import BudgetOverride
 from videomind.runs.boundary import Fault
 from videomind.runs.failures import check_failures
 from videomind.runs.identity import digest_of, files_of, located
+from videomind.runs.watch import MachineWatch, common_folder
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video.readers import reader_name
 
@@ -48,8 +50,12 @@ TOO_LARGE = torch.OutOfMemoryError
 
 
 def load_agent(args: argparse.Namespace) -> VideoMind:
-    """Load the model of the command line."""
-    return VideoMind.from_pretrained(
+    """Load the model of the command line.
+
+    Raises:
+        ValueError: it is not there, or the grounder could not see as many frames as are to be shown.
+    """
+    agent = VideoMind.from_pretrained(
         roles=role_paths(args),
         base_path=args.base_model_path,
         device=args.device,
@@ -57,6 +63,9 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
         attn_implementation=args.attn_implementation,
         max_new_tokens=args.max_new_tokens,
     )
+    if agent.pipeline.has("grounder") and args.max_frames is not None:
+        check_frames(args.max_frames, agent.pipeline.processor.backbone.units.frames_per_step)
+    return agent
 
 
 def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:
@@ -180,6 +189,7 @@ def predict(
         partial(prepare_all, encoder=agent.encoder, on_damage=args.on_damage),
         num_threads=args.num_threads,
         also=(TOO_LARGE,),
+        watch=MachineWatch([common_folder(anno.video_path for anno in annotations)]),
     )
     in_a_row = 0  # that no number came out of
     for position, outcome in tqdm(ended, total=len(pending), disable=rank() != 0, desc=args.dataset):
@@ -192,7 +202,7 @@ def predict(
             )
         else:
             prediction = outcome.prediction(anno)
-        results.append(pending[position], prediction.to_json())
+        results.append(pending[position], prediction.line())
         in_a_row = in_a_row + 1 if isinstance(outcome, NotFiniteError) else 0
         if in_a_row == NOT_FINITE_IN_A_ROW:
             raise RunError(f"{in_a_row} samples in a row failed, the last one: {outcome}")
@@ -238,7 +248,7 @@ def run_video(args: argparse.Namespace) -> None:
     if args.use_subtitle:
         warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)
-    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).to_json()])
+    write_json_lines(Path(args.pred_path) / RESULT, [result.prediction(anno).line()])
     if result.candidates:
         best = ", ".join(f"{c.span[0]:.1f}-{c.span[1]:.1f} s ({c.score:.2f})" for c in result.candidates[:3])
         log.info("%s: %s", result.query, best)

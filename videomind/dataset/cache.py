@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -49,10 +49,7 @@ class Cache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(
-                f"Cannot write the cache of annotations to {folder}: {error.strerror}. Name another folder "
-                f"with the environment variable {CACHE_VARIABLE}."
-            ) from error
+            raise _cannot_write(folder, error) from error
         self.table = folder / f"{state}.arrow"
         self.report = folder / f"{state}.json"  # written last: it says that the table is whole
 
@@ -69,8 +66,20 @@ class Cache:
         with self._locked():
             self._write_unless_fresh(shows)
 
-    def _locked(self) -> FileLock:
-        return FileLock(self.table.parent / "lock")
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time look and write; what others have prepared is read without.
+
+        Raises:
+            ValueError: the annotations are not there, and cannot be written.
+        """
+        with ExitStack() as ends:
+            try:
+                ends.enter_context(FileLock(self.table.parent / "lock"))
+            except OSError as error:
+                if not self.is_fresh():
+                    raise _cannot_write(self.table.parent, error) from error
+            yield
 
     def _write_unless_fresh(self, shows: bool) -> None:
         if self.is_fresh():
@@ -110,6 +119,13 @@ class Cache:
                 report.dropped[reason] += 1
 
 
+def _cannot_write(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"Cannot write the cache of annotations to {folder.absolute()}: {error.strerror}. Name another "
+        f"folder with the environment variable {CACHE_VARIABLE}."
+    )
+
+
 @contextmanager
 def collection_paused() -> Iterator[None]:
     """Pause garbage collection: it would walk again and again over rows that hold no cycles."""
@@ -124,8 +140,9 @@ def collection_paused() -> Iterator[None]:
 
 def cache_folder() -> Path:
     """Say where read annotations are kept: `$VIDEOMIND_CACHE`, else `~/.cache/videomind`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(home) / "videomind") / "annotations"
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get(CACHE_VARIABLE) or f"{home}/videomind"
+    return Path(folder).expanduser() / "annotations"
 
 
 def _fingerprints(source: Source, split: str, filters: Filters) -> tuple[str, str]:

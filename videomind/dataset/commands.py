@@ -3,11 +3,13 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -19,7 +21,7 @@ from videomind.dataset.parts import Entry, Part, load_benchmark, load_parts, ope
 from videomind.dataset.readers import read_rows
 from videomind.dataset.schema import Route
 from videomind.dataset.statistics import statistics
-from videomind.files import json_text, read_json_lines, write_json_lines, write_text
+from videomind.files import found_from, json_text, read_json_lines, write_json_lines, write_text, written_from
 from videomind.logger import run_command
 from videomind.prediction import read_predictions
 from videomind.runs.endpoint import Endpoint
@@ -60,7 +62,8 @@ def make_verifying(args: argparse.Namespace) -> None:
     """
     numbered = enumerate(read_rows(args.predictions), 1)
     records = read_predictions((f"{args.predictions}, record {number}", row) for number, row in numbered)
-    rows = list(verifying_rows(records))
+    from_there, to_there = Path(args.predictions).parent, Path(args.out).parent
+    rows = [_placed(row, from_there, to_there) for row in verifying_rows(records)]
     if not rows:
         raise ValueError(f"{args.predictions} holds no record with 'pred' and 'span'")
     text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
@@ -80,24 +83,36 @@ def make_planning(args: argparse.Namespace) -> None:
     endpoint = Endpoint(args.endpoint, args.endpoint_model) if args.endpoint else None
     rephrase = None if endpoint is None else (lambda question: endpoint.ask(rephrase_prompt(question)))
     made = [row for _, row in read_json_lines(args.out, skip_cut=True)] if Path(args.out).is_file() else []
-    done = {_key(row) for row in made}
+    folder = Path(args.out).parent
+    done = {_key(row, folder) for row in made}
     parts = load_parts(parse_entries(",".join(args.names)), data_root=args.data_root, seed=args.seed)
     routes: Counter[int] = Counter()
     write_json_lines(args.out, made)  # without a line that a kill cut short
     with open(args.out, "a", encoding="utf-8") as file:
         chosen = [anno for part in parts for anno in part.chosen(args.seed)]
         for anno in tqdm(chosen, desc=args.out, unit=" rows", delay=2):
-            if (anno.video_path, anno.question or anno.query) in done:
+            if (_real(anno.video_path), anno.question or anno.query) in done:
                 continue
             if row := planning_row(anno, rephrase):
-                file.write(json_text(row) + "\n")
+                file.write(json_text(_placed(row, Path(), folder)) + "\n")
                 file.flush()
                 routes[row["route"]] += 1
     log.info("Wrote %s: %s", args.out, ", ".join(f"route {r}: {n}" for r, n in sorted(routes.items())))
 
 
-def _key(row: dict) -> tuple:
-    return row["video_path"], row["question"] if row["route"] != Route.MOMENT else row["query"]
+def _key(row: dict, folder: Path) -> tuple:
+    asked = row["question"] if row["route"] != Route.MOMENT else row["query"]
+    return _real(found_from(folder, row["video_path"])), asked
+
+
+def _placed(row: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """Write a row's video, which is named from one folder, so that it is found from another one."""
+    return {**row, "video_path": written_from(out, found_from(folder, row["video_path"]))}
+
+
+def _real(path: str | list[str]) -> str:
+    """Name a file, or the first of several, in the one way that it has."""
+    return os.path.realpath(path if isinstance(path, str) else path[0])
 
 
 def overview(data_root: str) -> str:

@@ -22,7 +22,7 @@ from videomind.dataset.views import (
     Verifying,
     View,
 )
-from videomind.files import FileError, read_json_lines
+from videomind.files import FileError, found_from, read_json_lines
 from videomind.roles import nearest
 from videomind.video.request import ImageList
 
@@ -163,10 +163,11 @@ class OwnData(Source):
 
 
 def _paths(row: dict[str, Any], folder: Path) -> list[str]:
-    """List a row's files: `video` is relative to a folder, `video_path` to where the command runs."""
-    video, base = (row["video"], folder) if "video" in row else (row.get("video_path"), Path())
+    """List a row's files: `video` is relative to a folder, `video_path` found from there."""
+    video = row.get("video", row.get("video_path"))
     names = video if isinstance(video, list) else [video]
-    return [str(base / name) for name in names if isinstance(name, str) and name]
+    names = [name for name in names if isinstance(name, str) and name]
+    return [str(folder / name) if "video" in row else found_from(folder, name) for name in names]
 
 
 def _with_rate(paths: list[str], row: dict[str, Any]) -> ImageList:

@@ -6,7 +6,8 @@ of your own.
 
 import logging
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +78,34 @@ def parse_entries(datasets: str) -> list[Entry]:
     Raises:
         ValueError: an item is of another form; the message names it.
     """
-    entries = [_entry(item.strip()) for item in datasets.split(",") if item.strip()]
+    entries = [_entry(item.strip()) for item in _items(datasets) if item.strip()]
     if not entries:
         raise ValueError("No data set given (--datasets NAME[@SPLIT][:WEIGHT][,...])")
     return entries
 
 
+def _items(datasets: str) -> Iterator[str]:
+    """Split a list at its commas, but for those in the path of a file that is there."""
+    parts = datasets.split(",")
+    while parts:
+        for count in range(len(parts), 0, -1):
+            item = ",".join(parts[:count])
+            name, weight = _named(item.strip())
+            if count == 1 or (os.path.isfile(name) and "," not in weight):
+                yield item
+                del parts[:count]
+                break
+
+
+def _named(item: str) -> tuple[str, str]:
+    """Split an item into its name, with a split, and its weight; a path may hold colons."""
+    name, sign, weight = item.rpartition(":")
+    name, weight = (item, "1") if not sign or is_file_name(item) else (name, weight)
+    return os.path.expanduser(name) if is_file_name(name) else name, weight
+
+
 def _entry(item: str) -> Entry:
-    name, _, weight = item.rpartition(":") if ":" in item else (item, "", "1")
+    name, weight = _named(item)
     try:
         value = float(weight)
     except ValueError:

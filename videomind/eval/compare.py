@@ -140,9 +140,9 @@ def run(args: argparse.Namespace) -> None:
     """Compare what the command line names."""
     compared = compare_questions if args.questions else compare_judged if args.judged else compare_moments
     table = compared(labelled_paths(args.runs))
-    sys.stdout.write(render_comparison(table) + "\n")
     if args.out:
         write_json(args.out, table)
+    sys.stdout.write(render_comparison(table) + "\n")
 
 
 if __name__ == "__main__":

@@ -97,15 +97,15 @@ def denominators(run: Run) -> tuple[dict[str, Any], list[str]]:
 
 
 def publish(run: Run, outcome: Outcome, out_name: str) -> None:
-    """Show the report, and write it."""
+    """Write the report, and show it."""
     text_path, json_path = _report_paths(run, out_name)
     counts, remarks = denominators(run)
     remarks += outcome.remarks
     for remark in remarks:
         logger.warning(remark)
-    sys.stdout.write(outcome.text)
     write_text(text_path, "".join(f"WARNING: {remark}\n" for remark in remarks) + outcome.text)
     write_text(json_path, json_text({**outcome.content, **counts}, indent=2) + "\n")
+    sys.stdout.write(outcome.text)
     logger.info("Wrote %s and %s", text_path, json_path)
 
 

@@ -38,10 +38,7 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
     Raises:
         ValueError: Something is missing or does not fit; says what, and where.
     """
-    mend = "Give another path."
-    resolved = {
-        role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()
-    }
+    resolved = _folders_of(folders)
     first, *others = dict.fromkeys(resolved.values())
     held = {
         folder: _adapters_for(folder, [r for r, f in resolved.items() if f == folder])
@@ -55,6 +52,13 @@ def load_roles(folders: Mapping[str, str | Path], settings: LoadSettings) -> Loa
             model = load_adapter(model, folder, role)
         load_extra(model, folder, held[folder] or ["grounder"], keep=True)
     return replace(loaded, model=model)
+
+
+def _folders_of(folders: Mapping[str, str | Path]) -> dict[str, Path]:
+    """Find the folder of each role; of one under several spellings the first counts."""
+    mend, first = "Give another path.", {}
+    places = {role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()}
+    return {role: first.setdefault(folder.resolve(), folder) for role, folder in places.items()}
 
 
 def _adapters_for(folder: Path, roles: list[str]) -> list[str] | None:
@@ -95,10 +99,7 @@ def combine(folders: Mapping[str, str | Path], out: str | Path) -> None:
     out = Path(out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty")
-    mend = "Give another path."
-    resolved = {
-        role: resolve_folder(path, f"checkpoint of the {role}", mend) for role, path in folders.items()
-    }
+    resolved = _folders_of(folders)
     home = resolved.get("grounder", next(iter(resolved.values())))
     for role, folder in resolved.items():
         check_same_base(home, folder)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from videomind.faults import RunError
 from videomind.model.layers import (
     ConvHead,
     ConvPyramid,
@@ -54,6 +55,23 @@ class HeadOutput:
     query_emb: Tensor
     num_clips: tuple[int, ...]
     num_queries: tuple[int, ...]
+
+
+def check_frames(max_frames: int, frames_per_step: int) -> None:
+    """Refuse a budget whose longest videos the head could not take.
+
+    Args:
+        max_frames: of an excerpt (--max_frames).
+        frames_per_step: of the backbone.
+
+    Raises:
+        RunError: it has more clips than the head has places.
+    """
+    if max_frames > MAX_CLIPS * frames_per_step:
+        raise RunError(
+            f"--max_frames {max_frames} is too much for the grounding head: it takes {MAX_CLIPS} clips of "
+            f"{frames_per_step} frames, which is {MAX_CLIPS * frames_per_step}"
+        )
 
 
 def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: int = MAX_CLIPS) -> Tensor:

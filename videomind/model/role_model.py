@@ -3,6 +3,7 @@
 Shapes: B batch, L tokens, D hidden size, T temporal steps of a video, Q `<|reg|>` tokens of a sample.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from videomind.model.grounding_head import STRIDES, GroundingHead
 from videomind.model.losses import HeadTargets, LossWeights, grounding_loss
 
 IGNORE_INDEX = -100
+
+
+def num_positions(model: PreTrainedModel) -> float:
+    """Read how many positions a model was made for; it would answer longer prompts all the same."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 @dataclass

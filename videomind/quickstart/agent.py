@@ -7,6 +7,7 @@ from pathlib import Path
 from videomind.agent.infer import NEXT_RUN
 from videomind.quickstart.settings import SCRIPTS, Site
 from videomind.quickstart.steps import Command, Step
+from videomind.roles import get_role
 from videomind.synthetic.shipped import TINY_BASE, folder_digest
 
 PRETRAINED = """\
@@ -20,10 +21,11 @@ training videos and phrasings. Test videos, phrasings and answers never enter.""
 BUDGET = ("--min_tokens_per_frame", "4", "--max_tokens_per_frame", "6")
 TRAINING = (
     *("--lora_r", "32", "--lora_alpha", "32", "--lora_dropout", "0"),
-    *("--learning_rate", "2e-3", "--head_lr", "1e-3", "--warmup_steps", "0.05", "--loss_sal_weight", "1"),
+    *("--learning_rate", "2e-3", "--warmup_steps", "0.05"),
     *("--gradient_checkpointing", "False", "--dataloader_num_workers", "0"),
     *("--save_steps", "50", "--logging_steps", "10", *BUDGET),
 )
+TRAINING_HEAD = ("--head_lr", "1e-3", "--loss_sal_weight", "1")
 GLOBAL_BATCH = 8
 # For a training of no step, which only writes its model.
 ALONE = {"NPROC_PER_NODE": "1", "GLOBAL_BATCH": "1", "BATCH_PER_DEVICE": "1", "DEEPSPEED": "none"}
@@ -74,6 +76,12 @@ class AgentQuickstart:
         """List all steps in their order."""
         chain = [*self._other_roles(), *self._chains()] if self.has_chain else []
         return [*self._start(), *self._grounder(), *chain]
+
+    def leave_deepspeed(self, steps: Sequence[Step]) -> None:
+        """Let the trainings of steps run without DeepSpeed."""
+        for command in (command for step in steps for command in step.commands):
+            if "DEEPSPEED" in command.environment:
+                command.environment["DEEPSPEED"] = "none"
 
     def _at(self, name: str) -> Path:
         return self.site.folder / name
@@ -169,7 +177,7 @@ class AgentQuickstart:
             self._at("data"),
         )
         frames = ("--cache_frames", self._at("frames"))  # the same few videos, over and over
-        rest = ("--role", role, "--output_dir", out)
+        rest = ("--role", role, "--output_dir", out, *(TRAINING_HEAD if get_role(role).has_head else ()))
         rest += () if self.seed is None else ("--seed", str(self.seed))
         return ("videomind", "launch", "train", *start, *TRAINING, *frames, *rest, *arguments)
 

@@ -10,6 +10,7 @@ needs first.
 import argparse
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from videomind.environment import drop_ranks
-from videomind.logger import setup_logging
+from videomind.logger import run_command
 from videomind.quickstart.agent import BUDGET, AgentQuickstart, Lengths
 from videomind.quickstart.chat import LENGTH, ChatQuickstart
 from videomind.quickstart.screen import Screen, pace_here
@@ -41,28 +42,28 @@ Figures:                        {work}/answers.json"""
 NEXT = """
 Try next
   When does it happen? (Any video of yours instead of this one; --query says what to look for.)
-    {videomind} infer --model_gnd_path {work}/grounder --pred_path {work}/try {budget} \\
+    {videomind} infer --model_gnd_path {quoted}/grounder --pred_path {quoted}/try {budget} \\
       --video {video} --query "a red ball"
 """
 NEXT_QUESTION = """\
   A question, answered by all roles:
-    {videomind} infer --model_gnd_path {work}/agent --pred_path {work}/try_agent {budget} \\
+    {videomind} infer --model_gnd_path {quoted}/agent --pred_path {quoted}/try_agent {budget} \\
       --video {asked} --question "what is the floor while the red ball spins?" \\
       --options white black orange pink brown
 """
 NEXT_CURVES = """\
   How the training went:
-    tensorboard --logdir {work}/grounder/tensorboard
+    tensorboard --logdir {quoted}/grounder/tensorboard
 Then train on real data: docs/DATA.md says how it is laid out, docs/TRAIN.md how a role is trained."""
 AFTER_CHAT = """
 Half of the questions are about the colour of a thing (one of 6), half about the floor (one of 5); who
 guesses is right in 18 of 100.
 Figures: {work}/results.json      Answers: {work}/after/answers.json
-Checkpoint: {work}/video_chatgpt      Curves: tensorboard --logdir {work}/video_chatgpt/tensorboard
+Checkpoint: {work}/video_chatgpt      Curves: tensorboard --logdir {quoted}/video_chatgpt/tensorboard
 
 Next: ask the model about a video,
   {videomind} {ask} \\
-      --model-name {work}/video_chatgpt --video_path {video} --question "What colour is the object?"
+      --model-name {quoted}/video_chatgpt --video_path {video} --question "What colour is the object?"
 then read docs/TRAIN.md to train on VideoInstruct-100K."""
 
 
@@ -100,7 +101,9 @@ def _count(text: str) -> int:
 def workflow_folder(args: argparse.Namespace) -> Path:
     """Say where a quickstart's files go."""
     names = {AGENT: "quickstart_grounder" if args.grounder_only else "quickstart", CHAT: f"quickstart_{CHAT}"}
-    return Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
+    folder = Path(args.dir or os.environ.get("QUICKSTART_DIR") or Path("work_dirs") / names[args.family])
+    folder = folder.expanduser()
+    return folder.absolute() if str(folder).startswith("-") else folder  # which would be an option
 
 
 def clear(folder: Path) -> None:
@@ -135,16 +138,22 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
     workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
     compiler = Compiler(site.folder)
     needs_compiler = on_cpu and not problem
-    workflow.run(before={"data": compiler.start, "grounder": compiler.wait} if needs_compiler else None)
+
+    def wait() -> None:
+        if not compiler.wait():
+            site.say(f"DeepSpeed could not be compiled ({compiler.log}): training with plain DDP instead.")
+            quickstart.leave_deepspeed(workflow.steps)
+
+    workflow.run(before={"data": compiler.start, "grounder": wait} if needs_compiler else None)
     show(site, "results.txt")
     named = words(site)
-    named["video"] = str(max((site.folder / "data/charades_sta").rglob("*.mp4")))
+    named["video"] = shlex.quote(str(max((site.folder / "data/charades_sta").rglob("*.mp4"))))
     site.say(AFTER_GROUNDER.format(**named))
     parts = [NEXT, NEXT_CURVES]
     if quickstart.has_chain:
         show(site, "answers.txt")
         site.say(AFTER_CHAIN.format(**named))
-        named["asked"] = str(min((site.folder / "data/nextqa/videos").iterdir()))
+        named["asked"] = shlex.quote(str(min((site.folder / "data/nextqa/videos").iterdir())))
         parts.insert(1, NEXT_QUESTION)
     site.say("".join(parts).format(**named))
     workflow.screen.finish()
@@ -156,8 +165,8 @@ def run_chat(site: Site, args: argparse.Namespace) -> None:
     workflow = Workflow(folder=site.folder, steps=quickstart.steps(), screen=screen_of(site))
     workflow.run()
     show(site, "results.txt")
-    video = max((site.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))
-    site.say(AFTER_CHAT.format(**words(site), video=video, ask=" ".join(quickstart.ask())))
+    video = shlex.quote(str(max((site.folder / "data/video_chatgpt/test_videos").glob("*.mp4"))))
+    site.say(AFTER_CHAT.format(**words(site), video=video, ask=shlex.join(quickstart.ask())))
     workflow.screen.finish()
 
 
@@ -178,7 +187,8 @@ def words(site: Site) -> dict[str, str]:
     """Name what the closing texts speak of."""
     return {
         "work": str(site.folder),
-        "videomind": f"{sys.executable} -m videomind.cli",
+        "quoted": shlex.quote(str(site.folder)),
+        "videomind": shlex.join([sys.executable, "-m", "videomind.cli"]),
         "budget": " ".join(BUDGET),
     }
 
@@ -203,11 +213,11 @@ class Compiler:
             argv = [sys.executable, "-c", code]
             self.process = subprocess.Popen(argv, stdout=log_file, stderr=subprocess.STDOUT)
 
-    def wait(self) -> None:
-        """Wait for the end; a failure is told by the training that needs what was compiled."""
+    def wait(self) -> bool:
+        """Wait for the end. Returns whether it worked."""
         if self.process is None:
             self.start()
-        self.process.wait()
+        return self.process.wait() == 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -218,27 +228,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what it started ends as well
     drop_ranks(os.environ)  # of another launcher: the steps start processes themselves
-    setup_logging()
-    args = build_parser().parse_args(argv)
+    return run_command(lambda: build_parser().parse_args(argv), run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what the command line names.
+
+    Returns:
+        0, the exit code of a step that failed, or 130 after an interrupt.
+
+    Raises:
+        ValueError: arguments cannot be used.
+    """
+    if args.family == CHAT and (args.grounder_only or args.from_scratch or args.seed is not None):
+        raise ValueError(
+            "--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt"
+        )
     folder = workflow_folder(args)
-    run: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
+    run_family: Callable[[Site, argparse.Namespace], None] = run_chat if args.family == CHAT else run_agent
     try:
-        if args.family == CHAT and (args.grounder_only or args.from_scratch or args.seed is not None):
-            raise ValueError(
-                "--grounder-only, --from-scratch and --seed are for the agent, not for video_chatgpt"
-            )
         if args.fresh:
             clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
         site = site_of(folder, lambda text: print(text, flush=True))  # noqa: T201 - the command's report
         site.prepare_environment()
-        run(site, args)
+        run_family(site, args)
     except StepFailed as error:
         log.error("%s", error)
         return error.code if error.code > 0 else 1
-    except ValueError as error:
-        log.error("%s", error)
-        return 2
     except KeyboardInterrupt:
         log.error("Stopped. The same command goes on from here.")
         return 130

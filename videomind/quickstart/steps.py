@@ -53,7 +53,7 @@ class Command:
 
     argv: tuple[str, ...]
     output: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def full_argv(self) -> list[str]:
         """Write the program and its arguments as they are started."""

@@ -16,8 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun.
 
     Returns:
-        0, or the exit code of the first process that failed.
+        0, the exit code of the first process that failed, or 128 and the number of the signal that ended it.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         sys.stderr.write(f"The run stopped: process {rank} {reason} (its own message is above)\n")
         return code if code > 0 else 1
+    except SignalException as error:  # Ctrl-C, or a scheduler's; the processes have got it too
+        sys.stderr.write(f"The run stopped: it got {signal.Signals(error.sigval).name}\n")
+        return 128 + error.sigval
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from videomind.device import HOST_BACKEND
 from videomind.files import (
@@ -31,9 +32,12 @@ from videomind.prediction import RESULT, SETTINGS
 from videomind.runs.boundary import Boundary
 from videomind.runs.identity import differences
 from videomind.runs.together import from_all, from_first, within
+from videomind.runs.watch import MachineWatch
 
 log = logging.getLogger(__name__)
 
+MEETING = timedelta(minutes=30)  # until all processes of a run are there
+WORK = timedelta(days=2)  # whoever is done first waits for the slowest; a long video may take a while
 SHOWN = 80  # characters of a wrong line in a message
 SHARED_FOLDER_S = 60.0  # how far behind a shared folder may be on other nodes
 _ORDERS = itertools.count()  # of the calls of `shared_order`
@@ -45,8 +49,9 @@ R = TypeVar("R")  # what it returns in the end
 def start_processes() -> None:
     """Join the process group of torchrun, until this process ends; alone there is nothing to join."""
     if world_size() > 1 and not dist.is_initialized():
-        # Whoever is done first waits for the slowest; a long video may take a while.
-        dist.init_process_group(HOST_BACKEND, timeout=timedelta(days=2))
+        store, number, size = next(rendezvous("env://", timeout=MEETING))
+        store.set_timeout(WORK)
+        dist.init_process_group(HOST_BACKEND, store=store, rank=number, world_size=size, timeout=WORK)
         atexit.register(_leave_group)
 
 
@@ -111,10 +116,12 @@ def in_flight(
     *,
     num_threads: int,
     also: tuple[type[Exception], ...] = (),
+    watch: MachineWatch | None = None,
 ) -> Iterator[tuple[int, R | Exception]]:
     """Drive several generators at once: what one asks for is prepared in threads while another one works.
 
-    The generators themselves run here, one at a time, the oldest that is ready first.
+    The generators themselves run here, one at a time, the oldest that is ready first. Errors that may be the
+    machine's are held back until another sample tells.
 
     Args:
         indices: what is to be done.
@@ -122,10 +129,33 @@ def in_flight(
         prepare: prepares it (decoding releases the GIL).
         num_threads: how many prepare at once.
         also: errors of the machine that end one generator only, because what it works on decides.
+        watch: tells the machine's fault from samples'; by default without a folder.
 
     Yields:
         Index and the generator's return value, or the error of its sample that ended it.
+
+    Raises:
+        RunError: it is the machine's fault.
     """
+    watch = watch or MachineWatch()
+    held: list[tuple[int, R | Exception]] = []
+    for index, outcome in _driven(indices, start, prepare, num_threads, also):
+        watch.see(outcome if isinstance(outcome, Exception) else None)
+        held.append((index, outcome))
+        if not watch.has_doubts:
+            yield from held
+            held.clear()
+    yield from held
+
+
+def _driven(
+    indices: Iterator[int],
+    start: Callable[[int], Generator[W, P, R]],
+    prepare: Callable[[W], P],
+    num_threads: int,
+    also: tuple[type[Exception], ...],
+) -> Iterator[tuple[int, R | Exception]]:
+    """Drive generators as `in_flight` does, and yield each as it ends."""
     with ThreadPoolExecutor(max(num_threads, 1)) as pool:
         waiting: dict[Future[P], tuple[int, Generator[W, P, R]]] = {}
 

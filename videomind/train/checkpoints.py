@@ -7,10 +7,12 @@ newest marked one. Another marker is written first: what carries neither is not 
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from videomind.files import read_json
+from videomind.runs.together import from_first
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,28 @@ def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) ->
             remove(folder)
     complete = complete_checkpoints(output_dir)
     return str(complete[-1]) if complete else None
+
+
+def remove_old(
+    checkpoints: Sequence[Path], remove: Callable[[Path], None], *, own_folder: Path | None
+) -> None:
+    """Delete checkpoints, on every node where nodes share no folder; every process calls it.
+
+    Args:
+        checkpoints: as the first process finds them.
+        remove: deletes one.
+        own_folder: of the run on this node, from the process that deletes what is left there; else None.
+    """
+
+    def delete() -> list[str]:
+        for checkpoint in checkpoints:
+            remove(checkpoint)
+        return [checkpoint.name for checkpoint in checkpoints]
+
+    for name in from_first(delete):
+        if own_folder is not None and (own_folder / name / STARTED).is_file():
+            with suppress(FileNotFoundError):  # another node deletes it in a folder that they share
+                remove(own_folder / name)
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -5,6 +5,7 @@ names every field of every version that setup.py allows; a test compares it with
 """
 
 import dataclasses
+import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -113,6 +114,24 @@ def todays(argv: Sequence[str], known: Sequence[str]) -> list[str]:
             log.info("--%s is --%s today", name, new)
         out += [] if is_dropped else [f"--{new}", *([value] if sign else [])]
     return out
+
+
+def refuse_unknown(argv: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse an argument that no version of transformers has, nor this package.
+
+    Args:
+        argv: what was given, recipe and all.
+        names: of all arguments. The beginning of one is none: what is refused by name would get by.
+
+    Raises:
+        ValueError: there is none of that name; gives the nearest.
+    """
+    for part in argv:
+        name = part.removeprefix("--").partition("=")[0].replace("-", "_")
+        if part.startswith("--") and {name, name.removeprefix("no_")}.isdisjoint(names):
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean --{close[0]}?" if close else " --help shows what there is."
+            raise ValueError(f"Unknown argument {part.partition('=')[0]}.{hint}")
 
 
 def refuse_unused(training: Any, argv: Sequence[str], names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 Shapes: B batch, L tokens, N patches of V values.
 """
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,11 +25,13 @@ from videomind.encoding.encoder import IGNORE_INDEX, Encoded, Encoder
 from videomind.model.losses import HeadTargets
 from videomind.roles import UNCHANGED, BudgetOverride, get_role
 from videomind.runs.boundary import Boundary
+from videomind.runs.watch import MachineWatch, common_folder
 from videomind.video.excerpts import read_excerpt
 from videomind.video.frame_cache import FrameCache
 from videomind.video.reader import refuse_damage
 from videomind.video.request import USE
 
+LOOKED_AT = 64  # annotations of a part that tell where its videos lie
 T = TypeVar("T")
 
 
@@ -162,6 +165,7 @@ class Mixture(Dataset):
                 f"No sample is left of {', '.join(empty)} (--datasets), see why:\n{self.statistics()}"
             )
         self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # part: its epoch and order
+        self._watch = MachineWatch(_video_folder(part) for part in self.parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -182,7 +186,11 @@ class Mixture(Dataset):
         )
 
     def __getitem__(self, draw: Draw | int) -> Item | Hopeless:
-        """Encode a sample; a bad one is recorded and another of its data type takes its place."""
+        """Encode a sample; a bad one is recorded and another of its data type takes its place.
+
+        Raises:
+            RunError: it is the machine's fault.
+        """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
 
@@ -192,13 +200,15 @@ class Mixture(Dataset):
             part, anno = self.annotation(index, epoch)
             path = anno.video_path if isinstance(anno.video_path, str) else anno.video_path[0]
             text = anno.query or anno.question or ""
-            bad = BadSample(source=anno.source, video_path=path, text=text, reason="")
+            bad = BadSample(source=anno.source, video_path=os.path.abspath(path), text=text, reason="")
             with Boundary() as sample:
                 encoded, problems = self._encode(part.view, anno, rng)
-                if problems:
-                    damaged.append(replace(bad, reason="; ".join(problems), is_used=True))
-                return encoded
-            return replace(bad, reason=str(sample.fault))
+            self._watch.see(sample.error)
+            if sample.fault is not None:
+                return replace(bad, reason=str(sample.fault))
+            if problems:
+                damaged.append(replace(bad, reason="; ".join(problems), is_used=True))
+            return encoded
 
         data_type = self.annotation(index, epoch)[0].view.data_type
         made = first_good(
@@ -254,6 +264,12 @@ class Mixture(Dataset):
     def statistics(self) -> str:
         """Write tables of what was loaded, what was dropped and why, and how long videos and moments are."""
         return statistics(self.parts)
+
+
+def _video_folder(part: Part) -> str | None:
+    """Find the folder of a part's videos, by some of them."""
+    step = max(len(part.annotations) // LOOKED_AT, 1)
+    return common_folder(part.annotations[i].video_path for i in range(0, len(part.annotations), step))
 
 
 @dataclass(frozen=True, kw_only=True)

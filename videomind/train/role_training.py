@@ -1,6 +1,7 @@
 """Trains a role: what `videomind train` does once its arguments are parsed."""
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from videomind.model.checkpoint import (
 )
 from videomind.model.losses import has_positive
 from videomind.model.merging import merge_adapter
-from videomind.model.role_model import RoleModel
+from videomind.model.role_model import RoleModel, num_positions
 from videomind.model.saving import save_full
 from videomind.model.sharding import copy_to_cpu, unify_dtype
 from videomind.roles import Role, get_role
@@ -136,12 +137,19 @@ def _start_roles(folder: Path, role: str) -> list[str] | None:
     return [role] if role in saved else []
 
 
-def build_mixture(args: Arguments, processor: Processor) -> Mixture:
-    """Make the training set; its statistics go to the log."""
+def build_mixture(args: Arguments, processor: Processor, *, positions: float = math.inf) -> Mixture:
+    """Make the training set; its statistics go to the log.
+
+    Args:
+        args: of the command line.
+        processor: of the model.
+        positions: that the model has; a longer sample is a bad one.
+    """
     data = args.data
+    max_length = min(data.model_max_length, positions)
     mixture = Mixture(
         data.datasets,
-        encoder=Encoder(processor, max_length=data.model_max_length, is_learnable=has_positive),
+        encoder=Encoder(processor, max_length=max_length, is_learnable=has_positive),
         data_root=data.data_root,
         filters=data.filters(),
         seed=args.training.seed,
@@ -176,7 +184,7 @@ def train(
     backbone = loaded.processor.backbone
     towers = {backbone.vision: "vision", backbone.language: "language"}
     log.info("What trains:\n%s", trainable_table(loaded.model, towers))
-    mixture = build_mixture(args, loaded.processor)
+    mixture = build_mixture(args, loaded.processor, positions=num_positions(bare(loaded.model)))
     trainer = RoleTrainer(args, loaded, mixture, sampler=make_sampler(args, mixture))
     trainer.run_to_end(after=lambda: _save_full(args, loaded) if args.custom.save_full_model else None)
 

@@ -1,6 +1,5 @@
 """What the trainers of all model families share: complete checkpoints, resuming, records of bad samples."""
 
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from transformers import Trainer
 from videomind.device import detect, peak_memory_gib
 from videomind.encoding.encoder import IGNORE_INDEX
 from videomind.faults import RunError
-from videomind.files import read_json, write_json, write_text
+from videomind.files import NamedFile, append_json_line, read_json, write_json, write_text
 from videomind.logger import rank, run_command
 from videomind.model.losses import HeadTargets
 from videomind.runs.processes import die_with_parent
@@ -46,6 +45,7 @@ from videomind.train.checkpoints import (
     newest_checkpoint,
     refuse_foreign,
     remove_folder,
+    remove_old,
     sizes_of,
 )
 from videomind.train.mixture import BadSample, Hopeless
@@ -218,12 +218,10 @@ class ResumingTrainer(Trainer):
         if not bad:
             return
         path = Path(self.args.output_dir) / f"rank{self.args.process_index}_{BAD_SAMPLES}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            for sample in bad:
-                kind = "Damaged sample (used)" if sample.is_used else "Bad sample"
-                log.warning("%s of %s, %s: %s", kind, sample.source, sample.video_path, sample.reason)
-                file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
+        for sample in bad:
+            kind = "Damaged sample (used)" if sample.is_used else "Bad sample"
+            log.warning("%s of %s, %s: %s", kind, sample.source, sample.video_path, sample.reason)
+            append_json_line(path, asdict(sample))
         # Each process judges by its own samples, and by those before a resume.
         seen, num_bad = self._before.seen + self._own.seen, self._before.bad + self._own.bad
         if seen >= MIN_SEEN and num_bad / (seen + num_bad) > self.max_bad_share:
@@ -258,15 +256,18 @@ class ResumingTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            if folder.exists():
-                refuse_foreign(folder)
-                self.remove_checkpoint(folder)  # what a killed run left behind
+        is_first_of_node = self.args.local_process_index == 0
+        if self.args.should_save and folder.exists():
+            refuse_foreign(folder)
+            self.remove_checkpoint(folder)  # what a killed run left behind
+        self._barrier()
+        if is_first_of_node:  # its own folder, where the run does not share one
             write_text(folder / STARTED, "")
         self._barrier()
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # old ones go after the marker
         try:
-            super()._save_checkpoint(model, trial)
+            with NamedFile(folder):
+                super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
         counts = self.counts()
@@ -276,8 +277,9 @@ class ResumingTrainer(Trainer):
         if self.args.should_save:
             write_json(folder / FILES, sizes_of(folder))
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
-            for old in complete_checkpoints(self.args.output_dir)[:-limit] if limit and limit > 0 else []:
-                self.remove_checkpoint(old)
+        old = complete_checkpoints(self.args.output_dir)[:-limit] if limit and limit > 0 else []
+        folder_of_run = Path(self.args.output_dir)
+        remove_old(old, self.remove_checkpoint, own_folder=folder_of_run if is_first_of_node else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.restore(Path(resume_from_checkpoint))

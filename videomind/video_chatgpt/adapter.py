@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from videomind.files import atomic_path, read_json, write_json
+from videomind.files import atomic_path, found_from, read_json, write_json
 from videomind.model.checkpoint import LoadSettings
 from videomind.model.sharding import copy_to_cpu, gathered
 from videomind.video_chatgpt.disk import (
@@ -157,5 +157,6 @@ def load_chat(path: str | Path, adapter: str | Path | None, settings: LoadSettin
         log.warning("%s has no output rows for the tokens of a video: they are as untrained", adapter)
     side = adapter.with_suffix(".json")
     for name, value in (read_json(side) if side.is_file() else {}).items():
-        setattr(model.config, name, value)
+        is_place = name == "mm_vision_tower" and value is not None
+        setattr(model.config, name, found_from(adapter.parent, value) if is_place else value)
     return loaded

@@ -8,7 +8,7 @@ from transformers.utils import is_torch_tf32_available
 
 from videomind.roles import nearest
 from videomind.runs.recipes import recipe_text
-from videomind.train.arguments import TrainingArguments, parse_dataclasses
+from videomind.train.arguments import TrainingArguments, from_anywhere, parse_dataclasses
 from videomind.train.options import section_of
 from videomind.video_chatgpt.options import (
     PROJECTORS,
@@ -62,6 +62,5 @@ def parse_arguments(argv: Sequence[str] | None = None) -> VideoArguments:
     if model.version != VERSION:
         log.info("--version %s: the conversation is that of %s, the only one", model.version, VERSION)
     sections = section_of({"model": VideoModelArguments, "data": VideoDataArguments})
-    return VideoArguments(
-        model=model, data=data, training=training, recipe=recipe_text(command_line, sections)
-    )
+    recipe = recipe_text(from_anywhere(command_line), sections)
+    return VideoArguments(model=model, data=data, training=training, recipe=recipe)

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from videomind.device import attention, default_dtype, torch_device
-from videomind.files import read_json, write_text
+from videomind.files import found_from, read_json, write_text
 from videomind.logger import rank
 from videomind.model.checkpoint import LoadSettings
 from videomind.runs.boundary import Boundary, Fault
 from videomind.runs.failures import check_failures
 from videomind.runs.identity import digest_of, files_of, located
+from videomind.runs.watch import MachineWatch
 from videomind.runs.workers import ResultFile, in_flight, shared_order, start_processes
 from videomind.video.readers import reader_name
 from videomind.video_chatgpt.adapter import load_chat
@@ -125,7 +128,7 @@ def feature_source(args: argparse.Namespace, model: torch.nn.Module) -> FeatureS
     if args.clip_feat_path:
         return StoredFeatures(Path(args.clip_feat_path))
     config: VideoChatGPTConfig = model.config
-    name = args.vision_tower or config.mm_vision_tower or CLIP
+    name = args.vision_tower or found_from(args.model_name, config.mm_vision_tower) or CLIP
     tower = ClipTower.from_pretrained(name, device=model.device, dtype=model.dtype)
     rows, width = tower.shape.features
     if width != config.mm_hidden_size or config.num_video_tokens not in (None, rows):
@@ -157,6 +160,7 @@ def ask_video(args: argparse.Namespace) -> None:
     set_seed(args.seed)
     features = chat.features(Path(args.video_path).name if args.clip_feat_path else args.video_path)
     for question in _questions(args.question):
+        chat.check_length(features, question)
         sys.stdout.write(chat.answer([(features, question)])[0] + "\n")
         sys.stdout.flush()
 
@@ -189,7 +193,13 @@ def ask_rows(args: argparse.Namespace) -> None:
             pending[start : start + args.batch_size] for start in range(0, len(pending), args.batch_size)
         ]
         answer_rows(
-            load_videochat(args), rows, batches, results, seed=args.seed, num_threads=args.num_threads
+            load_videochat(args),
+            rows,
+            batches,
+            results,
+            seed=args.seed,
+            num_threads=args.num_threads,
+            watch=MachineWatch([args.clip_feat_path or args.video_dir]),
         )
     if dist.is_initialized():
         dist.barrier()
@@ -215,6 +225,55 @@ def chat_identity(args: argparse.Namespace, out: Path, rows: Sequence[dict[str, 
     return kept | {"rows": len(rows), "questions": digest_of(rows, paths=()), "video reader": reader}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Answering:
+    """Answers rows and writes each as it is done.
+
+    Attributes:
+        chat: what answers.
+        rows: all that are asked.
+        results: where answers go.
+    """
+
+    chat: VideoChat
+    rows: Sequence[dict[str, Any]]
+    results: ResultFile
+
+    def prepare(self, index: int) -> list[tuple[Tensor, str]]:
+        """Get the features and the questions of a row.
+
+        Raises:
+            ValueError: they cannot be used.
+        """
+        row = self.rows[index]
+        features = self.chat.features(row["video_name"])
+        questions = [row[name] for name in kind_of(row)]
+        for question in questions:
+            self.chat.check_length(features, question)
+        return [(features, question) for question in questions]
+
+    def answer(self, asked: dict[int, list[tuple[Tensor, str]]], *, seed: int) -> None:
+        """Answer prepared rows together; where that fails, one by one."""
+        set_seed(seed)
+        with Boundary() as batch:
+            answers = iter(self.chat.answer([pair for pairs in asked.values() for pair in pairs]))
+        for index, pairs in asked.items():
+            row = self.rows[index]
+            if batch.error is None:
+                texts = dict(zip(kind_of(row).values(), islice(answers, len(pairs)), strict=True))
+                self.results.append(index, {**_kept(row), **texts})
+            elif len(asked) == 1:
+                self.fail(index, batch.error)
+            else:
+                self.answer({index: pairs}, seed=seed)
+
+    def fail(self, index: int, error: Exception) -> None:
+        """Write why a row has no answer."""
+        row, fault = self.rows[index], Fault.of(error)
+        log.warning("%s: %s", row["video_name"], fault, exc_info=None if fault.is_stated else error)
+        self.results.append(index, {**_kept(row), "error": str(fault)})
+
+
 def answer_rows(
     chat: VideoChat,
     rows: Sequence[dict[str, Any]],
@@ -223,40 +282,44 @@ def answer_rows(
     *,
     seed: int,
     num_threads: int,
+    watch: MachineWatch | None = None,
 ) -> None:
-    """Answer this process's share of batches of rows, and write each row as it is done."""
+    """Answer this process's share of batches of rows, and write each row as it is done.
 
-    def fail(index: int, error: Exception) -> None:
-        fault = Fault.of(error)
-        log.warning("%s: %s", rows[index]["video_name"], fault, exc_info=None if fault.is_stated else error)
-        results.append(index, {**_kept(rows[index]), "error": str(fault)})
+    Args:
+        chat: what answers.
+        rows: all that are asked.
+        batches: places of rows that are answered together.
+        results: where answers go.
+        seed: of sampling.
+        num_threads: that read ahead.
+        watch: tells the machine's fault from rows'; by default without a folder.
+
+    Raises:
+        RunError: it is the machine's fault that rows fail.
+    """
+    watch = watch or MachineWatch()
+    answering = _Answering(chat=chat, rows=rows, results=results)
 
     def steps(number: int) -> Generator[list[str], None, int]:
         indices = batches[number]
         yield [rows[index]["video_name"] for index in indices]
-        asked: list[tuple[Tensor, str]] = []
-        targets: list[tuple[int, str]] = []
+        asked: dict[int, list[tuple[Tensor, str]]] = {}
         for index in indices:
             with Boundary() as row:
-                features = chat.features(rows[index]["video_name"])
+                asked[index] = answering.prepare(index)
+            watch.see(row.error)
             if row.error is not None:
-                fail(index, row.error)
-                continue
-            for name, field in kind_of(rows[index]).items():
-                asked.append((features, rows[index][name]))
-                targets.append((index, field))
-        set_seed(seed + indices[0])  # the same answers after a kill
-        answers = chat.answer(asked) if asked else []
-        for index in dict(targets):
-            texts = {field: text for (i, field), text in zip(targets, answers, strict=True) if i == index}
-            results.append(index, {**_kept(rows[index]), **texts})
+                answering.fail(index, row.error)
+        if asked:
+            answering.answer(asked, seed=seed + indices[0])  # the same answers after a kill
         return len(indices)
 
     order = shared_order(len(batches))
     ended = in_flight(order, steps, chat.read_ahead, num_threads=num_threads)
     for number, outcome in tqdm(ended, total=len(batches), disable=rank() != 0):
         for index in batches[number] if isinstance(outcome, Exception) else ():
-            fail(index, outcome)
+            answering.fail(index, outcome)
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:

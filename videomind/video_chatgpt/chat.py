@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from videomind.encoding.encoder import BadSampleError
 from videomind.encoding.text import TextEncoder
 from videomind.runs.boundary import Boundary
 from videomind.video.reader import BadVideoError
@@ -183,6 +184,24 @@ class VideoChat:
             )
         return torch.from_numpy(rows)
 
+    def check_length(self, features: Tensor, question: str) -> None:
+        """Refuse a prompt that the model has no positions for: it would answer all the same.
+
+        Raises:
+            BadSampleError: it is too long.
+        """
+        length, limit = len(self._prompt(features, question)), self.model.config.max_position_embeddings
+        if length > limit:
+            raise BadSampleError(
+                f"its prompt has {length} tokens, the model has {limit} positions (max_position_embeddings)"
+            )
+
+    def _prompt(self, features: Tensor, question: str) -> Tensor:
+        """Make the ids (L,) of a question about features (N, C)."""
+        block = VideoBlock(num_tokens=len(features), has_start_end=self.model.config.mm_use_vid_start_end)
+        pieces = chat_pieces(question, block, mode=self.mode)
+        return torch.tensor(self._text(pieces, add_special_tokens=True).ids)
+
     def answer(self, asked: Sequence[tuple[Tensor, str]]) -> list[str]:
         """Answer one batch of questions.
 
@@ -192,11 +211,7 @@ class VideoChat:
         Returns:
             B texts.
         """
-        ids = []
-        for features, question in asked:
-            block = VideoBlock(num_tokens=len(features), has_start_end=self.model.config.mm_use_vid_start_end)
-            pieces = chat_pieces(question, block, mode=self.mode)
-            ids.append(torch.tensor(self._text(pieces, add_special_tokens=True).ids))
+        ids = [self._prompt(features, question) for features, question in asked]
         new = self.generate(ids, [features for features, _ in asked])
         return [clean(decode_pieces(self.tokenizer, row)) for row in new.tolist()]
 

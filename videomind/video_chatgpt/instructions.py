@@ -25,6 +25,7 @@ from videomind.encoding.text import template
 from videomind.files import read_json
 from videomind.logger import rank
 from videomind.runs.boundary import Boundary
+from videomind.runs.watch import MachineWatch
 from videomind.train.mixture import BadSample, Draw, Hopeless, first_good
 from videomind.video_chatgpt.features.store import find_features, read_features
 from videomind.video_chatgpt.vicuna import Labelled, VideoBlock, label, training_pieces
@@ -154,6 +155,7 @@ class InstructionDataset(Dataset):
         self.tokenizer, self.has_start_end = tokenizer, has_start_end
         self.max_length, self.is_video_first = max_length, is_video_first
         self.seed, self.max_retries = seed, max_retries
+        self._watch = MachineWatch([self.folder])
         self._ready: list[Labelled | Exception] | None = None
         if not is_lazy:
             indices = tqdm(range(len(rows)), desc="Encoding", disable=rank() != 0)
@@ -163,14 +165,21 @@ class InstructionDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, draw: Draw | int) -> InstructionItem | Hopeless:
-        """Encode a sample; a bad one is recorded and another takes its place."""
+        """Encode a sample; a bad one is recorded and another takes its place.
+
+        Raises:
+            RunError: it is the machine's fault.
+        """
         index, epoch = draw if isinstance(draw, tuple) else (draw, 0)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
 
         def attempt(index: int) -> tuple[Labelled, Tensor | None] | BadSample:
             row = self.rows[index]
             with Boundary() as sample:
-                return self.tokens(index), self.features(row)
+                encoded = self.tokens(index), self.features(row)
+            self._watch.see(sample.error)
+            if sample.error is None:
+                return encoded
             path, text = row.video or row.name, row.turns[0]["value"]
             return BadSample(source=self.source, video_path=path, text=text, reason=str(sample.fault))
 

@@ -55,6 +55,11 @@ def build_video_model(args: VideoArguments, shape: tuple[int, int] | None) -> Lo
     settings = LoadSettings(dtype=dtype, attn_implementation=attn, device=training.device)
     loaded = load_start(options.model_name_or_path, settings)
     model, config = loaded.model, loaded.model.config
+    if training.model_max_length > config.max_position_embeddings:
+        raise ValueError(
+            f"--model_max_length {training.model_max_length}: {options.model_name_or_path} has "
+            f"{config.max_position_embeddings} positions (max_position_embeddings)"
+        )
     if options.pretrain_mm_mlp_adapter is None:
         _choose_projector(model, options.mm_projector_type, shape)
     add_videos(loaded, has_start_end=options.mm_use_vid_start_end)

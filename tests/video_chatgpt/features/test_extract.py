@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 from helpers.kills import run_killed
+from helpers.machine import closed
 from helpers.runs import REPO, environment
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from videomind.video_chatgpt.features import extracting
 from videomind.video_chatgpt.features.extract import TOWERS, build_parser, choose_tower, main
-from videomind.video_chatgpt.features.extracting import output_names
+from videomind.video_chatgpt.features.extracting import assign_outputs, find_videos, output_names
 from videomind.video_chatgpt.features.store import read_features, write_features
 
 SHAPE = (104, 8)  # two by two patches
@@ -112,6 +113,36 @@ def test_a_mended_video_leaves_the_report(videos, tower, tmp_path):
     (videos / "v_text.avi").unlink()
     assert main(argv(videos, out, tower)) == 0
     assert report(out) == {}
+
+
+def test_features_that_cannot_be_written_are_no_videos_fault(tower, tmp_path, capfd):
+    videos, out = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir(), out.mkdir()
+    write_video(videos / "v_1.mp4")
+    with closed(out):
+        assert main(argv(videos, out, tower)) == 2
+    said = capfd.readouterr().err
+    assert f"ERROR {out / 'v_1.pkl'}: Permission denied" in said and "Can't process" not in said
+    assert not list(out.iterdir())
+
+
+def test_many_videos_are_listed_in_time_that_grows_with_their_number(tmp_path, monkeypatch):
+    """Every entry is looked at once, and compared with no other one."""
+    for i in range(3000):
+        (tmp_path / f"v_{i}.{'MP4' if i % 3 else 'txt'}").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    comparisons = []
+
+    def equal(one: Path, other: object) -> bool:
+        comparisons.append(one)
+        return str(one) == str(other)
+
+    monkeypatch.setattr(Path, "__eq__", equal)
+    monkeypatch.setattr(Path, "__hash__", lambda path: comparisons.append(path) or hash(str(path)))
+    videos = find_videos(tmp_path)
+    jobs, clashes = assign_outputs(videos, tmp_path / "out", ".pkl")
+    assert len(jobs) == len(videos) == 2000 and not clashes
+    assert len(comparisons) < 20 * len(videos)
 
 
 def test_a_killed_run_keeps_what_it_made(videos, tower, tmp_path):

@@ -11,8 +11,10 @@ from typing import Any
 from videomind.dataset.base import Source
 from videomind.dataset.schema import Annotation, Span, as_list
 from videomind.dataset.views import NUM_CANDIDATES, Verifying
+from videomind.files import found_from
 from videomind.spans import best_iou
 
+FOLDER = "verifying"
 MIN_IOU = 0.5
 _SETS = ("qvhighlights", "didemo", "tacos")
 
@@ -21,10 +23,10 @@ class VerifyingData(Source):
     """The first five predictions of every row, each to be judged."""
 
     names = {f"{name}_verify_{size}": Verifying for name in _SETS for size in ("2b", "7b")}
-    splits = {"train": "verifying"}
+    splits = {"train": FOLDER}
 
     def files(self, split: str) -> list[Path]:
-        return self.json_files(f"verifying/verifying_{self.name.replace('_verify', '')}.json")
+        return self.json_files(f"{FOLDER}/verifying_{self.name.replace('_verify', '')}.json")
 
     def parse(self, row: dict[str, Any], split: str) -> Iterator[Annotation]:
         candidates = as_list(row["pred"])[:NUM_CANDIDATES]
@@ -32,7 +34,7 @@ class VerifyingData(Source):
             yield Annotation(
                 source=self.name,
                 data_type="multimodal",
-                video_path=row["video_path"],
+                video_path=found_from(self.data_root / FOLDER, row["video_path"]),
                 duration=row["duration"],
                 query=row["query"],
                 span=row["span"],

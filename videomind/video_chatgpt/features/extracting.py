@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,10 +22,11 @@ from videomind.faults import RunError
 from videomind.files import write_json
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Fault
+from videomind.runs.watch import MachineWatch, common_folder
 from videomind.runs.workers import in_flight, shared_order, start_processes
 from videomind.video_chatgpt.features.clip import ClipTower, TowerShape, tower_config
 from videomind.video_chatgpt.features.frames import read_frames
-from videomind.video_chatgpt.features.store import read_features, write_features
+from videomind.video_chatgpt.features.store import read_features, storable, write_features
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +62,17 @@ def find_videos(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"No folder of videos {folder} (--video_dir_path)")
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    videos = [path for path in entries if path.is_file() and path.suffix.lower() in VIDEO_EXTENSIONS]
-    if others := [path.name for path in entries if path not in set(videos)]:
+    with os.scandir(folder) as entries:
+        is_video = {
+            entry.name: os.path.splitext(entry.name)[1].lower() in VIDEO_EXTENSIONS and entry.is_file()
+            for entry in entries
+            if not entry.name.startswith(".")
+        }
+    if others := sorted(name for name in is_video if not is_video[name]):
         log.info("%s: %d entries are no video files: %s", folder, len(others), _some(others))
-    if not videos:
+    if not any(is_video.values()):
         raise ValueError(f"{folder} holds no video ({', '.join(sorted(VIDEO_EXTENSIONS))})")
-    return videos
+    return [folder / name for name in sorted(is_video) if is_video[name]]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -178,16 +185,16 @@ def extract(
     def decode(job: Job) -> tuple[Tensor, list[str]]:
         return read_frames(job.video, size=size)
 
-    def steps(index: int) -> Generator[Job, tuple[Tensor, list[str]], Path]:
+    def steps(index: int) -> Generator[Job, tuple[Tensor, list[str]], np.ndarray]:
         frames, problems = yield jobs[index]
         for problem in problems:
             log.warning("%s", problem)
-        write_features(jobs[index].output, tower().features(frames))
-        return jobs[index].output
+        return storable(tower().features(frames), jobs[index].output)
 
     failures = []
     order = shared_order(len(jobs))
-    ended = in_flight(order, steps, decode, num_threads=num_workers)
+    watch = MachineWatch([common_folder(str(job.video) for job in jobs)])
+    ended = in_flight(order, steps, decode, num_threads=num_workers, watch=watch)
     try:
         for index, outcome in tqdm(ended, total=len(jobs), unit="video", disable=rank() != 0):
             if isinstance(outcome, Exception):
@@ -196,6 +203,8 @@ def extract(
                     FailedVideo(video=video, reason=str(Fault.of(outcome)).removeprefix(f"{video}: "))
                 )
                 tell(failures[-1])
+            else:  # here, as a file that cannot be written is not the video's fault
+                write_features(jobs[index].output, outcome)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"Too little memory on the device; try a smaller --infer_batch ({reason})") from None
@@ -251,7 +260,8 @@ def report_run(folder: Path, *, made: int, failures: Sequence[FailedVideo]) -> N
     """
     report = folder / REPORT
     if failures or report.is_file():
-        write_json(report, [asdict(failure) for failure in sorted(failures, key=lambda f: f.video)])
+        rows = [{**asdict(failure), "video": str(Path(failure.video).absolute())} for failure in failures]
+        write_json(report, sorted(rows, key=lambda row: row["video"]))
     if failures:
         log.warning(
             "%d videos failed; the reasons are in %s, a rerun tries them again", len(failures), report

@@ -47,6 +47,20 @@ def check_features(array: object, path: str | Path) -> np.ndarray:
     return np.asarray(array)
 
 
+def storable(array: np.ndarray, path: str | Path) -> np.ndarray:
+    """Make of features (N, C) what is stored, float16.
+
+    Args:
+        array: the features.
+        path: where they will go, for messages.
+
+    Raises:
+        FeatureError: a value is not finite as float16.
+    """
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+        return check_features(np.ascontiguousarray(array, dtype=np.float16), path)
+
+
 def write_features(path: str | Path, array: np.ndarray) -> None:
     """Write features atomically as float16.
 
@@ -61,9 +75,7 @@ def write_features(path: str | Path, array: np.ndarray) -> None:
     path = Path(path)
     if path.suffix not in FEATURE_EXTENSIONS:
         raise ValueError(f"Cannot write features to {path}. {nearest(path.suffix, FEATURE_EXTENSIONS)}")
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused
-        array = np.ascontiguousarray(array, dtype=np.float16)
-    check_features(array, path)
+    array = storable(array, path)
     with atomic_path(path) as temporary:
         if path.suffix == SAFE:
             save_file({TENSOR: array}, temporary)
