@@ -34,3 +34,13 @@ def test_annotations():
     assert large[3] < 2 * small[3]
     assert large[4] < 60 and large[4] < small[4] + 20
     assert large[2] < large[1] / 4  # from the cache
+
+
+@pytest.mark.slow
+def test_decoding():
+    """Two checkouts read the same; against itself neither is the faster by much."""
+    command = [sys.executable, "benchmarks/decoding.py", str(REPO), "--rounds", "2", "--seconds", "5"]
+    done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = done.stdout.splitlines()[2:]
+    assert len(rows) == 18 and all(row.split()[-3] == "2" for row in rows)
