@@ -221,6 +221,13 @@ def spread(model: nn.Module) -> nn.Module:
     return dispatch_model(model, layers)
 
 
+def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Send a tensor to a device; to an accelerator from pinned memory, so that nobody waits for the copy."""
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def peak_memory_gib() -> float:
     """Measure the largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
     module = detect().module

@@ -21,6 +21,7 @@ from videomind.agent.samples import MAX_NEW_TOKENS
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
+from videomind.device import uploaded
 from videomind.encoding.encoder import BadSampleError, Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
@@ -148,30 +149,39 @@ def _decoded_alike(sample: Sample) -> tuple:
     return excerpt.path, budget.min_tokens, budget.max_tokens, budget.fps
 
 
-def model_inputs(encoded: Sequence[Encoded], model: RoleModel | PeftModel) -> dict[str, Tensor]:
+def model_inputs(
+    encoded: Sequence[Encoded], model: RoleModel | PeftModel, *, has_mask: bool = False
+) -> dict[str, Tensor]:
     """Make a batch on the model's device, padded on the right, as the backbone's forward wants it.
+
+    Args:
+        encoded: of the batch.
+        model: whose device it is.
+        has_mask: whether to give the mask, which `generate` would otherwise guess from the ids.
 
     Raises:
         BadSampleError: a prompt is longer than what the model was made for.
     """
     inner = bare(model)
-    longest, limit = max(len(e.input_ids) for e in encoded), _positions(inner)
+    _check_length(encoded, inner)
+    ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
+    mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
+    patches = torch.cat([e.pixel_values for e in encoded])
+    grids = torch.stack([e.grid for e in encoded])
+    parts = (ids, mask if has_mask else None, patches, grids)
+    sent = (None if part is None else uploaded(part, inner.device) for part in parts)
+    return inner.backbone.model_inputs(*sent, config=inner.config)
+
+
+def _check_length(encoded: Sequence[Encoded], model: RoleModel) -> None:
+    """Refuse a prompt that is longer than what the model was made for."""
+    longest = max(len(e.input_ids) for e in encoded)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
     if longest > limit:
         raise BadSampleError(
             f"its prompt has {longest} tokens, the model has {limit} positions (max_position_embeddings): "
             "show it fewer frames or smaller ones (--max_frames, --max_tokens_per_frame)"
         )
-    ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
-    mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
-    patches = torch.cat([e.pixel_values for e in encoded])
-    grids = torch.stack([e.grid for e in encoded])
-    parts = (part.to(inner.device) for part in (ids, mask, patches, grids))
-    return inner.backbone.model_inputs(*parts, config=inner.config)
-
-
-def _positions(model: RoleModel) -> float:
-    """Read how many positions a model was made for."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 class NotFiniteError(ValueError):
@@ -356,9 +366,10 @@ class Pipeline:
             draft: ids the model is expected to say. They are checked in the same forward pass that reads
                 the prompt; if greedy decoding gives exactly them, nothing has to be decoded step by step.
         """
-        inputs = model_inputs([encoded], self.model)
+        _check_length([encoded], bare(self.model))
         if draft and (checked := self._check_draft(encoded, draft)):
             return checked
+        inputs = model_inputs([encoded], self.model, has_mask=True)
         watch = _FiniteLogits()
         with record_states(self.model) as states:
             sequence = self.model.generate(

@@ -152,7 +152,7 @@ class Backbone(ABC):
     def model_inputs(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         pixel_values: Tensor,
         grids: Tensor,
         *,
@@ -161,7 +161,9 @@ class Backbone(ABC):
         """Name the inputs of the model's forward as it wants them.
 
         Args:
-            input_ids, attention_mask: (B, L).
+            input_ids: (B, L).
+            attention_mask: (B, L); None where padding stands on the right alone, of which a causal model with
+                positions of its own sees nothing.
             pixel_values: (N, V), the patches of all videos.
             grids: (B, 3), one video per sequence.
         """
