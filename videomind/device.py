@@ -228,6 +228,13 @@ def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def free_cached_memory() -> None:
+    """Give back what the allocator keeps of the device's memory, pieces that fit nothing among it."""
+    module = detect().module
+    if module is not None:
+        module.empty_cache()
+
+
 def peak_memory_gib() -> float:
     """Measure the largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
     module = detect().module

@@ -1,8 +1,8 @@
-"""Pretended accelerators on a CPU: what would fail on real ones, and what would make the host wait for them.
+"""Pretended accelerators on a CPU: what would fail on real ones, and what would make the host wait.
 
-Values are computed on the CPU. What a tensor's memory would lie on is noted at its storage: when the tensor is
-sent there (`.to`, `device=`), or is made of tensors that lie there. An operator that meets tensors of two places
-raises as it does on CUDA. Waits and copies between host and device are counted, with the line that asks for them.
+Values are computed on the CPU. Where a tensor's memory would lie is noted at its storage: when the tensor is
+sent there (`.to`, `device=`), or is made of tensors that lie there. An operator that meets tensors of two
+places raises as it does on CUDA. Waits and copies are counted, with the line that asks for them.
 
     with PretendedDevices() as devices:
         model.to("cuda")
@@ -153,7 +153,9 @@ class PretendedDevices:
             for name, value in facts.items():
                 self._undo.enter_context(mock.patch.object(module, name, value))
         self._undo.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", self._backward()))
-        self._undo.enter_context(mock.patch.object(torch.autocast, "__init__", _on_host(torch.autocast.__init__)))
+        self._undo.enter_context(
+            mock.patch.object(torch.autocast, "__init__", _on_host(torch.autocast.__init__))
+        )
         # Where a checkpoint looks at tensors, their devices are the CPU's.
         checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._undo.enter_context(mock.patch.dict(CHECKS, checks))
@@ -170,7 +172,9 @@ class PretendedDevices:
         def nothing(*_: Any, **__: Any) -> None:
             return None
 
-        cuda = dict.fromkeys(("set_device", "synchronize", "empty_cache", "manual_seed", "manual_seed_all"), nothing)
+        cuda = dict.fromkeys(
+            ("set_device", "synchronize", "empty_cache", "manual_seed", "manual_seed_all"), nothing
+        )
         cuda |= {
             "is_available": lambda: True,
             "device_count": lambda: self.count,
@@ -179,7 +183,9 @@ class PretendedDevices:
             "is_bf16_supported": lambda *_, **__: True,
             "mem_get_info": lambda *_: (self.memory, self.memory),
             "max_memory_allocated": lambda *_: 0,
-            "get_device_properties": lambda *_: SimpleNamespace(is_integrated=False, total_memory=self.memory),
+            "get_device_properties": lambda *_: SimpleNamespace(
+                is_integrated=False, total_memory=self.memory
+            ),
         }
         state = torch.zeros(16, dtype=torch.uint8)
         random = {"get_rng_state_all": lambda: [state] * self.count, "set_rng_state_all": nothing}
@@ -193,7 +199,7 @@ class PretendedDevices:
         return {torch.cuda: cuda, torch.cuda.random: random, torch.accelerator: accelerator}
 
     def _backward(self) -> Callable[..., Any]:
-        """`backward` is itself a call, within which calls are not seen; what checkpoints run again has to be."""
+        """`backward` is a call, within which calls are not seen; what checkpoints run again has to be."""
         engine = torch.autograd._engine_run_backward
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -251,7 +257,9 @@ class _Calls(TorchFunctionMode):
             return self._moved(name, func, tensor, args[1:], kwargs)
         return self._made(name, func, place, args, kwargs)
 
-    def _moved(self, name: str, func: Callable, tensor: Tensor, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    def _moved(
+        self, name: str, func: Callable, tensor: Tensor, args: tuple, kwargs: dict[str, Any]
+    ) -> Tensor:
         """Carry out `to`, `cpu` or `cuda` of a tensor."""
         there, wanted = place_of(tensor), _target(name, tensor, args, kwargs)
         values = [HOST if _names_device(v) or (name == "to" and type(v) is int) else v for v in args]

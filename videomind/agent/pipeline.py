@@ -6,17 +6,20 @@ Shapes: B batch, L prompt tokens, S generated tokens, D hidden size, N candidate
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
+from videomind.agent.finite import FiniteLogits, check_finite
+from videomind.agent.memory import unless_too_large
 from videomind.agent.samples import MAX_NEW_TOKENS
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
@@ -25,6 +28,7 @@ from videomind.device import uploaded
 from videomind.encoding.encoder import BadSampleError, Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
+from videomind.model.pieces import in_pieces
 from videomind.model.role_model import RoleModel, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
@@ -34,6 +38,8 @@ from videomind.video.readers import is_gif
 from videomind.video.request import USE
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,45 +190,6 @@ def _check_length(encoded: Sequence[Encoded], model: RoleModel) -> None:
         )
 
 
-class NotFiniteError(ValueError):
-    """Numbers that say nothing: infinite, or none."""
-
-
-def check_finite(values: Tensor, what: str) -> None:
-    """Refuse numbers that are not finite: argmax and sorting would make answers of them.
-
-    Args:
-        values: of any shape.
-        what: they are, for the message.
-
-    Raises:
-        NotFiniteError: some are infinite or NaN.
-    """
-    if not values.isfinite().all():
-        raise NotFiniteError(
-            f"{what} are not finite numbers: the weights hold such, or {values.dtype} cannot hold what the "
-            "model computes (--dtype bfloat16 or float32)"
-        )
-
-
-class _FiniteLogits(LogitsProcessor):
-    """Watches the logits of every step; the device is asked once, in the end."""
-
-    def __init__(self) -> None:
-        self._worst: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Take note of scores (B, V), and give them back as they are."""
-        worst = scores.abs().amax()  # NaN where any is
-        self._worst = worst if self._worst is None else torch.maximum(self._worst, worst)
-        return scores
-
-    def check(self) -> None:
-        """Refuse what was not finite."""
-        if self._worst is not None:
-            check_finite(self._worst, "what the model says")
-
-
 class Pipeline:
     """Runs the steps of one model, each under its role's adapter.
 
@@ -266,6 +233,7 @@ class Pipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
         self._judged_at_once = NUM_CANDIDATES
+        self._shrunk: list[str] = []  # steps that had to be made smaller
         self.grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
 
     def _tokens(self, text: str) -> list[int]:
@@ -285,7 +253,7 @@ class Pipeline:
     def plan(self, prepared: Prepared) -> str:
         """Say which roles are needed, in a response that `parse_plan` reads."""
         with self._as("planner"):
-            return self.generate(prepared.encoded).text
+            return self._fitted("planner", lambda: self.generate(prepared.encoded)).text
 
     @torch.inference_mode()
     def verify(self, prepared: Sequence[Prepared]) -> list[float]:
@@ -298,15 +266,41 @@ class Pipeline:
         verdicts: list[float] = []
         while len(verdicts) < len(prepared):
             batch = prepared[len(verdicts) : len(verdicts) + self._judged_at_once]
-            try:
-                verdicts += self._verdicts(batch)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._judged_at_once = len(batch) // 2
-                log.warning("Too little memory to judge %d candidates at once; from now on %d",
-                            len(batch), self._judged_at_once)  # fmt: skip
+            if len(batch) == 1:
+                verdicts += self._fitted("verifier", lambda batch=batch: self._verdicts(batch))
+                continue
+            judged = unless_too_large(lambda batch=batch: self._verdicts(batch))
+            if isinstance(judged, list):
+                verdicts += judged
+                continue
+            self._judged_at_once = len(batch) // 2
+            log.warning("Too little memory to judge %d candidates at once; from now on %d",
+                        len(batch), self._judged_at_once)  # fmt: skip
+        if self._judged_at_once < min(len(prepared), NUM_CANDIDATES):
+            self._shrunk.append(f"verifier: {self._judged_at_once} candidates at once")
         return verdicts
+
+    def _fitted(self, role: str, step: Callable[[], T]) -> T:
+        """Run a role's step; where the device's memory is too small for it, once more in pieces.
+
+        Raises:
+            OutOfMemoryError: it is too small for those, too.
+        """
+        result = unless_too_large(step)
+        if not isinstance(result, RuntimeError):
+            return result
+        log.warning("Too little memory for the %s's step: once more in smaller pieces", role)
+        self._shrunk.append(f"{role}: in smaller pieces")
+        with in_pieces(self.model):
+            result = unless_too_large(step)
+        if isinstance(result, RuntimeError):
+            raise torch.OutOfMemoryError(str(result)) from None
+        return result
+
+    def take_shrunk(self) -> list[str]:
+        """Tell which steps were made smaller, for want of memory, since this was last asked; a line each."""
+        taken, self._shrunk = self._shrunk, []
+        return list(dict.fromkeys(taken))
 
     def _verdicts(self, prepared: Sequence[Prepared]) -> list[float]:
         inputs = model_inputs([p.encoded for p in prepared], self.model)
@@ -329,7 +323,7 @@ class Pipeline:
     def answer(self, prepared: Prepared) -> str:
         """Answer a question about an excerpt, with the answerer's adapter or the base model."""
         with self._as("answerer"):
-            return self.generate(prepared.encoded).text
+            return self._fitted("answerer", lambda: self.generate(prepared.encoded)).text
 
     @torch.inference_mode()
     def ground(self, prepared: Prepared) -> GrounderOutput:
@@ -341,7 +335,7 @@ class Pipeline:
         encoded = prepared.encoded
         # 1. Let the grounder answer. What it is trained to say is known, so that is checked first.
         with self._as("grounder"):
-            out = self.generate(encoded, draft=self.grounder_draft)
+            out = self._fitted("grounder", lambda: self.generate(encoded, draft=self.grounder_draft))
         # 2. It points at a moment by saying <|reg|>; without one there is nothing to decode.
         inner = bare(self.model)
         reg = inner.config.reg_token_id
@@ -370,7 +364,7 @@ class Pipeline:
         if draft and (checked := self._check_draft(encoded, draft)):
             return checked
         inputs = model_inputs([encoded], self.model, has_mask=True)
-        watch = _FiniteLogits()
+        watch = FiniteLogits()
         with record_states(self.model) as states:
             sequence = self.model.generate(
                 **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([watch])

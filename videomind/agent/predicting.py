@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from videomind.agent.agent import VideoMind, video_annotation
 from videomind.agent.chain import Chain, annotation_fields
+from videomind.agent.finite import NotFiniteError
 from videomind.agent.options import ROLE_FLAGS, role_paths
-from videomind.agent.pipeline import NotFiniteError, prepare_all
+from videomind.agent.pipeline import prepare_all
 from videomind.agent.samples import ChainSettings
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source

@@ -78,6 +78,7 @@ class Backbone(ABC):
         final_norm: our name of the language model's last norm.
         tables: last parts of the names of input and output table.
         attention_layers: endings of the names of the projections of attention, in both towers.
+        feed_forward: last part of the names of the feed-forward layers, which see each token by itself.
     """
 
     name: ClassVar[str]
@@ -96,6 +97,7 @@ class Backbone(ABC):
     final_norm: ClassVar[str]
     tables: ClassVar[tuple[str, str]]
     attention_layers: ClassVar[tuple[str, ...]]
+    feed_forward: ClassVar[str] = "mlp"
 
     # ---- text and frames ----
 

@@ -105,9 +105,7 @@ class RoleModel(PreTrainedModel):
                 be made B x L x L, and keep the fast kernels away.
             targets: of the head, one per sample; None if the samples do not ground.
         """
-        inputs = self.backbone.model_inputs(
-            input_ids, None, pixel_values, grids, config=self.config
-        )
+        inputs = self.backbone.model_inputs(input_ids, None, pixel_values, grids, config=self.config)
         with record_states(self) as states:
             hidden = self.base_model(**inputs, use_cache=False).last_hidden_state
         language = self._language_loss(hidden, labels)  # (B,)

@@ -36,7 +36,11 @@ def rope_index(
         Positions (3, B, L) of the axes (t, h, w), 1 on padding, and deltas (B, 1), what to add to a token's
         index to get its position in decoding.
     """
-    merge, device, start = config.vision_config.spatial_merge_size, input_ids.device, config.vision_start_token_id
+    merge, device, start = (
+        config.vision_config.spatial_merge_size,
+        input_ids.device,
+        config.vision_start_token_id,
+    )
     # The rule is sequential: ids and grids are fetched once, and the positions are made here.
     ids = input_ids.cpu()
     known = {token: grid.cpu() for token, grid in grids.items() if grid is not None}

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videomind.device import default_dtype, detect, prepare_process, torch_device
-from videomind.faults import RunError
+from videomind.faults import RunError, is_out_of_memory
 from videomind.files import write_json
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Fault
@@ -196,7 +196,9 @@ def extract(
                     FailedVideo(video=video, reason=str(Fault.of(outcome)).removeprefix(f"{video}: "))
                 )
                 tell(failures[-1])
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"Too little memory on the device; try a smaller --infer_batch ({reason})") from None
     return failures
