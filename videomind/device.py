@@ -228,6 +228,19 @@ def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def let_adapters_be_fast(dtype: torch.dtype, kind: str) -> None:
+    """Let float32 adapters on half-precision weights use TF32, which holds all digits of their input.
+
+    Args:
+        dtype: of the weights; beside float32 weights nothing changes.
+        kind: of the device.
+    """
+    import torch
+
+    if kind == "cuda":
+        torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
+
+
 def free_cached_memory() -> None:
     """Give back what the allocator keeps of the device's memory, pieces that fit nothing among it."""
     module = detect().module
