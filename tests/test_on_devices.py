@@ -1,6 +1,6 @@
 """Training, the chain and Video-ChatGPT on pretended accelerators: nothing mixes places, and little waits.
 
-Covers `agent/finite.py`, `agent/memory.py` and `model/pieces.py`.
+Covers `agent/finite.py` and `agent/memory.py`.
 """
 
 import json
@@ -25,11 +25,11 @@ from transformers import TrainerCallback
 
 from videomind import VideoMind
 from videomind.agent.infer import main as infer
+from videomind.agent.memory import in_pieces
 from videomind.agent.samples import ChainSettings
 from videomind.backbones.qwen2_vl.declaration import Qwen2VL
 from videomind.device import uploaded
 from videomind.model.adapters import bare
-from videomind.model.pieces import in_pieces
 from videomind.roles import BudgetOverride
 from videomind.train.arguments import parse_arguments
 from videomind.train.mixture import Collator

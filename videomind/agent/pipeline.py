@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList
 
 from videomind.agent.finite import FiniteLogits, check_finite
-from videomind.agent.memory import unless_too_large
+from videomind.agent.memory import in_pieces, unless_too_large
 from videomind.agent.samples import MAX_NEW_TOKENS
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
@@ -28,7 +28,6 @@ from videomind.device import uploaded
 from videomind.encoding.encoder import BadSampleError, Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
-from videomind.model.pieces import in_pieces
 from videomind.model.role_model import RoleModel, record_states
 from videomind.roles import ALL_IN_ONE, GROUNDER_RESPONSE
 from videomind.spans import to_seconds
