@@ -1,5 +1,6 @@
 """The benchmarks run, and what they claim holds at a smaller size."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -44,3 +45,68 @@ def test_decoding():
     assert done.returncode == 0, done.stderr[-3000:]
     rows = done.stdout.splitlines()[2:]
     assert len(rows) == 18 and all(row.split()[-3] == "2" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def cost():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPO / "benchmarks")
+        spec = importlib.util.spec_from_file_location("cost", REPO / "benchmarks/cost.py")
+        module = sys.modules["cost"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def test_a_frozen_tower_costs_what_its_weights_say(cost):
+    """Two operations per weight and patch, and attention within a step: 4 x patches x width of each layer."""
+    model, seen = cost.make_model("small", "planner"), cost.Input.of("planner")
+    tower = model.get_submodule(model.backbone.vision)
+    patches, tokens, vision = 4 * seen.tokens, seen.steps * seen.tokens, model.config.vision_config
+    blocks = sum(p.numel() for p in tower.blocks.parameters() if p.dim() > 1)
+    embed = sum(p.numel() for p in tower.patch_embed.parameters())
+    merger = sum(p.numel() for p in tower.merger.parameters() if p.dim() > 1)
+    attention = 4 * patches * vision.embed_dim * vision.depth
+    expected = 4 * tokens * (2 * (blocks + embed) + attention) + 2 * tokens * merger
+    assert cost.vision_cost(model, seen).flops == pytest.approx(expected, rel=1e-9)
+
+
+def test_memory_falls_with_devices_and_stages(cost):
+    for role in ("planner", "grounder"):
+        by_stage = [
+            [cost.training_memory("small", role, n, stage) for n in (1, 2, 4, 8)] for stage in (1, 2, 3)
+        ]
+        for stage in by_stage[:2]:
+            assert stage == sorted(stage, reverse=True)
+        assert by_stage[0][3] > by_stage[1][3]
+    five, two = (cost.chain_memory("small", candidates=n) for n in (5, 2))
+    assert five > two > cost.chain_memory("small", candidates=2, devices=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["2b", "7b"])
+def test_what_the_documents_say_is_what_is_computed(cost, size):
+    """Of the tables marked computed: every figure, to the digits that they have."""
+    text = "".join((REPO / f"docs/{name}.md").read_text() for name in ("TRAIN", "EVAL", "BENCHMARKS"))
+    parts = [*cost.cost_rows(cost.question_cost(size)), *cost.cost_rows(cost.training_cost(size, "grounder"))]
+    for row in (*cost.memory_rows(size), *cost.chain_rows(size)):
+        cells = [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row]
+        assert f"| {size} | {' | '.join(cells)} |" in text
+    for name, tera, share, operators, moved, *seconds in parts:
+        cells = [
+            name,
+            f"{tera:.2f}",
+            share,
+            f"{operators:.0f}",
+            f"{moved:.2f}",
+            *(f"{s:.2f}" for s in seconds),
+        ]
+        assert f"| {size} | {' | '.join(cells)} |" in text
+
+
+def test_the_first_figures_hold(cost):
+    """Counted apart and before: 195 TFLOP of a question at 2B, 62 % of them for vision."""
+    parts = cost.question_cost("2b")
+    total = sum(part.flops for part in parts.values())
+    assert total == pytest.approx(195e12, rel=0.02) and parts["vision"].flops / total == pytest.approx(
+        0.62, abs=0.01
+    )

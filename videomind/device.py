@@ -221,6 +221,33 @@ def spread(model: nn.Module) -> nn.Module:
     return dispatch_model(model, layers)
 
 
+def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Send a tensor to a device; to an accelerator from pinned memory, so that nobody waits for the copy."""
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def let_adapters_be_fast(dtype: torch.dtype, kind: str) -> None:
+    """Let float32 adapters on half-precision weights use TF32, which holds all digits of their input.
+
+    Args:
+        dtype: of the weights; beside float32 weights nothing changes.
+        kind: of the device.
+    """
+    import torch
+
+    if kind == "cuda":
+        torch.set_float32_matmul_precision("highest" if dtype == torch.float32 else "high")
+
+
+def free_cached_memory() -> None:
+    """Give back what the allocator keeps of the device's memory, pieces that fit nothing among it."""
+    module = detect().module
+    if module is not None:
+        module.empty_cache()
+
+
 def peak_memory_gib() -> float:
     """Measure the largest memory this process has allocated on its accelerator, GiB; 0 on a CPU."""
     module = detect().module

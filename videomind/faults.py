@@ -23,12 +23,21 @@ _MACHINE_ERRNOS = frozenset((
     errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN,  # a disk that is gone
 ))  # fmt: skip
 _MACHINE_ERRORS = (RunError, MemoryError, ImportError, BrokenExecutor)
+NPU_OUT_OF_MEMORY = "NPU out of memory"
 # Libraries that are not written in Python say it in words.
 _MACHINE_WORDS = (
-    "can't start new thread", "can't allocate memory", "CUDA error", *map(os.strerror, _MACHINE_ERRNOS)
+    "can't start new thread", "can't allocate memory", "CUDA error", NPU_OUT_OF_MEMORY,
+    *map(os.strerror, _MACHINE_ERRNOS),
 )  # fmt: skip
 _WRITE_ERRNOS = (*_MACHINE_ERRNOS, errno.EACCES, errno.EPERM, errno.EIO)
 _NOT_WRITTEN = ("PytorchStreamWriter failed", "unexpected pos ")  # torch.save does not say why
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a device's memory was too small; older versions of torch-npu say so in words alone."""
+    torch = sys.modules.get("torch")
+    is_told = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return is_told or (isinstance(error, RuntimeError) and NPU_OUT_OF_MEMORY in str(error))
 
 
 def ends_run(error: BaseException) -> bool:

@@ -29,6 +29,7 @@ class Prediction:
         annotation: the annotation's fields, and whatever else a file holds, by their keys.
         error: why the sample failed; then there is nothing else.
         video_problems: what is wrong with the video as it was seen, one line each; used all the same.
+        memory_fallbacks: steps that were made smaller because the device's memory was too small.
         agents: the roles that ran.
         planner_response: the plan as it was said.
         planner_parsed_query: what the plan wants found instead of the question, as it stood there.
@@ -49,6 +50,7 @@ class Prediction:
     annotation: Mapping[str, Any]
     error: str | None = None
     video_problems: list[str] | None = None
+    memory_fallbacks: list[str] | None = None
     agents: list[str] | None = None
     planner_response: str | None = None
     planner_parsed_query: Any = None
@@ -191,6 +193,7 @@ _MOMENTS: _Form = (_are_spans, "[[start, end], ...] in seconds")
 _FORMS: dict[str, _Form] = {
     "error": _TEXT,
     "video_problems": (_are_texts, "a list of lines"),
+    "memory_fallbacks": (_are_texts, "a list of lines"),
     "agents": (_are_texts, "a list of names"),
     "planner_response": _TEXT,
     "planner_parsed_query": (lambda value: True, "anything"),

@@ -113,7 +113,7 @@ class Stripes(Backbone):
     def model_inputs(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         pixel_values: Tensor,
         grids: Tensor,
         *,

@@ -17,11 +17,20 @@ from videomind.agent.pipeline import Pipeline, prepare_all
 from videomind.agent.samples import MAX_NEW_TOKENS, ChainSettings
 from videomind.dataset.phrases import clean_query, clean_question
 from videomind.dataset.schema import Annotation
-from videomind.device import attention, default_dtype, detect, prepare_process, spread, torch_device
+from videomind.device import (
+    attention,
+    default_dtype,
+    detect,
+    let_adapters_be_fast,
+    prepare_process,
+    spread,
+    torch_device,
+)
 from videomind.encoding.encoder import Encoder
 from videomind.logger import world_size
 from videomind.model.assembly import load_roles
 from videomind.model.checkpoint import LoadSettings, load_model, resolve_folder, saved_roles
+from videomind.model.merging import merge_only_adapter
 
 ALL_DEVICES = "all"
 
@@ -48,6 +57,7 @@ class VideoMind:
         dtype: str = "auto",
         attn_implementation: str = "auto",
         max_new_tokens: int = MAX_NEW_TOKENS,
+        merge: bool = False,
     ) -> "VideoMind":
         """Load an agent.
 
@@ -58,6 +68,8 @@ class VideoMind:
             device: auto, cpu, cuda:0, npu:0, ..., or all, to spread the model over all of them.
             dtype: auto, float32, float16 or bfloat16.
             attn_implementation: auto, sdpa, flash_attention_2 or eager.
+            max_new_tokens: of a response.
+            merge: fold the one role's adapter into the weights, if it is to play alone, without the base.
 
         Raises:
             ValueError: something is missing; says where it was looked for.
@@ -82,7 +94,9 @@ class VideoMind:
                 "Give a role checkpoint (--model_gnd_path, ...) or a base model (--base_model_path)"
             )
         loaded = load_roles(folders, settings) if folders else load_model(path or base_path, settings)
-        model = spread(loaded.model) if device == ALL_DEVICES else loaded.model.to(kind)
+        model = merge_only_adapter(loaded.model) if merge else loaded.model
+        let_adapters_be_fast(weights, kind.type)
+        model = spread(model) if device == ALL_DEVICES else model.to(kind)
         return cls(Pipeline(model, loaded.processor, roles=tuple(folders), max_new_tokens=max_new_tokens))
 
     def __call__(

@@ -78,6 +78,7 @@ class Result:
         answer: what the answerer said.
         duration: of the video, s.
         problems: of the video as the roles saw it, one line each.
+        memory_fallbacks: steps that were made smaller because the device's memory was too small.
         timings: seconds by step; `decode` is work of the preparing threads.
     """
 
@@ -93,6 +94,7 @@ class Result:
     answer: str | None = None
     duration: float | None = None
     problems: list[str] = field(default_factory=list)
+    memory_fallbacks: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
     def prediction(self, anno: Annotation) -> Prediction:
@@ -102,6 +104,7 @@ class Result:
             fields["duration"] = self.duration
         said: dict[str, Any] = {
             "video_problems": self.problems or None,
+            "memory_fallbacks": self.memory_fallbacks or None,
             "agents": self.agents,
             "answerer_response": self.answer,
             "response": self.answer,
@@ -159,7 +162,7 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
         inputs = dict(zip(requests, _received(result, (yield list(requests.values()))), strict=True))
     # 2. The plan may have another query found, or nothing at all.
     if should_plan:
-        response = _timed(result, "planner", lambda: pipeline.plan(inputs["planner"]))
+        response = _timed(pipeline, result, "planner", lambda: pipeline.plan(inputs["planner"]))
         result.plan = parse_plan(response, rephrasing=settings.rephrasing, planning=settings.planning)
         should_ground = should_ground and result.plan.should_ground
     if should_ground:
@@ -174,14 +177,14 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
             spans = [candidate.span for candidate in result.proposed[:NUM_CANDIDATES]]
             samples = verifier_samples(anno.video_path, text, spans, result.duration, settings)
             judged = _received(result, (yield samples))
-            _apply(result, _timed(result, "verifier", lambda: pipeline.verify(judged)))
+            _apply(result, _timed(pipeline, result, "verifier", lambda: pipeline.verify(judged)))
     # 5. The best candidate is answered from, or the whole video.
     if should_answer(anno, settings):
         if result.candidates:
             result.excerpt = answer_span(result.candidates[0].span, result.duration, settings)
         sample = answerer_sample(anno, result.excerpt, settings, result.duration)
         (seen,) = _received(result, (yield [sample]))
-        result.answer = _timed(result, "answerer", lambda: pipeline.answer(seen))
+        result.answer = _timed(pipeline, result, "answerer", lambda: pipeline.answer(seen))
     return result
 
 
@@ -207,12 +210,13 @@ def _received(result: Result, prepared: list[Prepared]) -> list[Prepared]:
     return prepared
 
 
-def _timed(result: Result, role: str, step: Callable[[], Any]) -> Any:
-    """Run a role's step and note that it ran, and for how long."""
+def _timed(pipeline: Pipeline, result: Result, role: str, step: Callable[[], Any]) -> Any:
+    """Run a role's step and note that it ran, for how long, and whether it had to be made smaller."""
     result.agents.append(role)
     start = time.perf_counter()
     value = step()
     result.timings[role] = time.perf_counter() - start
+    result.memory_fallbacks += pipeline.take_shrunk()
     return value
 
 
@@ -250,7 +254,7 @@ def _with_query(ready: Prepared, query: str, encoder: Encoder, settings: ChainSe
 
 def _ground(pipeline: Pipeline, result: Result, prepared: Prepared, settings: ChainSettings) -> None:
     """Find candidates. Without a moment a verifier chooses among five spans, else it is the whole video."""
-    output = _timed(result, "grounder", lambda: pipeline.ground(prepared))
+    output = _timed(pipeline, result, "grounder", lambda: pipeline.ground(prepared))
     result.grounder_response, result.is_grounded = output.response, output.success
     spans, scores = output.scored_spans(result.duration, settings.unit_s)
     if not output.success and pipeline.has("verifier"):

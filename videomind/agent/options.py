@@ -32,6 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--device", default="auto", help="auto, cpu, cuda:0, npu:0, ..., or all to spread it")
     model.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
     model.add_argument("--attn_implementation", default="auto")
+    model.add_argument(
+        "--merge",
+        default="auto",
+        choices=("auto", "no"),
+        help="auto: fold the adapter into the weights where one role runs and nothing else",
+    )
     model.add_argument("--max_new_tokens", type=int, default=MAX_NEW_TOKENS)
     how = parser.add_argument_group("the chain")
     how.add_argument("--style", default="mcq", choices=STYLES, help="how options are asked for")

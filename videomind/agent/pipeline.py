@@ -5,21 +5,25 @@ Shapes: B batch, L prompt tokens, S generated tokens, D hidden size, N candidate
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
+from videomind.agent.finite import FiniteLogits, check_finite
+from videomind.agent.memory import in_pieces, unless_too_large
 from videomind.agent.samples import MAX_NEW_TOKENS
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
 from videomind.dataset.views import NUM_CANDIDATES
+from videomind.device import uploaded
 from videomind.encoding.encoder import BadSampleError, Encoded, Encoder
 from videomind.model.adapters import adapter, bare
 from videomind.model.grounding_head import decode
@@ -32,6 +36,8 @@ from videomind.video.readers import is_gif
 from videomind.video.request import USE
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,66 +154,38 @@ def _decoded_alike(sample: Sample) -> tuple:
 
 
 def model_inputs(
-    encoded: Sequence[Encoded], model: RoleModel | PeftModel, processor: Processor
+    encoded: Sequence[Encoded], model: RoleModel | PeftModel, processor: Processor, *, has_mask: bool = False
 ) -> dict[str, Tensor]:
     """Make a batch on the model's device, padded on the right, as the backbone's forward wants it.
+
+    Args:
+        encoded: of the batch.
+        model: whose device it is.
+        has_mask: whether to give the mask, which `generate` would otherwise guess from the ids.
 
     Raises:
         BadSampleError: a prompt is longer than what the model was made for.
     """
     inner = bare(model)
-    longest, limit = max(len(e.input_ids) for e in encoded), num_positions(inner)
+    _check_length(encoded, inner)
+    ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
+    mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
+    patches = torch.cat([e.pixel_values for e in encoded])
+    grids = torch.stack([e.grid for e in encoded])
+    parts = (ids, mask if has_mask else None, patches, grids)
+    ids, mask, patches, grids = (None if part is None else uploaded(part, inner.device) for part in parts)
+    pixels = processor.normalized(patches)
+    return inner.backbone.model_inputs(ids, mask, pixels, grids, config=inner.config)
+
+
+def _check_length(encoded: Sequence[Encoded], model: RoleModel) -> None:
+    """Refuse a prompt that is longer than what the model was made for."""
+    longest, limit = max(len(e.input_ids) for e in encoded), num_positions(model)
     if longest > limit:
         raise BadSampleError(
             f"its prompt has {longest} tokens, the model has {limit} positions (max_position_embeddings): "
             "show it fewer frames or smaller ones (--max_frames, --max_tokens_per_frame)"
         )
-    ids = pad_sequence([e.input_ids for e in encoded], batch_first=True)
-    mask = pad_sequence([torch.ones_like(e.input_ids) for e in encoded], batch_first=True)
-    patches = torch.cat([e.pixel_values for e in encoded])
-    grids = torch.stack([e.grid for e in encoded])
-    ids, mask, patches, grids = (part.to(inner.device) for part in (ids, mask, patches, grids))
-    pixels = processor.normalized(patches)
-    return inner.backbone.model_inputs(ids, mask, pixels, grids, config=inner.config)
-
-
-class NotFiniteError(ValueError):
-    """Numbers that say nothing: infinite, or none."""
-
-
-def check_finite(values: Tensor, what: str) -> None:
-    """Refuse numbers that are not finite: argmax and sorting would make answers of them.
-
-    Args:
-        values: of any shape.
-        what: they are, for the message.
-
-    Raises:
-        NotFiniteError: some are infinite or NaN.
-    """
-    if not values.isfinite().all():
-        raise NotFiniteError(
-            f"{what} are not finite numbers: the weights hold such, or {values.dtype} cannot hold what the "
-            "model computes (--dtype bfloat16 or float32)"
-        )
-
-
-class _FiniteLogits(LogitsProcessor):
-    """Watches the logits of every step; the device is asked once, in the end."""
-
-    def __init__(self) -> None:
-        self._worst: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Take note of scores (B, V), and give them back as they are."""
-        worst = scores.abs().amax()  # NaN where any is
-        self._worst = worst if self._worst is None else torch.maximum(self._worst, worst)
-        return scores
-
-    def check(self) -> None:
-        """Refuse what was not finite."""
-        if self._worst is not None:
-            check_finite(self._worst, "what the model says")
 
 
 class Pipeline:
@@ -253,6 +231,7 @@ class Pipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
         self._judged_at_once = NUM_CANDIDATES
+        self._shrunk: list[str] = []  # steps that had to be made smaller
         self.grounder_draft = self._tokens(GROUNDER_RESPONSE + end_mark)
 
     def _tokens(self, text: str) -> list[int]:
@@ -272,7 +251,7 @@ class Pipeline:
     def plan(self, prepared: Prepared) -> str:
         """Say which roles are needed, in a response that `parse_plan` reads."""
         with self._as("planner"):
-            return self.generate(prepared.encoded).text
+            return self._fitted("planner", lambda: self.generate(prepared.encoded)).text
 
     @torch.inference_mode()
     def verify(self, prepared: Sequence[Prepared]) -> list[float]:
@@ -285,15 +264,41 @@ class Pipeline:
         verdicts: list[float] = []
         while len(verdicts) < len(prepared):
             batch = prepared[len(verdicts) : len(verdicts) + self._judged_at_once]
-            try:
-                verdicts += self._verdicts(batch)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._judged_at_once = len(batch) // 2
-                log.warning("Too little memory to judge %d candidates at once; from now on %d",
-                            len(batch), self._judged_at_once)  # fmt: skip
+            if len(batch) == 1:
+                verdicts += self._fitted("verifier", lambda batch=batch: self._verdicts(batch))
+                continue
+            judged = unless_too_large(lambda batch=batch: self._verdicts(batch))
+            if isinstance(judged, list):
+                verdicts += judged
+                continue
+            self._judged_at_once = len(batch) // 2
+            log.warning("Too little memory to judge %d candidates at once; from now on %d",
+                        len(batch), self._judged_at_once)  # fmt: skip
+        if self._judged_at_once < min(len(prepared), NUM_CANDIDATES):
+            self._shrunk.append(f"verifier: {self._judged_at_once} candidates at once")
         return verdicts
+
+    def _fitted(self, role: str, step: Callable[[], T]) -> T:
+        """Run a role's step; where the device's memory is too small for it, once more in pieces.
+
+        Raises:
+            OutOfMemoryError: it is too small for those, too.
+        """
+        result = unless_too_large(step)
+        if not isinstance(result, RuntimeError):
+            return result
+        log.warning("Too little memory for the %s's step: once more in smaller pieces", role)
+        self._shrunk.append(f"{role}: in smaller pieces")
+        with in_pieces(self.model):
+            result = unless_too_large(step)
+        if isinstance(result, RuntimeError):
+            raise torch.OutOfMemoryError(str(result)) from None
+        return result
+
+    def take_shrunk(self) -> list[str]:
+        """Tell which steps were made smaller, for want of memory, since this was last asked; a line each."""
+        taken, self._shrunk = self._shrunk, []
+        return list(dict.fromkeys(taken))
 
     def _verdicts(self, prepared: Sequence[Prepared]) -> list[float]:
         inputs = model_inputs([p.encoded for p in prepared], self.model, self.processor)
@@ -316,7 +321,7 @@ class Pipeline:
     def answer(self, prepared: Prepared) -> str:
         """Answer a question about an excerpt, with the answerer's adapter or the base model."""
         with self._as("answerer"):
-            return self.generate(prepared.encoded).text
+            return self._fitted("answerer", lambda: self.generate(prepared.encoded)).text
 
     @torch.inference_mode()
     def ground(self, prepared: Prepared) -> GrounderOutput:
@@ -328,7 +333,7 @@ class Pipeline:
         encoded = prepared.encoded
         # 1. Let the grounder answer. What it is trained to say is known, so that is checked first.
         with self._as("grounder"):
-            out = self.generate(encoded, draft=self.grounder_draft)
+            out = self._fitted("grounder", lambda: self.generate(encoded, draft=self.grounder_draft))
         # 2. It points at a moment by saying <|reg|>; without one there is nothing to decode.
         inner = bare(self.model)
         reg = inner.config.reg_token_id
@@ -353,10 +358,11 @@ class Pipeline:
             draft: ids the model is expected to say. They are checked in the same forward pass that reads
                 the prompt; if greedy decoding gives exactly them, nothing has to be decoded step by step.
         """
-        inputs = model_inputs([encoded], self.model, self.processor)
+        _check_length([encoded], bare(self.model))
         if draft and (checked := self._check_draft(encoded, draft)):
             return checked
-        watch = _FiniteLogits()
+        inputs = model_inputs([encoded], self.model, self.processor, has_mask=True)
+        watch = FiniteLogits()
         with record_states(self.model) as states:
             sequence = self.model.generate(
                 **inputs, generation_config=self._generation, logits_processor=LogitsProcessorList([watch])

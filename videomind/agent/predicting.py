@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from videomind.agent.agent import VideoMind, video_annotation
 from videomind.agent.chain import Chain, annotation_fields
+from videomind.agent.finite import NotFiniteError
 from videomind.agent.options import ROLE_FLAGS, role_paths
-from videomind.agent.pipeline import NotFiniteError, prepare_all
-from videomind.agent.samples import ChainSettings
+from videomind.agent.pipeline import prepare_all
+from videomind.agent.samples import ChainSettings, should_answer
 from videomind.dataset.base import Source
 from videomind.dataset.parts import open_source
 from videomind.dataset.schema import Annotation
@@ -49,12 +50,20 @@ NOT_FINITE_IN_A_ROW = 8  # samples: then it is the model, not they
 TOO_LARGE = torch.OutOfMemoryError
 
 
-def load_agent(args: argparse.Namespace) -> VideoMind:
+def load_agent(
+    args: argparse.Namespace, annotations: Sequence[Annotation], settings: ChainSettings
+) -> VideoMind:
     """Load the model of the command line.
+
+    Args:
+        args: of the command line.
+        annotations: all that the run is about.
+        settings: how its chain runs.
 
     Raises:
         ValueError: it is not there, or the grounder could not see as many frames as are to be shown.
     """
+    answers = any(should_answer(anno, settings) for anno in annotations)
     agent = VideoMind.from_pretrained(
         roles=role_paths(args),
         base_path=args.base_model_path,
@@ -62,10 +71,21 @@ def load_agent(args: argparse.Namespace) -> VideoMind:
         dtype=args.dtype,
         attn_implementation=args.attn_implementation,
         max_new_tokens=args.max_new_tokens,
+        merge=args.merge == "auto" and is_of_one_role(role_paths(args), answers=answers),
     )
     if agent.pipeline.has("grounder") and args.max_frames is not None:
         check_frames(args.max_frames, agent.pipeline.processor.backbone.units.frames_per_step)
     return agent
+
+
+def is_of_one_role(roles: Collection[str], *, answers: bool) -> bool:
+    """Tell whether one adapter is all that a run needs; where it has no answerer's the base answers.
+
+    Args:
+        roles: that have a checkpoint.
+        answers: whether there is a question to answer.
+    """
+    return len(roles) == 1 and (not answers or "answerer" in roles)
 
 
 def warn_of_missing_subtitles(annotations: Sequence[Annotation]) -> None:
@@ -130,7 +150,7 @@ def run_dataset(args: argparse.Namespace) -> None:
     done = len(share) - len(pending)
     log.info("%s %s: %d samples, %d of them done", args.dataset, split, len(share), done)
     if pending:
-        predict(load_agent(args), annotations, pending, settings, results, args)
+        predict(load_agent(args, annotations, settings), annotations, pending, settings, results, args)
     if dist.is_initialized():
         dist.barrier()
     if rank() == 0:
@@ -242,9 +262,9 @@ def run_video(args: argparse.Namespace) -> None:
     """
     if not (args.query or args.question):
         raise ValueError("--video needs --query, what to find in it, or --question, what to answer")
-    agent = load_agent(args)
     settings = replace(chain_settings(args), open_ended=True)
     anno = video_annotation(args.video, args.question, options=args.options, query=args.query)
+    agent = load_agent(args, [anno], settings)
     if args.use_subtitle:
         warn_of_missing_subtitles([anno])
     result = agent.ask(anno, settings)

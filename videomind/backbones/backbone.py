@@ -82,6 +82,7 @@ class Backbone(ABC):
         final_norm: our name of the language model's last norm.
         tables: last parts of the names of input and output table.
         attention_layers: endings of the names of the projections of attention, in both towers.
+        feed_forward: last part of the names of the feed-forward layers, which see each token by itself.
     """
 
     name: ClassVar[str]
@@ -100,6 +101,7 @@ class Backbone(ABC):
     final_norm: ClassVar[str]
     tables: ClassVar[tuple[str, str]]
     attention_layers: ClassVar[tuple[str, ...]]
+    feed_forward: ClassVar[str] = "mlp"
 
     # ---- text and frames ----
 
@@ -160,7 +162,7 @@ class Backbone(ABC):
     def model_inputs(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         pixel_values: Tensor,
         grids: Tensor,
         *,
@@ -169,7 +171,9 @@ class Backbone(ABC):
         """Name the inputs of the model's forward as it wants them.
 
         Args:
-            input_ids, attention_mask: (B, L).
+            input_ids: (B, L).
+            attention_mask: (B, L); None where padding stands on the right alone, of which a causal model with
+                positions of its own sees nothing.
             pixel_values: (N, V), the normalised patches of all videos.
             grids: (B, 3), one video per sequence.
         """

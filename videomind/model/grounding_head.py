@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from videomind.device import uploaded
 from videomind.faults import RunError
 from videomind.model.layers import (
     ConvHead,
@@ -107,7 +108,7 @@ def make_points(num_clips: int, strides: tuple[int, ...] = STRIDES, max_clips: i
 def _points_on(device: torch.device, num_clips: int) -> Tensor:
     """Make the points of a length once; no more than 30 kB each."""
     with torch.inference_mode(False):  # made in a prediction, they may serve a training later
-        return make_points(num_clips).to(device)
+        return uploaded(make_points(num_clips), device)
 
 
 @cache
@@ -255,7 +256,7 @@ def _mask(lengths: Sequence[int], padded: Tensor) -> Tensor | None:
     """
     if min(lengths, default=padded.size(1)) == padded.size(1):
         return None
-    ends = torch.tensor(lengths, device=padded.device)[:, None]
+    ends = uploaded(torch.tensor(lengths), padded.device)[:, None]
     return torch.arange(padded.size(1), device=padded.device) < ends
 
 
@@ -271,7 +272,7 @@ def _point_mask(points: Tensor, lengths: Sequence[int], min_clips: int) -> Tenso
         (Q, P), 1 where the row's video, padded to `min_clips`, has the point, and it lies on a real clip.
     """
     position, stride = points[:, 0], points[:, 3]
-    length = torch.tensor(lengths, device=points.device)[:, None]  # (Q, 1)
+    length = uploaded(torch.tensor(lengths), points.device)[:, None]  # (Q, 1)
     is_there = position + stride <= length.clamp(min=min_clips)  # a level's last point has a whole stride
     return (is_there & (position < length)).float()
 

@@ -39,6 +39,13 @@ class HeadTargets:
     saliency: Tensor
     pos_clip: Tensor
 
+    def pin_memory(self) -> "HeadTargets":
+        """Copy them into memory from which a device fetches without anybody's waiting."""
+        spans = tuple(span.pin_memory() for span in self.spans)
+        return HeadTargets(
+            spans=spans, saliency=self.saliency.pin_memory(), pos_clip=self.pos_clip.pin_memory()
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "HeadTargets":
         """Move them. The type stays: targets are float32 under half precision too."""
         spans = tuple(span.to(device, non_blocking=non_blocking) for span in self.spans)

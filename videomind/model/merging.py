@@ -38,6 +38,19 @@ def untie(model: RoleModel) -> None:
     model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
 
 
+def merge_only_adapter(model: RoleModel | PeftModel) -> RoleModel:
+    """Fold the one adapter of a model into its weights; without an adapter it stays as it is.
+
+    Raises:
+        ValueError: There are several, of which one cannot be chosen.
+    """
+    if not isinstance(model, PeftModel):
+        return model
+    if len(model.peft_config) > 1:
+        raise ValueError(f"Several adapters ({', '.join(model.peft_config)}) cannot all be merged")
+    return merge_adapter(model)
+
+
 def merge_adapter(model: PeftModel) -> RoleModel:
     """Fold the active adapter into the weights; tables that it trained apart are no longer tied.
 

@@ -93,9 +93,9 @@ class RoleModel(PreTrainedModel):
         *,
         input_ids: Tensor,
         labels: Tensor,
-        attention_mask: Tensor,
         pixel_values: Tensor,
         grids: Tensor,
+        attention_mask: Tensor | None = None,
         targets: list[HeadTargets] | None = None,
     ) -> AgentOutput:
         """Compute the losses of a batch.
@@ -104,14 +104,14 @@ class RoleModel(PreTrainedModel):
         table would be larger than the model.
 
         Args:
-            input_ids, labels, attention_mask: (B, L).
+            input_ids, labels: (B, L), padded on the right.
             pixel_values: the normalised patches of all videos.
             grids: (B, 3), one video per sample.
+            attention_mask: (B, L), which is not needed: no token sees what stands on its right. A mask would
+                be made B x L x L, and keep the fast kernels away.
             targets: of the head, one per sample; None if the samples do not ground.
         """
-        inputs = self.backbone.model_inputs(
-            input_ids, attention_mask, pixel_values, grids, config=self.config
-        )
+        inputs = self.backbone.model_inputs(input_ids, None, pixel_values, grids, config=self.config)
         with record_states(self) as states:
             hidden = self.base_model(**inputs, use_cache=False).last_hidden_state
         language = self._language_loss(hidden, labels)  # (B,)
@@ -154,9 +154,9 @@ class RoleModel(PreTrainedModel):
             (B,).
         """
         supervised = labels[:, 1:] != IGNORE_INDEX
-        logits = self.get_output_embeddings()(hidden[:, :-1][supervised]).float()
-        losses = F.cross_entropy(logits, labels[:, 1:][supervised], reduction="none")
-        rows = supervised.nonzero()[:, 0]
+        rows, places = supervised.nonzero(as_tuple=True)  # the one wait: by a mask, each index would be one
+        logits = self.get_output_embeddings()(hidden[rows, places]).float()
+        losses = F.cross_entropy(logits, labels[rows, places + 1], reduction="none")
         total = losses.new_zeros(len(labels)).index_add(0, rows, losses)
         return total / supervised.sum(1).clamp(min=1)
 
@@ -185,7 +185,7 @@ class RoleModel(PreTrainedModel):
         """Average the losses of the batch's samples, each a mean over its `<|reg|>` tokens."""
         predicts = labels[:, 1:] == self.config.reg_token_id
         counts = predicts.sum(1)  # (B,)
-        queries = states[:, :-1][predicts].split(counts.tolist())  # B of (Q, D)
+        queries = states[predicts.nonzero(as_tuple=True)].split(counts.tolist())  # B of (Q, D)
         samples = zip(states, input_ids, grids.tolist(), strict=True)
         clips = [self.clip_states(*sample) for sample in samples]  # B of (T, D)
         output = self.head(clips, queries, min_clips=max(STRIDES))

@@ -138,6 +138,8 @@ class TrainingOptions:
     logging_nan_inf_filter: bool = False
     report_to: None | str | list[str] = "none"
     save_total_limit: int | None = 1
+    # Batches come from pinned memory; nobody waits for their way to the device.
+    accelerator_config: dict | str | None = field(default_factory=lambda: {"non_blocking": True})
     optim: str = field(
         default_factory=lambda: optimizer(detect().kind),
         metadata={"help": "default: AdamW, fused where the device can"},

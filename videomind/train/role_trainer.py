@@ -76,9 +76,10 @@ class RoleTrainer(ResumingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss."""
         if "loss" in logs and self._num_parts:
-            for name, total in sorted(self._parts.items()):
-                mean = self.accelerator.gather(total / self._num_parts).mean()
-                logs[name] = round(mean.item(), 6)
+            names = sorted(self._parts)
+            own = torch.stack([self._parts[name].float() for name in names]) / self._num_parts
+            means = self.accelerator.gather(own[None]).mean(dim=0).tolist()  # all of them in one answer
+            logs |= {name: round(mean, 6) for name, mean in zip(names, means, strict=True)}
             self._parts, self._num_parts = {}, 0
         super().log(logs, start_time)
 

@@ -187,7 +187,9 @@ class ResumingTrainer(Trainer):
             return {k: self._prepare_input(v) for k, v in data.items()}
         if isinstance(data, list):
             return [self._prepare_input(v) for v in data]
-        return data.to(self.args.device) if isinstance(data, Tensor | HeadTargets) else data
+        if isinstance(data, Tensor | HeadTargets):
+            return data.to(self.args.device, non_blocking=self.args.dataloader_pin_memory)
+        return data
 
     def compute_loss(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from videomind.device import uploaded
 from videomind.encoding.encoder import BadSampleError
 from videomind.encoding.text import TextEncoder
 from videomind.runs.boundary import Boundary
@@ -230,8 +231,10 @@ class VideoChat:
         pad = self.tokenizer.pad_token_id
         padded = pad_sequence(list(ids), batch_first=True, padding_value=pad, padding_side="left")
         mask = pad_sequence(masks, batch_first=True, padding_side="left")
-        device = self.model.device
-        embeds = self.model.embed(padded.to(device), torch.cat(list(features)).to(device))
+        sent = (uploaded(part, self.model.device) for part in (padded, torch.cat(list(features)), mask))
+        padded, rows, mask = sent
         return self.model.generate(
-            inputs_embeds=embeds, attention_mask=mask.to(device), generation_config=self._generation
+            inputs_embeds=self.model.embed(padded, rows),
+            attention_mask=mask,
+            generation_config=self._generation,
         )

@@ -69,7 +69,7 @@ class Qwen2VL(Backbone):
     def model_inputs(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         pixel_values: Tensor,
         grids: Tensor,
         *,
@@ -77,7 +77,7 @@ class Qwen2VL(Backbone):
     ) -> dict[str, Tensor]:
         return {
             "input_ids": input_ids,
-            "attention_mask": attention_mask,
+            **({} if attention_mask is None else {"attention_mask": attention_mask}),
             "mm_token_type_ids": (input_ids == config.video_token_id).int() * IS_VIDEO,
             "pixel_values_videos": pixel_values,
             "video_grid_thw": grids,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from videomind.device import uploaded
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patcher:
@@ -58,5 +60,5 @@ class Patcher:
         # Scaling to 0..1 is part of mean and deviation, as in the library, which decides the last digit.
         mean, std = (torch.tensor(x) * (1.0 / self.rescale_factor) for x in (self.image_mean, self.image_std))
         pixels = patches.float().unflatten(1, (len(mean), -1))  # (N, 3, V / 3)
-        mean, std = (x[:, None].to(pixels.device) for x in (mean, std))
+        mean, std = (uploaded(x[:, None], pixels.device) for x in (mean, std))
         return pixels.sub_(mean).div_(std).flatten(1)

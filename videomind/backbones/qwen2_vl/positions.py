@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLModel
 
+from videomind.device import uploaded
+
 
 def rope_index(
     input_ids: Tensor,
@@ -34,18 +36,23 @@ def rope_index(
         Positions (3, B, L) of the axes (t, h, w), 1 on padding, and deltas (B, 1), what to add to a token's
         index to get its position in decoding.
     """
-    merge = config.vision_config.spatial_merge_size
-    starts = (input_ids == config.vision_start_token_id).sum(dim=1).tolist()
-    queues = _row_queues({token: grid for token, grid in grids.items() if grid is not None}, starts)
-    positions = torch.ones(3, *input_ids.shape, dtype=torch.long)
+    merge, device, start = (
+        config.vision_config.spatial_merge_size,
+        input_ids.device,
+        config.vision_start_token_id,
+    )
+    # The rule is sequential: ids and grids are fetched once, and the positions are made here.
+    ids = input_ids.cpu()
+    known = {token: grid.cpu() for token, grid in grids.items() if grid is not None}
+    queues = _row_queues(known, (ids == start).sum(dim=1).tolist())
+    mask = torch.ones_like(ids).bool() if attention_mask is None else attention_mask.bool().cpu()
+    positions = torch.ones(3, *ids.shape, dtype=torch.long)
     deltas = []
-    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    for row, (ids, keep) in enumerate(zip(input_ids.cpu(), mask.bool().cpu(), strict=True)):
-        placed = _row_positions(ids[keep].tolist(), config.vision_start_token_id, queues[row], merge)
+    for row, (row_ids, keep) in enumerate(zip(ids, mask, strict=True)):
+        placed = _row_positions(row_ids[keep].tolist(), start, queues[row], merge)
         positions[:, row, keep] = placed
         deltas.append(int(placed.max()) + 1 - placed.size(1))
-    delta = torch.tensor(deltas, device=input_ids.device)[:, None]
-    return positions.to(input_ids.device), delta
+    return uploaded(positions, device), uploaded(torch.tensor(deltas)[:, None], device)
 
 
 def _row_queues(grids: dict[int, Tensor], starts: list[int]) -> list[dict[int, Iterator]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
 
+from videomind.device import uploaded
 from videomind.video_chatgpt.features.frames import MAX_FRAMES
 from videomind.video_chatgpt.options import TOWER_BATCH
 
@@ -148,7 +149,7 @@ class ClipTower:
         parts = []
         for part in frames.permute(0, 3, 1, 2).split(self._batch):
             pixels = self._processor(
-                part.to(self._model.device), do_resize=False, do_center_crop=False, return_tensors="pt"
+                uploaded(part, self._model.device), do_resize=False, do_center_crop=False, return_tensors="pt"
             )["pixel_values"]
             states = self._model(pixels.to(self._model.dtype)).last_hidden_state  # (T, 1 + P, C)
             parts.append(states[:, 1:].float())

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from videomind.device import default_dtype, detect, prepare_process, torch_device
-from videomind.faults import RunError
+from videomind.faults import RunError, is_out_of_memory
 from videomind.files import write_json
 from videomind.logger import rank, world_size
 from videomind.runs.boundary import Fault
@@ -205,7 +205,9 @@ def extract(
                 tell(failures[-1])
             else:  # here, as a file that cannot be written is not the video's fault
                 write_features(jobs[index].output, outcome)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"Too little memory on the device; try a smaller --infer_batch ({reason})") from None
     return failures
