@@ -55,7 +55,7 @@ def test_torch_is_asked_where_there_is_a_driver(files, asks):
 
 
 COMPILING = """
-from videomind.train.arguments import device_arguments
+from videomind.train.command_line.arguments import device_arguments
 device_arguments([])
 import deepspeed.comm.torch  # whose compiling imports the builder of extensions
 import torch.utils.cpp_extension

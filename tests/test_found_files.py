@@ -14,7 +14,7 @@ from videomind.dataset.commands import main as data
 from videomind.dataset.parts import Entry, load_part
 from videomind.files import found_from, written_from
 from videomind.prediction import Prediction
-from videomind.train.arguments import from_anywhere
+from videomind.train.command_line.arguments import from_anywhere
 
 
 @pytest.mark.parametrize("here", ["", "elsewhere", "project/data"])

@@ -31,7 +31,7 @@ from videomind.backbones.qwen2_vl.declaration import Qwen2VL
 from videomind.device import uploaded
 from videomind.model.adapters import bare
 from videomind.roles import BudgetOverride
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.mixture import Collator
 from videomind.train.role_training import build_mixture, build_model
 from videomind.train.train import main as train

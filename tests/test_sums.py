@@ -10,7 +10,7 @@ import pytest
 from videomind.dataset.base import get_source
 from videomind.eval.scorers.cgbench import CGBenchScorer
 from videomind.prediction import Prediction
-from videomind.sums import plain_mean, plain_sum
+from videomind.spans import plain_mean, plain_sum
 
 SEEDS = range(20)
 python_sum = builtins.sum

@@ -1,4 +1,4 @@
-"""Time spans in seconds: the one place for overlap, clamping, widening and rounding.
+"""Time spans in seconds: the one place for overlap, clamping, widening, averaging and rounding.
 
 Spans are rows of `[start, end]`. The overlap measures follow `nncore.ops.temporal_iou` and
 `temporal_iof`, of which the published figures were made: no clamping of reversed spans, and 0/0 is nan.
@@ -7,7 +7,9 @@ Arrays are numpy's or torch's: what is called here, both have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -109,3 +111,17 @@ def to_seconds(boundaries: Tensor, *, duration_s: float, unit_s: float) -> Tenso
     spans = (boundaries * duration_s).clamp(min=0, max=duration_s)
     spans = (spans / unit_s).round() * unit_s
     return spans.sort(dim=1).values
+
+
+def plain_sum(values: Iterable[float]) -> float:
+    """Add values from left to right, each addition rounded, as published figures were made.
+
+    Python's `sum` does so up to 3.11; from 3.12 on it carries along what rounding loses, and the last digits
+    differ.
+    """
+    return reduce(add, values, 0)
+
+
+def plain_mean(values: Collection[float]) -> float:
+    """Divide the sum of values by their number."""
+    return plain_sum(values) / len(values)

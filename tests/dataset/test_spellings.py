@@ -18,7 +18,7 @@ from videomind.dataset.parts import Entry, load_part, parse_entries
 from videomind.files import labelled_paths
 from videomind.logger import expand_homes
 from videomind.model.assembly import load_roles
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 
 NAMES = ["a.jsonl", "a,b.jsonl", "a:b.jsonl", "a:2.jsonl", ",a.jsonl", "a@b.jsonl", "a, b:c,d.jsonl",
          "a b.json"]  # fmt: skip

@@ -16,7 +16,7 @@ from torch import nn
 
 from videomind import device
 from videomind.runs import launch
-from videomind.train.arguments import TrainingArguments
+from videomind.train.command_line.arguments import TrainingArguments
 
 PACKAGE = os.path.dirname(device.__file__)
 lines: dict[str, set[int]] = defaultdict(set)

@@ -14,7 +14,7 @@ from videomind.model.assembly import combine
 from videomind.model.bases import fingerprint
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.model.saving import save_full
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.role_trainer import write_role
 from videomind.train.role_training import build_model
 

@@ -9,9 +9,8 @@ from helpers.runs import arguments
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model
-from videomind.model.sharding import copy_to_cpu
-from videomind.model.tensors import read_tensors, save_tensors
-from videomind.train.arguments import TrainingArguments, parse_arguments
+from videomind.model.tensors import copy_to_cpu, read_tensors, save_tensors
+from videomind.train.command_line.arguments import TrainingArguments, parse_arguments
 from videomind.train.role_trainer import gather_state
 from videomind.train.role_training import build_model
 

@@ -69,7 +69,7 @@ def test_a_worker_that_cannot_deliver_ends_the_run(how, error, words):
 
 def test_a_sample_is_no_larger_than_told(workshop):
     """The bound that workers are counted by, against real samples."""
-    from videomind.train.arguments import parse_arguments
+    from videomind.train.command_line.arguments import parse_arguments
     from videomind.train.role_training import build_mixture, build_model
 
     args = parse_arguments(arguments(workshop, workshop / "none"))

@@ -7,10 +7,10 @@ from torch import nn
 
 from videomind.model.adapters import bare
 from videomind.roles import get_role
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.mixture import Collator
 from videomind.train.role_training import build_mixture, build_model
-from videomind.train.trainer import refuse_data_parallel
+from videomind.train.running import refuse_data_parallel
 
 PLACES = {
     "nothing": (),

@@ -16,7 +16,7 @@ from helpers.watched import IDS, LOGITS
 
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import ROLES
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.role_trainer import write_role
 from videomind.train.role_training import FULL, build_model
 from videomind.train.trainer import FINISHED

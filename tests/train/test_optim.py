@@ -8,7 +8,7 @@ from videomind.backbones.registry import get_backbone, load_processor
 from videomind.model.adapters import LORA_TYPES, bare, lora_targets
 from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.model.disk_format import HEAD_MODULES, ours_to_published
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.optim import decayed_names, parameter_groups, trainable_table
 from videomind.train.role_training import build_model
 

@@ -1,6 +1,6 @@
 """Whole training runs as a user starts them: DeepSpeed stages, accumulation, a kill and a rerun.
 
-Covers `train/` and `model/sharding.py`.
+Covers `train/` and `model/tensors.py`.
 """
 
 import json
@@ -19,7 +19,7 @@ from helpers.runs import REPO, arguments, environment, logged, losses, needs_dee
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.mixture import Draw
 from videomind.train.role_training import train
 from videomind.train.sampler import EpochSampler

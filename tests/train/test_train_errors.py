@@ -11,9 +11,14 @@ from helpers.runs import REPO, arguments, environment
 
 from videomind.dataset.parts import Entry, load_part
 from videomind.device import Device
-from videomind.train.arguments import HEAD_OPTIONS, LORA_OPTIONS, TrainingArguments, parse_arguments
-from videomind.train.inherited import default_of
-from videomind.train.options import CustomArguments
+from videomind.train.command_line.arguments import (
+    HEAD_OPTIONS,
+    LORA_OPTIONS,
+    TrainingArguments,
+    parse_arguments,
+)
+from videomind.train.command_line.inherited import default_of
+from videomind.train.command_line.options import CustomArguments
 from videomind.train.train import main
 
 
@@ -190,7 +195,7 @@ def test_a_full_disk_is_one_line_with_the_place(workshop, tmp_path, capfd, num_b
 def test_the_optimizer_is_one_that_the_device_has(monkeypatch, tmp_path, kind, optim):
     """An NPU may lack the kernels of the fused one; what is asked for is taken."""
     device = Device(kind=kind, backend="", visible_variable="", count=1)
-    monkeypatch.setattr("videomind.train.options.detect", lambda: device)
+    monkeypatch.setattr("videomind.train.command_line.options.detect", lambda: device)
     made = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert made.optim == optim
     assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True, optim="sgd").optim == "sgd"

@@ -14,7 +14,7 @@ from helpers.runs import arguments
 from videomind.model.adapters import adapter, bare
 from videomind.model.assembly import combine, load_roles
 from videomind.model.checkpoint import LoadSettings, load_model
-from videomind.train.arguments import parse_arguments
+from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.role_trainer import write_role
 from videomind.train.role_training import build_model
 

@@ -57,6 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stretch frames whose pixels are not square, as players do (published: not)",
     )
+    _add_output(parser)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--pred_path", required=True, help="folder for the predictions")
     out.add_argument("--num_threads", type=int, default=2, help="threads that decode ahead of the model")
@@ -72,7 +77,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--chunk", type=int, default=1, help="number of runs that share the work by hand")
     out.add_argument("--index", type=int, default=0, help="which of them this is, from 0")
-    return parser
 
 
 def role_paths(args: argparse.Namespace) -> dict[str, str]:

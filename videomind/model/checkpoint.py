@@ -33,8 +33,7 @@ from videomind.model.merging import (
     untie,
 )
 from videomind.model.role_model import RoleModel, role_class
-from videomind.model.sharding import gathered
-from videomind.model.tensors import changed, compare, read_tensors, refuse
+from videomind.model.tensors import changed, compare, gathered, read_tensors, refuse
 from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 
 log = logging.getLogger(__name__)

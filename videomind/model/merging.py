@@ -7,7 +7,7 @@ from torch import nn
 from videomind.model.adapters import adapter_biases, bare
 from videomind.model.disk_format import peft_to_ours
 from videomind.model.role_model import RoleModel
-from videomind.model.sharding import gathered
+from videomind.model.tensors import gathered
 
 
 def table_modules(model: RoleModel) -> dict[str, nn.Module]:

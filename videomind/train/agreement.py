@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from videomind.model.sharding import is_sharded
+from videomind.model.tensors import is_sharded
 from videomind.runs.together import from_all, within
 
 PATIENCE_S = 10.0  # for a file that the first process sees already

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from videomind.runs.processes import STOP
 from videomind.train.agreement import check_equal
-from videomind.train.arguments import TrainingArguments
+from videomind.train.command_line.arguments import TrainingArguments
 from videomind.train.sampler import EpochSampler
 
 

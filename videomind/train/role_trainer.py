@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from videomind.model.adapters import adapter_biases, in_adapter
 from videomind.model.checkpoint import LoadedModel, restore_role
 from videomind.model.saving import extra_names, save_role
-from videomind.model.sharding import copy_to_cpu
-from videomind.train.arguments import Arguments, weight_dtype
+from videomind.model.tensors import copy_to_cpu
+from videomind.train.command_line.arguments import Arguments, weight_dtype
 from videomind.train.mixture import Collator, Mixture
 from videomind.train.optim import parameter_groups
 from videomind.train.sampler import EpochSampler, GroupSampler

@@ -28,16 +28,16 @@ from videomind.model.losses import has_positive
 from videomind.model.merging import merge_adapter
 from videomind.model.role_model import RoleModel, num_positions
 from videomind.model.saving import save_full
-from videomind.model.sharding import copy_to_cpu, unify_dtype
+from videomind.model.tensors import copy_to_cpu, unify_dtype
 from videomind.roles import Role, get_role
-from videomind.train.arguments import Arguments, weight_dtype
-from videomind.train.inherited import refuse_other_adapter
+from videomind.train.command_line.arguments import Arguments, weight_dtype
+from videomind.train.command_line.inherited import refuse_other_adapter
+from videomind.train.command_line.options import DataArguments
 from videomind.train.mixture import Mixture
 from videomind.train.optim import trainable_table
-from videomind.train.options import DataArguments
 from videomind.train.role_trainer import RoleTrainer, group_sampler
+from videomind.train.running import init_communication
 from videomind.train.sampler import EpochSampler
-from videomind.train.trainer import init_communication
 from videomind.video.frame_cache import FrameCache
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,13 @@ Rerunning the same command continues from the newest complete checkpoint.
 import sys
 from collections.abc import Sequence
 
-from videomind.train.options import CustomArguments, DataArguments, ModelArguments, TrainingOptions
-from videomind.train.usage import asks_for_help, usage_text
+from videomind.train.command_line.options import (
+    CustomArguments,
+    DataArguments,
+    ModelArguments,
+    TrainingOptions,
+)
+from videomind.train.command_line.usage import asks_for_help, usage_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = (ModelArguments, DataArguments, CustomArguments, TrainingOptions)
         sys.stdout.write(usage_text("videomind train", __doc__, groups))
         return 0
-    from videomind.train.arguments import parse_arguments
+    from videomind.train.command_line.arguments import parse_arguments
     from videomind.train.role_training import train
-    from videomind.train.trainer import run_training
+    from videomind.train.running import run_training
 
     return run_training(lambda: parse_arguments(argv), train)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videomind.files import atomic_path, found_from, read_json, write_json
 from videomind.model.checkpoint import LoadSettings
-from videomind.model.sharding import copy_to_cpu, gathered
+from videomind.model.tensors import copy_to_cpu, gathered
 from videomind.video_chatgpt.disk import (
     HEAD_TABLE,
     INPUT_TABLE,

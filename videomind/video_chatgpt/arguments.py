@@ -8,8 +8,8 @@ from transformers.utils import is_torch_tf32_available
 
 from videomind.roles import nearest
 from videomind.runs.recipes import recipe_text
-from videomind.train.arguments import TrainingArguments, from_anywhere, parse_dataclasses
-from videomind.train.options import section_of
+from videomind.train.command_line.arguments import TrainingArguments, from_anywhere, parse_dataclasses
+from videomind.train.command_line.options import section_of
 from videomind.video_chatgpt.options import (
     PROJECTORS,
     VERSION,

@@ -21,8 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from videomind.files import atomic_files, read_json, write_json
 from videomind.model.checkpoint import LoadSettings, resolve_folder
-from videomind.model.sharding import copy_to_cpu, gathered
-from videomind.model.tensors import compare, refuse
+from videomind.model.tensors import compare, copy_to_cpu, gathered, refuse
 from videomind.video_chatgpt.model import VideoChatGPT, VideoChatGPTConfig
 from videomind.video_chatgpt.options import CLIP, CLIP_336, MLP
 from videomind.video_chatgpt.tokenizer import (

@@ -12,10 +12,11 @@ from transformers import set_seed
 from videomind.device import attention, detect
 from videomind.model.checkpoint import LoadSettings
 from videomind.model.tensors import refuse
-from videomind.train.arguments import weight_dtype
+from videomind.train.command_line.arguments import weight_dtype
 from videomind.train.optim import trainable_table
+from videomind.train.running import init_communication
 from videomind.train.sampler import GroupSampler
-from videomind.train.trainer import COMPLETE, ResumingTrainer, init_communication
+from videomind.train.trainer import COMPLETE, ResumingTrainer
 from videomind.video_chatgpt.adapter import (
     continue_adapter,
     new_projector,

@@ -9,7 +9,7 @@ from typing import Any
 from videomind.dataset.base import Source
 from videomind.dataset.schema import Annotation
 from videomind.dataset.views import Grounding
-from videomind.sums import plain_mean
+from videomind.spans import plain_mean
 
 CHUNK_S = 5
 MAX_SHIFT_S = 2

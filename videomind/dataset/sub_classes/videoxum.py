@@ -10,7 +10,7 @@ from typing import Any
 from videomind.dataset.base import DroppedRow, Source
 from videomind.dataset.schema import Annotation, as_list
 from videomind.dataset.views import Grounding
-from videomind.sums import plain_mean
+from videomind.spans import plain_mean
 
 NUM_ANNOTATORS = 10
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from transformers import TrainingArguments as HfTrainingArguments
 
-from videomind.train.inherited import (
+from videomind.train.command_line.inherited import (
     HONOURED,
     REFUSED,
     SAID,

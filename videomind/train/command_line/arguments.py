@@ -18,7 +18,7 @@ from videomind.model.grounding_head import check_frames
 from videomind.model.settings import LORA_TYPES
 from videomind.roles import get_role, nearest
 from videomind.runs.recipes import expand, given_arguments, recipe_text
-from videomind.train.inherited import (
+from videomind.train.command_line.inherited import (
     default_of,
     refuse_missing_reporters,
     refuse_unknown,
@@ -26,7 +26,7 @@ from videomind.train.inherited import (
     refuse_zeros,
     todays,
 )
-from videomind.train.options import (
+from videomind.train.command_line.options import (
     CustomArguments,
     DataArguments,
     ModelArguments,

@@ -6,10 +6,15 @@ import pytest
 from transformers import TrainingArguments as HfTrainingArguments
 
 from videomind.runs.recipes import FOLDER, read_recipe
-from videomind.train.arguments import TrainingArguments
-from videomind.train.options import CustomArguments, DataArguments, ModelArguments, TrainingOptions
+from videomind.train.command_line.arguments import TrainingArguments
+from videomind.train.command_line.options import (
+    CustomArguments,
+    DataArguments,
+    ModelArguments,
+    TrainingOptions,
+)
+from videomind.train.command_line.usage import asks_for_help
 from videomind.train.train import main as train
-from videomind.train.usage import asks_for_help
 from videomind.video_chatgpt.options import VideoDataArguments, VideoModelArguments, VideoTrainingOptions
 from videomind.video_chatgpt.train import main as train_chat
 

@@ -1,0 +1,1 @@
+"""What a training is told: parsed, checked against what is refused, and explained by `--help`."""
