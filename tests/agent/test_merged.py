@@ -52,7 +52,7 @@ def test_a_role_alone_says_the_same_merged(folders, rows, role, dtype):
     video, results = rows[role]["video"], []
     for merge in (False, True):
         agent = VideoMind.from_pretrained(
-            roles={role: folders[role]}, max_new_tokens=4, dtype=dtype, merge=merge
+            roles={role: folders[role]}, max_new_tokens=4, dtype=dtype, fold_adapter=merge
         )
         assert isinstance(agent.pipeline.model, PeftModel) != merge and agent.pipeline.has(role)
         asked = {"query": "a red square"} if role == "grounder" else {"question": "what is it?"}
@@ -97,7 +97,7 @@ def test_the_command_merges_unless_told_otherwise(folders, rows, tmp_path, monke
     seen = []
     load = VideoMind.from_pretrained
     monkeypatch.setattr(
-        predicting.VideoMind, "from_pretrained", lambda **how: seen.append(how["merge"]) or load(**how)
+        predicting.VideoMind, "from_pretrained", lambda **how: seen.append(how["fold_adapter"]) or load(**how)
     )
     argv = ["--video", rows["grounder"]["video"], "--model_gnd_path", str(folders["grounder"]), *SMALL[:4]]
     argv += ["--max_new_tokens", "4", *extra]

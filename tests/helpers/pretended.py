@@ -11,6 +11,7 @@ places raises as it does on CUDA. Waits and copies are counted, with the line th
     print(devices.table())
 """
 
+import os
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -114,7 +115,7 @@ class PretendedDevices:
         launched: the same, by operator.
     """
 
-    def __init__(self, count: int = 1, *, memory: int = 2**30):
+    def __init__(self, count: int = 1, *, memory: int = 2**34):
         self.count, self.memory = count, memory
         self.inner_place: torch.device | None = None  # of the arguments of the call that runs
         self.clear()
@@ -156,6 +157,8 @@ class PretendedDevices:
         self._undo.enter_context(
             mock.patch.object(torch.autocast, "__init__", _on_host(torch.autocast.__init__))
         )
+        # Weights are read in this thread: in others nothing is pretended.
+        self._undo.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
         # Where a checkpoint looks at tensors, their devices are the CPU's.
         checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._undo.enter_context(mock.patch.dict(CHECKS, checks))

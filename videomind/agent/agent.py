@@ -57,7 +57,7 @@ class VideoMind:
         dtype: str = "auto",
         attn_implementation: str = "auto",
         max_new_tokens: int = MAX_NEW_TOKENS,
-        merge: bool = False,
+        fold_adapter: bool = False,
     ) -> "VideoMind":
         """Load an agent.
 
@@ -69,7 +69,7 @@ class VideoMind:
             dtype: auto, float32, float16 or bfloat16.
             attn_implementation: auto, sdpa, flash_attention_2 or eager.
             max_new_tokens: of a response.
-            merge: fold the one role's adapter into the weights, if it is to play alone, without the base.
+            fold_adapter: into the weights, of the one role, if it is to play alone, without the base.
 
         Raises:
             ValueError: something is missing; says where it was looked for.
@@ -94,7 +94,7 @@ class VideoMind:
                 "Give a role checkpoint (--model_gnd_path, ...) or a base model (--base_model_path)"
             )
         loaded = load_roles(folders, settings) if folders else load_model(path or base_path, settings)
-        model = merge_only_adapter(loaded.model) if merge else loaded.model
+        model = merge_only_adapter(loaded.model) if fold_adapter else loaded.model
         let_adapters_be_fast(weights, kind.type)
         model = spread(model) if device == ALL_DEVICES else model.to(kind)
         return cls(Pipeline(model, loaded.processor, roles=tuple(folders), max_new_tokens=max_new_tokens))

@@ -71,7 +71,7 @@ def load_agent(
         dtype=args.dtype,
         attn_implementation=args.attn_implementation,
         max_new_tokens=args.max_new_tokens,
-        merge=args.merge == "auto" and is_of_one_role(role_paths(args), answers=answers),
+        fold_adapter=args.merge == "auto" and is_of_one_role(role_paths(args), answers=answers),
     )
     if agent.pipeline.has("grounder") and args.max_frames is not None:
         check_frames(args.max_frames, agent.pipeline.processor.backbone.units.frames_per_step)

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from videomind.device import uploaded
 from videomind.runs.processes import STOP
 from videomind.train.agreement import check_equal
 from videomind.train.command_line.arguments import TrainingArguments
@@ -67,8 +68,13 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        asked = torch.tensor(int(self._is_asked), device=args.device)
-        if dist.is_initialized():
-            dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        if asked.item() and state.global_step < state.max_steps:
+        if state.global_step < state.max_steps and self._is_any_asked(args.device):
             self.has_stopped = control.should_save = control.should_training_stop = True
+
+    def _is_any_asked(self, device: torch.device) -> bool:
+        """Tell whether some process was asked; one alone need not wait for its device."""
+        if not dist.is_initialized():
+            return self._is_asked
+        asked = uploaded(torch.tensor(int(self._is_asked)), device)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        return bool(asked)
