@@ -67,8 +67,10 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        asked = torch.tensor(int(self._is_asked), device=args.device)
+        is_asked = self._is_asked
         if dist.is_initialized():
+            asked = torch.tensor(int(is_asked), device=args.device)
             dist.all_reduce(asked, op=dist.ReduceOp.MAX)
-        if asked.item() and state.global_step < state.max_steps:
+            is_asked = bool(asked.item())
+        if is_asked and state.global_step < state.max_steps:
             self.has_stopped = control.should_save = control.should_training_stop = True
