@@ -78,6 +78,8 @@ def test_what_mixes_places_is_refused(mixes):
         (lambda x: x[torch.tensor([0])], 0, 1),
         (lambda x: torch.tensor([1.0], device=x.device) + x, 0, 1),
         (lambda x: torch.ones(3).to(x.device) + x, 0, 1),
+        (lambda x: torch.as_tensor(torch.ones(3), device=x.device) + x, 0, 1),
+        (lambda x: torch.as_tensor(x, device=x.device) + x, 0, 0),
         (lambda x: uploaded(torch.ones(3), x.device) + x, 0, 0),
         (lambda x: torch.zeros(3, device=x.device) + x, 0, 0),
     ],

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,17 @@ from helpers.videochat import (
     GOLDEN,
     TOWER,
     VIDEOS,
-    recorded_features,
     write_recorded_features,
     write_seeing_adapter,
 )
 from helpers.waits import assert_no_more, waits_of
+from torch import Tensor, nn
+from transformers import set_seed
 
 from videomind.model.checkpoint import LoadSettings
+from videomind.runs.workers import ResultFile
 from videomind.video_chatgpt.adapter import load_chat
+from videomind.video_chatgpt.asking import answer_rows, kind_of
 from videomind.video_chatgpt.chat import StoredFeatures, VideoChat
 from videomind.video_chatgpt.features.clip import ClipTower, tower_config
 from videomind.video_chatgpt.features.extract import main as extract
@@ -31,6 +34,7 @@ from videomind.video_chatgpt.infer import main as ask
 pytestmark = pytest.mark.golden
 WHOLE = GOLDEN.root / "e_model/full_save"
 CLIPS = GOLDEN.root / "c_features/videos"
+SEED = 7
 DEVICES = ["auto", "cuda:1"]
 EXACT = ("--max_new_tokens", "4", "--temperature", "0", "--dtype", "float32", "--max_bad_share", "1")
 QUESTIONS = [
@@ -148,3 +152,64 @@ def test_an_answer_waits_no_more_than_recorded(features):
         devices.clear()
         chat.answer(asked)
         assert_no_more("a chat answer", *waits_of(devices))
+
+
+# ---- too little memory ----
+
+
+@pytest.fixture
+def chat(features) -> VideoChat:
+    loaded = load_chat(WHOLE, None, LoadSettings())
+    return VideoChat(loaded, StoredFeatures(features), max_new_tokens=4, temperature=0.7)
+
+
+def answered(chat: VideoChat, rows: list[dict], folder: Path) -> list[dict]:
+    """All rows in one batch."""
+    results = ResultFile(folder, {})
+    answer_rows(chat, rows, [range(len(rows))], results, seed=SEED, num_threads=1)
+    return results.complete(len(rows))
+
+
+def alone(chat: VideoChat, row: dict) -> dict:
+    """A row whose questions are answered one by one, with the batch's seed."""
+    kind, texts = kind_of(row), []
+    for name in kind:
+        set_seed(SEED)
+        texts += chat.answer([(chat.features(row["video_name"]), row[name])])
+    return row | dict(zip(kind.values(), texts, strict=True))
+
+
+def refuse(chat: VideoChat, is_too_large: Callable[[tuple[int, int]], bool], error: type[Exception]) -> None:
+    """As a device does: bound the prompts and tokens that a feed-forward layer is given at once."""
+
+    def look(_: nn.Module, args: tuple[Tensor]) -> None:
+        if is_too_large(args[0].shape[:2]):
+            raise error("NPU out of memory. Tried to allocate 2.00 GiB")
+
+    chat.model.model.layers[0].mlp.register_forward_pre_hook(look)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("is_at_a_later_token", [False, True])
+@pytest.mark.parametrize("kept", [slice(0, 4), slice(0, 1)], ids=["rows", "two questions of a row"])
+def test_a_batch_that_is_too_large_is_answered_one_by_one(
+    chat, tmp_path, caplog, error, is_at_a_later_token, kept
+):
+    rows = [row for row in QUESTIONS[kept] if row["video_name"] != "lost"]
+    one_by_one = [alone(chat, row) for row in rows]
+    refuse(chat, lambda size: size[0] > 1 and (size[1] == 1 or not is_at_a_later_token), error)
+    assert answered(chat, rows, tmp_path) == one_by_one
+    (said,) = [line for line in caplog.messages if "Too little memory" in line]
+    assert f"answer {sum(map(len, map(kind_of, rows)))} questions at once: once more one by one" in said
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_question_that_alone_is_too_large_fails_its_row(chat, tmp_path, error):
+    long = {"video_name": VIDEOS[0], "Q": "word " * 200, "A": "x"}
+    rows = [QUESTIONS[0], long, QUESTIONS[1]]
+    one_by_one = [alone(chat, row) for row in (rows[0], rows[2])]
+    most = len(chat._prompt(chat.features(VIDEOS[0]), QUESTIONS[0]["Q2"])) + 50
+    refuse(chat, lambda size: size[0] * size[1] > most, error)
+    first, failed, last = answered(chat, rows, tmp_path)
+    assert [first, last] == one_by_one
+    assert "pred" not in failed and "OutOfMemoryError" in failed["error"] and "2.00 GiB" in failed["error"]
