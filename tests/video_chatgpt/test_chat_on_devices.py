@@ -213,3 +213,21 @@ def test_a_question_that_alone_is_too_large_fails_its_row(chat, tmp_path, error)
     first, failed, last = answered(chat, rows, tmp_path)
     assert [first, last] == one_by_one
     assert "pred" not in failed and "OutOfMemoryError" in failed["error"] and "2.00 GiB" in failed["error"]
+
+
+# ---- numbers that are none ----
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+@pytest.mark.parametrize("number", [torch.inf, torch.nan])
+def test_what_is_no_number_is_no_answer(features, tmp_path, number, temperature):
+    """One weight suffices; with it away the same model answers."""
+    loaded, rows = load_chat(WHOLE, None, LoadSettings()), QUESTIONS[:2]
+    chat = VideoChat(loaded, StoredFeatures(features), max_new_tokens=4, temperature=temperature)
+    assert not any("error" in row for row in answered(chat, rows, tmp_path / "whole"))
+    with torch.no_grad():
+        loaded.model.model.layers[0].mlp.down_proj.weight[0, 0] = number
+    failed = answered(chat, rows, tmp_path / "broken")
+    assert not any(name.startswith("pred") for row in failed for name in row)
+    words = "probability tensor contains" if temperature else "what the model says are not finite numbers"
+    assert all(words in row["error"] for row in failed)
