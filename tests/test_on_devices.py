@@ -4,7 +4,6 @@ Covers `agent/finite.py` and `agent/memory.py`.
 """
 
 import json
-import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +11,14 @@ import pytest
 import torch
 from helpers.pretended import (
     FIRST,
-    UPLOAD,
-    WAIT,
     DeviceMismatch,
     PretendedDevices,
     place_of,
 )
-from helpers.runs import REPO, SMALL, arguments
+from helpers.runs import SMALL, arguments
 from helpers.videochat import arguments as chat_arguments
 from helpers.videochat import write_recorded_features
+from helpers.waits import assert_no_more, waits_of
 from transformers import TrainerCallback
 
 from videomind import VideoMind
@@ -80,6 +78,8 @@ def test_what_mixes_places_is_refused(mixes):
         (lambda x: x[torch.tensor([0])], 0, 1),
         (lambda x: torch.tensor([1.0], device=x.device) + x, 0, 1),
         (lambda x: torch.ones(3).to(x.device) + x, 0, 1),
+        (lambda x: torch.as_tensor(torch.ones(3), device=x.device) + x, 0, 1),
+        (lambda x: torch.as_tensor(x, device=x.device) + x, 0, 0),
         (lambda x: uploaded(torch.ones(3), x.device) + x, 0, 0),
         (lambda x: torch.zeros(3, device=x.device) + x, 0, 0),
     ],
@@ -89,7 +89,7 @@ def test_what_waits_is_counted(asks, waits, uploads):
         here = torch.ones(3, device="cuda")
         devices.clear()
         asks(here)
-        assert (devices.number(WAIT), devices.number(UPLOAD)) == (waits, uploads), devices.table()
+        assert waits_of(devices) == (waits, uploads), devices.table()
 
 
 # ---- roles ----
@@ -115,7 +115,7 @@ class Steps(TrainerCallback):
         self.devices, self.counts = devices, []
 
     def on_step_end(self, args, state, control, **_) -> None:
-        self.counts.append((self.devices.number(WAIT), self.devices.number(UPLOAD)))
+        self.counts.append(waits_of(self.devices))
         self.devices.clear()
 
 
@@ -176,7 +176,7 @@ def test_the_chain_on_one_device(trained, rows, on_the_host):
         assert_same(asked(agent, rows), on_the_host)
         devices.clear()
         asked(agent, rows)
-        assert_no_more("a question, four roles", devices.number(WAIT), devices.number(UPLOAD))
+        assert_no_more("a question, four roles", *waits_of(devices))
 
 
 @pytest.mark.parametrize("memory", [15_300_000, 16_000_000, SPLIT])
@@ -317,21 +317,3 @@ def test_video_chatgpt_trains_on_a_device(tmp_path, monkeypatch, extra):
     with PretendedDevices() as devices, counted(monkeypatch, devices) as counts:
         assert train_chat(chat_arguments(tmp_path / "out", features, *extra)) == 0
     assert_no_more("a training step, Video-ChatGPT", *counts[-1])
-
-
-# ---- what is recorded ----
-
-
-def recorded() -> dict[str, tuple[int, int]]:
-    """Waits and blocking uploads, as docs/BENCHMARKS.md has them."""
-    text = (REPO / "docs/BENCHMARKS.md").read_text()
-    (section,) = re.findall(r"^## Waits$(.*?)(?=^## |\Z)", text, flags=re.M | re.S)
-    rows = re.findall(r"^\| (a [^|]+?) \| (\d+) \| (\d+) \|$", section, flags=re.M)
-    return {name: (int(waits), int(uploads)) for name, waits, uploads in rows}
-
-
-def assert_no_more(name: str, waits: int, uploads: int) -> None:
-    """The figures of docs/BENCHMARKS.md may only fall."""
-    print(f"| {name} | {waits} | {uploads} |")
-    most = recorded()[name]
-    assert waits <= most[0] and uploads <= most[1], f"{name}: {waits} waits, {uploads} blocking uploads"

@@ -15,7 +15,7 @@ fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
 model=$1
-case $model in "~/"*) model=$HOME/${model#??} ;; esac # as a shell leaves it in quotes
+case $model in \~/*) model=$HOME/${model#??} ;; esac # as a shell leaves it in quotes
 shift
 if (($# > 0)) && [[ $1 != -* ]]; then
     out=$1

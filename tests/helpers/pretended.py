@@ -162,6 +162,8 @@ class PretendedDevices:
         # Where a checkpoint looks at tensors, their devices are the CPU's.
         checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._undo.enter_context(mock.patch.dict(CHECKS, checks))
+        # What is pretended is so in this thread alone; weights are otherwise loaded by several.
+        self._undo.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
         self._undo.enter_context(_Calls(self))
         self._undo.enter_context(_Operators(self))
         return self
@@ -256,19 +258,19 @@ class _Calls(TorchFunctionMode):
                 self.devices.note(WAIT, name)
         if tensor is not None and name in ("pin_memory", "is_pinned"):
             return (pinned if name == "pin_memory" else is_pinned)(tensor)
-        if tensor is not None and name in ("to", "cpu", "cuda"):
+        if tensor is not None and name in ("to", "cpu", "cuda", "as_tensor"):
             return self._moved(name, func, tensor, args[1:], kwargs)
         return self._made(name, func, place, args, kwargs)
 
     def _moved(
         self, name: str, func: Callable, tensor: Tensor, args: tuple, kwargs: dict[str, Any]
     ) -> Tensor:
-        """Carry out `to`, `cpu` or `cuda` of a tensor."""
+        """Carry out `to`, `cpu`, `cuda` or `as_tensor` of a tensor."""
         there, wanted = place_of(tensor), _target(name, tensor, args, kwargs)
         values = [HOST if _names_device(v) or (name == "to" and type(v) is int) else v for v in args]
         values = [v.dtype if isinstance(v, Tensor) else v for v in values]
         named = {key: HOST if _names_device(v) or key == "device" else v for key, v in kwargs.items()}
-        if name != "to":
+        if name in ("cpu", "cuda"):
             values, named = [HOST], {k: v for k, v in named.items() if k != "device"}
         if there == wanted:
             return torch.Tensor.to(tensor, *values, **named)
@@ -309,7 +311,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _target(name: str, tensor: Tensor, args: tuple, kwargs: dict[str, Any]) -> torch.device | None:
-    """Where `to`, `cpu` or `cuda` moves a tensor."""
+    """Where `to`, `cpu`, `cuda` or `as_tensor` moves a tensor."""
     if name == "cpu":
         return None
     if name == "cuda":

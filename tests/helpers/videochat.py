@@ -12,10 +12,15 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from helpers.goldens import Golden, golden_root
+from videomind.model.checkpoint import LoadSettings
 from videomind.video_chatgpt import disk as video_chatgpt_disk
+from videomind.video_chatgpt.adapter import save_video_adapter, video_adapter_state
+from videomind.video_chatgpt.disk import add_videos, load_start
+from videomind.video_chatgpt.features.clip import TowerShape, tower_config
 
 GOLDEN = Golden(golden_root("video_chatgpt"))
 BASE = GOLDEN.root / "e_model/base"
+TOWER = GOLDEN.root / "c_features/clip"
 NEW_ROWS = 3
 
 
@@ -77,6 +82,19 @@ def arguments(out: Path, folder: Path, *extra: str, base: Path = BASE, data: Pat
         *("--model_max_length", "2048", "--gradient_checkpointing", "True", "--lazy_preprocess", "True"),
         *("--disable_tqdm", "True", *extra),
     ]
+
+
+def write_seeing_adapter(folder: Path) -> tuple[Path, Path]:
+    """An adapter of the recorded base for the recorded tower; and that tower."""
+    loaded = load_start(BASE, LoadSettings())
+    rows, width = TowerShape.of(tower_config(str(TOWER))).features
+    add_videos(loaded, has_start_end=True)
+    loaded.model.add_projector("mlp2x_gelu", width)
+    config = loaded.model.config
+    config.mm_use_vid_start_end, config.num_video_tokens, config.mm_vision_tower = True, rows, str(TOWER)
+    path = folder / "mm_projector.bin"
+    save_video_adapter(video_adapter_state(loaded.model), config, path)
+    return path, TOWER
 
 
 def mlp_base(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from helpers.videochat import (
     unrolled,
     with_last_letters,
     write_recorded_features,
+    write_seeing_adapter,
 )
 from transformers import PreTrainedTokenizerFast
 
@@ -28,11 +29,10 @@ from videomind.model.checkpoint import LoadSettings
 from videomind.runs.workers import ResultFile
 from videomind.video.reader import BadVideoError
 from videomind.video_chatgpt import infer as video_chatgpt
-from videomind.video_chatgpt.adapter import load_chat, save_video_adapter, video_adapter_state
+from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.asking import answer_rows
 from videomind.video_chatgpt.chat import VideoChat, clean, find_video
-from videomind.video_chatgpt.disk import LoadedVideoModel, add_videos, load_start
-from videomind.video_chatgpt.features.clip import ClipTower
+from videomind.video_chatgpt.disk import LoadedVideoModel
 from videomind.video_chatgpt.features.store import write_features
 from videomind.video_chatgpt.infer import main
 from videomind.video_chatgpt.tokenizer import decode_pieces
@@ -305,19 +305,7 @@ def test_one_video_is_asked_what_stdin_holds(features, monkeypatch, capfd):
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory) -> tuple[Path, Path]:
-    """The recorded base with an adapter for the recorded tower; and that tower."""
-    tower = GOLDEN.root / "c_features/clip"
-    loaded = load_start(BASE, LoadSettings())
-    rows, width = ClipTower.from_pretrained(
-        str(tower), device=torch.device("cpu"), dtype=torch.float32
-    ).shape.features
-    add_videos(loaded, has_start_end=True)
-    loaded.model.add_projector("mlp2x_gelu", width)
-    config = loaded.model.config
-    config.mm_use_vid_start_end, config.num_video_tokens, config.mm_vision_tower = True, rows, str(tower)
-    path = tmp_path_factory.mktemp("adapter") / "mm_projector.bin"
-    save_video_adapter(video_adapter_state(loaded.model), config, path)
-    return path, tower
+    return write_seeing_adapter(tmp_path_factory.mktemp("adapter"))
 
 
 def test_videos_of_a_folder_through_the_tower(seeing, ask, tmp_path):

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import set_seed
 
+from videomind.agent.memory import unless_too_large
 from videomind.device import attention, default_dtype, torch_device
 from videomind.files import found_from, read_json, write_text
 from videomind.logger import rank
@@ -254,9 +255,8 @@ class _Answering:
 
     def answer(self, asked: dict[int, list[tuple[Tensor, str]]], *, seed: int) -> None:
         """Answer prepared rows together; where that fails, one by one."""
-        set_seed(seed)
-        with Boundary() as batch:
-            answers = iter(self.chat.answer([pair for pairs in asked.values() for pair in pairs]))
+        with Boundary(torch.OutOfMemoryError) as batch:  # of one row it may be that it is long
+            answers = iter(self._texts([pair for pairs in asked.values() for pair in pairs], seed=seed))
         for index, pairs in asked.items():
             row = self.rows[index]
             if batch.error is None:
@@ -266,6 +266,32 @@ class _Answering:
                 self.fail(index, batch.error)
             else:
                 self.answer({index: pairs}, seed=seed)
+
+    def _texts(self, asked: Sequence[tuple[Tensor, str]], *, seed: int) -> list[str]:
+        """Answer questions at once; if the device's memory is too small for that, once more one by one.
+
+        Raises:
+            OutOfMemoryError: it is too small for one of them alone.
+        """
+
+        def texts(batches: Iterable[Sequence[tuple[Tensor, str]]]) -> list[str]:
+            found = []
+            for batch in batches:
+                set_seed(seed)  # the same answers however far an attempt before came
+                found += self.chat.answer(batch)
+            return found
+
+        answered = unless_too_large(lambda: texts([asked]))
+        if isinstance(answered, RuntimeError) and len(asked) > 1:
+            log.warning(
+                "Too little memory to answer %d questions at once: once more one by one. A smaller "
+                "--batch_size needs no second attempt.",
+                len(asked),
+            )
+            answered = unless_too_large(lambda: texts([pair] for pair in asked))
+        if isinstance(answered, RuntimeError):
+            raise torch.OutOfMemoryError(str(answered)) from None
+        return answered
 
     def fail(self, index: int, error: Exception) -> None:
         """Write why a row has no answer."""

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
+from videomind.agent.finite import FiniteLogits
 from videomind.device import uploaded
 from videomind.encoding.encoder import BadSampleError
 from videomind.encoding.text import TextEncoder
@@ -226,6 +227,9 @@ class VideoChat:
 
         Returns:
             (B, new tokens); what comes after an end is padding.
+
+        Raises:
+            NotFiniteError: the model gives numbers that are none; greedy choice would make an answer of them.
         """
         masks = [torch.ones_like(row) for row in ids]
         pad = self.tokenizer.pad_token_id
@@ -233,8 +237,12 @@ class VideoChat:
         mask = pad_sequence(masks, batch_first=True, padding_side="left")
         sent = (uploaded(part, self.model.device) for part in (padded, torch.cat(list(features)), mask))
         padded, rows, mask = sent
-        return self.model.generate(
+        watch = FiniteLogits()
+        new = self.model.generate(
             inputs_embeds=self.model.embed(padded, rows),
             attention_mask=mask,
             generation_config=self._generation,
+            logits_processor=LogitsProcessorList([watch]),
         )
+        watch.check()
+        return new
