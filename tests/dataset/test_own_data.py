@@ -11,6 +11,7 @@ import pytest
 from helpers.runs import REPO
 
 from videomind.backbones.registry import load_processor
+from videomind.dataset.own_data import VIEWS as VIEWS_BY_NAME
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
@@ -149,6 +150,50 @@ def test_rows_that_cannot_train_are_counted(write, home):
     # A video that arrives later counts, though the file of annotations is the same.
     shutil.copy(home / "videos/kitchen.mp4", home / "videos/gone.mp4")
     assert len(load_part(Entry(name=write(*rows))).annotations) == 2
+
+
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    "video",
+    [f"{LONG}.mp4", "a/" * 3_000, "a\0b.mp4", "half\ud800.mp4", "videos/kitchen.mp4/v.mp4", [LONG, "b\0"]],
+    ids=["long name", "long path", "zero byte", "half a pair", "below a file", "list"],
+)
+def test_a_video_that_no_file_can_be_is_one_that_is_not_there(write, video):
+    part = load_part(Entry(name=write(GOOD, {**GOOD, "video": video})))
+    assert len(part.annotations) == 1 and part.report.skipped == {"video file not found": 1}
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.jsonl", f"{LONG}.json", "a\0b.jsonl"])
+def test_a_data_set_that_no_file_can_be_is_named(name):
+    with pytest.raises(ValueError, match="No annotation file"):
+        open_source(name)
+
+
+@pytest.mark.parametrize("view", list(VIEWS_BY_NAME))
+def test_every_view_trains_without_a_duration(write, view):
+    """It is read from the video where the sample needs it."""
+    row = {**GOOD, "view": view, "question": "x", "answer": "y", "pred": [[1, 2]], "route": 2}
+    row.pop("duration", None)
+    part = load_part(Entry(name=write(row)))
+    assert part.view.sample(part.annotations[0], random.Random(0)).role == part.view.role
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, 2**70, -(2**70), 10**400], ids=["53", "70", "-70", "1000"])
+@pytest.mark.parametrize("field", ["duration", "span", "pred", "route"])
+def test_an_integer_that_no_column_holds_names_its_line(write, field, value):
+    changed = value if field in ("duration", "route") else [[0, value]]
+    row = {**GOOD, "view": "verifying", "pred": [[0, 1]], field: changed}
+    with pytest.raises(ValueError, match=r"annos\.jsonl, line 2, .*(more than 53 bits|too large)"):
+        load_part(Entry(name=write({**GOOD, "view": "verifying", "pred": [[0, 1]]}, row)))
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none_names_its_line(write, fps):
+    row = {**GOOD, "video": ["videos/kitchen.mp4"], "fps": fps}
+    with pytest.raises(ValueError, match=r"line 1, .*fps is .*expected images per second above 0"):
+        load_part(Entry(name=write(row)))
 
 
 def test_the_state_of_the_cache_is_that_of_the_videos(write, home):
