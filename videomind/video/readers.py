@@ -160,7 +160,10 @@ def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: fl
     video = GifReader(path, gif_fps) if is_gif(path) else reader(path)
     if not isinstance(video, GifReader | PyAVReader):
         _take_times(video)
-    if video.total_frames < 1 or not video.fps > 0:
+    if video.total_frames < 1:
+        video.close()
+        raise BadVideoError(f"{path}: no picture of it can be decoded (tried {video.module})")
+    if not video.fps > 0:
         video.close()
         raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")
     return video
