@@ -1,4 +1,4 @@
-"""Entries of another shape in the tables that rows look things up in: the error names the table, not the rows'.
+"""Entries of another shape in tables that rows look things up in: the error names the table, not the rows.
 
 Each entry that a row of the golden files needs is broken in many ways, as rows are in `test_mutated_rows.py`.
 """
