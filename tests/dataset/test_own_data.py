@@ -2,20 +2,28 @@
 
 import importlib.util
 import json
+import os
 import random
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from helpers.runs import REPO
+from helpers.videos import numbered
+from PIL import Image
 
+from videomind.agent.agent import video_annotation
 from videomind.backbones.registry import load_processor
 from videomind.dataset.own_data import VIEWS as VIEWS_BY_NAME
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
+from videomind.files import append_json_line, read_json_lines
+from videomind.roles import VisualUnits
 from videomind.train.mixture import Mixture
+from videomind.video.excerpts import read_excerpt
 
 GUIDE = (REPO / "docs/CUSTOM_DATASET.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```jsonl\n(.*?)```", GUIDE, re.DOTALL)
@@ -163,6 +171,31 @@ LONG = "x" * 5_000
 def test_a_video_that_no_file_can_be_is_one_that_is_not_there(write, video):
     part = load_part(Entry(name=write(GOOD, {**GOOD, "video": video})))
     assert len(part.annotations) == 1 and part.report.skipped == {"video file not found": 1}
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+def test_names_of_files_need_not_be_utf8(write, home):
+    """A video, its folder and images; as annotations are read, kept, shown and written."""
+    shutil.copy(home / "videos/kitchen.mp4", home / f"{NOT_UTF8}.mp4")
+    (home / NOT_UTF8).mkdir()
+    image = Image.fromarray(numbered(1))
+    for i in range(4):
+        image.save(home / NOT_UTF8 / f"{i}{NOT_UTF8}.png")
+    names = ["videos/kitchen.mp4", f"{NOT_UTF8}.mp4", NOT_UTF8]
+    part = load_part(Entry(name=write(*({**GOOD, "video": name} for name in names))))
+    paths = [anno.video_path for anno in part.annotations]
+    assert paths[:2] == [str(home / name) for name in names[:2]]
+    assert paths[2] == [str(home / NOT_UTF8 / f"{i}{NOT_UTF8}.png") for i in range(4)]
+    assert part.annotations.videos() == {(paths[0],), (paths[1],), tuple(paths[2])}
+    for anno in part.annotations:
+        excerpt = part.view.sample(anno, random.Random(0)).excerpt
+        units = VisualUnits(token_side=28, frames_per_step=2)
+        assert len(read_excerpt(replace(excerpt, budget=excerpt.budget.on(units))).frames)
+        append_json_line(home / "out.jsonl", anno.to_dict())
+    assert [row["video_path"] for _, row in read_json_lines(home / "out.jsonl")] == paths
+    assert video_annotation(paths[1], "x").video_path == paths[1]
 
 
 @pytest.mark.parametrize("name", [f"{LONG}.jsonl", f"{LONG}.json", "a\0b.jsonl"])

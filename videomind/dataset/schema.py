@@ -1,5 +1,6 @@
 """The records that flow through the data path: Annotation, then Sample, then a batch of tensors."""
 
+import os
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -82,10 +83,10 @@ class Annotation:
         if self.meta and (taken := sorted(self.meta.keys() & _TAKEN)):
             raise ValueError(f"meta has the key {taken[0]!r}, which a prediction holds already")
         optional = (self.data_type, self.query, self.question, self.answer, self.ans, self.uid,
-                    self.subtitle_path, self.domain, self.time_reference)  # fmt: skip
-        texts = [self.source, *(value for value in optional if value is not None)]
-        for value in (self.video_path, self.task):
-            texts += value if isinstance(value, list) else [] if value is None else [value]
+                    self.domain, self.time_reference)  # fmt: skip
+        texts = [self.source, *(value for value in optional if value is not None), *_each(self.task)]
+        for path in (*_each(self.video_path), *_each(self.subtitle_path)):
+            as_path(path)
         untyped = (self.level, self.question_category, *(self.meta or {}).values())
         texts += [value for value in untyped if isinstance(value, str)]
         texts += [] if self.options is None else as_list(self.options)
@@ -118,6 +119,24 @@ def as_text(value: Any) -> str:
         raise TypeError(f"{value!r} stands where text is expected")
     if not value.isascii():
         value.encode()
+    return value
+
+
+def _each(value: Any) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def as_path(value: Any) -> str:
+    """Take a value of a row that has to name a file, whose bytes need not be UTF-8.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: half a surrogate pair that stands for no byte.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} stands where text is expected")
+    if not value.isascii():
+        os.fsencode(value)
     return value
 
 
