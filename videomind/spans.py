@@ -99,17 +99,17 @@ def what_is_odd(moments: Iterable[Span], duration_s: float | None = None) -> lis
         moments: [start, end], s.
         duration_s: of the video, if that is known.
     """
-    found = []
+    remarks = []
     for start, end in moments:
         if not (math.isfinite(start) and math.isfinite(end)):
-            found.append("moment with an end that is no number")
+            remarks.append("moment with an end that is no number")
         elif end <= start:
-            found.append("moment ends before it starts, or at once")
+            remarks.append("moment ends before it starts, or at once")
         if start < 0 or end < 0:
-            found.append("moment begins before the video")
+            remarks.append("moment begins before the video")
         if duration_s is not None and (end > duration_s or start > duration_s):
-            found.append("moment reaches beyond the video's end")
-    return list(dict.fromkeys(found)) if found else found
+            remarks.append("moment reaches beyond the video's end")
+    return list(dict.fromkeys(remarks)) if remarks else remarks
 
 
 def widen(span: Sequence[float], duration_s: float, ratio: float = 0.5) -> list[float]:

@@ -136,7 +136,7 @@ def test_times_that_do_not_go_with_a_list_of_images_are_said(images, asked, said
 def test_a_file_without_a_picture_is_refused_with_that_reason(tmp_path):
     pictures = [Image.fromarray(numbered(i)) for i in range(4)]
     pictures[0].save(tmp_path / "moving.webp", save_all=True, append_images=pictures[1:])
-    with pytest.raises(BadVideoError, match=r"moving.webp: no picture of it can be decoded \(tried av\)"):
+    with pytest.raises(BadVideoError, match=r"moving.webp: no picture of it can be decoded"):
         open_reader(tmp_path / "moving.webp")
 
 

@@ -21,11 +21,11 @@ _SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
 
 
 @contextmanager
-def blaming(place: str, name: str) -> Iterator[None]:
-    """Let errors in taking something apart name its place, but for those that name a file already.
+def blaming(where: str, name: str) -> Iterator[None]:
+    """Let errors in taking something apart name where it is, but for those that name a file already.
 
     Args:
-        place: file and row.
+        where: file and row.
         name: of the data set.
     """
     try:
@@ -34,7 +34,7 @@ def blaming(place: str, name: str) -> Iterator[None]:
         raise
     except _ROW_ERRORS as error:
         what = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise FileError(f"{place} does not fit {name}: {what}") from error
+        raise FileError(f"{where} does not fit {name}: {what}") from error
 
 
 class Layout:

@@ -29,7 +29,7 @@ class NExTGQA(NExTQA):
             spans = {key: as_moments(value) for key, value in video["location"].items() if key == qid}
             return {"duration": as_number(video["duration"]), "span": spans.get(qid)}
 
-        found = self.entry(_MOMENTS[split], "video id to moments", vid, labels)
-        if found["span"] is None:
+        known = self.entry(_MOMENTS[split], "video id to moments", vid, labels)
+        if known["span"] is None:
             raise ValueError(f"{self.data_root / _MOMENTS[split]}, entry {vid!r}, has no question {qid!r}")
-        return self.chosen(vid, row, row["answer"], **found)
+        return self.chosen(vid, row, row["answer"], **known)
