@@ -4,6 +4,7 @@ Run as a file, not as a module: it needs decord alone. `python decord_process.py
 answers on a socket, to None with the number of frames and the rate, to frame numbers with their pictures.
 """
 
+import importlib
 import multiprocessing
 import subprocess
 import sys
@@ -57,7 +58,7 @@ class DecordProcess:
 
 
 def _serve(answers: Connection, path: str, threads: int) -> None:
-    import decord
+    decord = importlib.import_module("decord")
 
     video = None
     while True:
