@@ -224,6 +224,20 @@ def test_blank_lines_and_ends_of_other_systems(tmp_path, content, values):
     assert list(read_json_lines(tmp_path / "a.jsonl")) == values
 
 
+@pytest.mark.parametrize(
+    "content", ["1\n2\n", "\ufeff1\n2\n", "\ufeff\n1\n2", "1\n\ufeff2\n", "\ufeff1\n\n\ufeff2"]
+)
+def test_byte_order_marks_are_no_content(tmp_path, content):
+    """Files that were joined have one within."""
+    (tmp_path / "a.jsonl").write_text(content, encoding="utf-8")
+    assert [value for _, value in read_json_lines(tmp_path / "a.jsonl")] == [1, 2]
+
+
+def test_half_of_a_surrogate_pair_is_written_as_its_escape(tmp_path):
+    write_text(tmp_path / "a.log", "x\ud800")
+    assert (tmp_path / "a.log").read_text(encoding="utf-8") == "x\\ud800"
+
+
 def test_what_is_no_file_of_lines_is_named(tmp_path):
     with pytest.raises(ValueError, match="No such file: .*none.jsonl"):
         list(read_json_lines(tmp_path / "none.jsonl"))

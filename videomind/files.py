@@ -1,6 +1,7 @@
 """Small files read with clear errors and written atomically, and how one finds another that it names."""
 
 import codecs
+import errno
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 Named = TypeVar("Named", str, list[str], None)  # a file, or several, or none
 SHOWN = 20  # characters of a file that an error shows
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class FileError(ValueError):
@@ -118,9 +120,9 @@ def copy_file(source: str | Path, path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; half of a surrogate pair, which UTF-8 lacks, as its escape."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def json_text(value: Any, **layout: Any) -> str:
@@ -187,6 +189,7 @@ def read_json_lines(path: str | Path, *, skip_cut: bool = False) -> Iterator[tup
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
+                line = line.removeprefix(codecs.BOM_UTF8)  # of the file, or of one that was joined to it
                 if not line.strip():
                     continue
                 try:
@@ -205,7 +208,7 @@ def read_json_lines(path: str | Path, *, skip_cut: bool = False) -> Iterator[tup
 
 def _parse_line(line: bytes, path: Path, number: int) -> Any:
     try:
-        text = line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is not a text file in UTF-8: line {number}: {error}") from None
     return parse_json(text, path, first_line=number)
@@ -288,6 +291,22 @@ def read_foreign_text(path: str | Path) -> tuple[str, str]:
         with suppress(UnicodeDecodeError):
             return data.decode(encoding), encoding
     raise FileError(f"{path} is no text in {marked[0] if marked else f'UTF-8 or {FALLBACK_ENCODING}'}")
+
+
+def status_of(path: str | Path) -> os.stat_result | None:
+    """Ask for the status of a file or folder; None where none is there, or can be by that name.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+    except ValueError:  # a zero byte, half a surrogate pair
+        pass
+    return None
 
 
 def labelled_paths(runs: Sequence[str]) -> dict[str, Path]:

@@ -107,6 +107,8 @@ class Prediction:
             has_form, form = _FORMS[name]
             if not has_form(value):
                 raise ValueError(f"{name!r} is {str(value)[:_SHOWN]}, expected {form}")
+        if not isinstance(source := row.get("source") or UNKNOWN, str):
+            raise ValueError(f"'source' is {str(source)[:_SHOWN]}, expected text")
         annotation = {name: value for name, value in row.items() if name not in _FORMS}
         return cls(annotation=annotation, keys=tuple(row), **own)
 

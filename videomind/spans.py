@@ -7,6 +7,7 @@ Arrays are numpy's or torch's: what is called here, both have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from functools import reduce
 from operator import add
@@ -89,6 +90,26 @@ def fit(span: Sequence[float], duration_s: float, min_len_s: float = -1.0) -> li
         start, end = center - min_len_s / 2, center + min_len_s / 2
         start, end = (min(max(0, t), duration_s) for t in (start, end))
     return [start, end]
+
+
+def what_is_odd(moments: Iterable[Span], duration_s: float | None = None) -> list[str]:
+    """Say what is strange about true moments, each thing once.
+
+    Args:
+        moments: [start, end], s.
+        duration_s: of the video, if that is known.
+    """
+    remarks = []
+    for start, end in moments:
+        if not (math.isfinite(start) and math.isfinite(end)):
+            remarks.append("moment with an end that is no number")
+        elif end <= start:
+            remarks.append("moment ends before it starts, or at once")
+        if start < 0 or end < 0:
+            remarks.append("moment begins before the video")
+        if duration_s is not None and (end > duration_s or start > duration_s):
+            remarks.append("moment reaches beyond the video's end")
+    return list(dict.fromkeys(remarks)) if remarks else remarks
 
 
 def widen(span: Sequence[float], duration_s: float, ratio: float = 0.5) -> list[float]:

@@ -209,6 +209,14 @@ def test_plans(golden):
         assert plan.query == case["dump"].get("planner_parsed_query"), case
 
 
+@pytest.mark.parametrize(
+    "response", ["[" * 100_000, '[{"type":' * 5_000, "9" * 5_000, "[1e999]", "[null]", "\ud800"]
+)
+def test_a_plan_that_nothing_can_read_changes_nothing(response):
+    plan = parse_plan(response, rephrasing=True, planning=True)
+    assert (plan.is_readable, plan.should_ground, plan.query) == (False, True, None)
+
+
 def test_candidates_of_one_pass_are_those_read_alone(golden, pipelines):
     pipeline = pipelines(CASES[0]["inputs"]["checkpoint"], ("grounder",))
     encoder = Encoder(pipeline.processor)

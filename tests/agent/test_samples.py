@@ -16,6 +16,7 @@ from videomind.agent.samples import (
     answerer_sample,
     asked_text,
     grounder_sample,
+    planner_sample,
     question_text,
     read_subtitles,
     subtitle_text,
@@ -49,6 +50,16 @@ def test_the_excerpt_is_as_long_as_the_source_wants():
     assert answer_span([0, 2], 100.0, ChainSettings(min_len_s=64)) == [0, 64]
     assert answer_span([50, 52], 100.0, ChainSettings(min_len_s=64, min_ratio=0.1)) == [46, 56]
     assert answer_span([1, 2], 20.0, ChainSettings()) == [0, 20]
+
+
+def test_every_role_compares_the_annotations_length_with_the_files():
+    samples = [
+        planner_sample(ANNO, ChainSettings()),
+        grounder_sample("v.mp4", "q", ChainSettings(), stated_s=ANNO.duration),
+        answerer_sample(ANNO, [1, 2], ChainSettings()),
+        answerer_sample(ANNO, None, ChainSettings()),
+    ]
+    assert [sample.excerpt.stated_s for sample in samples] == [100.0] * 4
 
 
 def test_budgets():

@@ -15,7 +15,8 @@ from videomind.dataset.base import get_source, source_names
 from videomind.dataset.filters import Report
 
 LEFT_OUT = object()
-OTHERS = (None, True, 7, -1, float("nan"), 1e400, "text", "", "\ud800", [], ["text"], {}, {"x": 1})
+TEXTS = ("text", "", "x" * 5_000, "\0", "\ud800")
+OTHERS = (None, True, 7, -1, float("nan"), 1e400, *TEXTS, [], ["text"], {}, {"x": 1})
 PLACE = re.compile(r", (row|line) \d+( \(.*\))?, does not fit ")
 # What a source takes in any type, or does without.
 FREE = {

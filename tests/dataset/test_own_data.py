@@ -2,19 +2,28 @@
 
 import importlib.util
 import json
+import os
 import random
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from helpers.runs import REPO
+from helpers.videos import numbered
+from PIL import Image
 
+from videomind.agent.agent import video_annotation
 from videomind.backbones.registry import load_processor
+from videomind.dataset.own_data import VIEWS as VIEWS_BY_NAME
 from videomind.dataset.parts import Entry, load_part, open_source
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding, Planning, Verifying
 from videomind.encoding.encoder import Encoder
+from videomind.files import append_json_line, read_json_lines
+from videomind.roles import VisualUnits
 from videomind.train.mixture import Mixture
+from videomind.video.excerpts import read_excerpt
 
 GUIDE = (REPO / "docs/CUSTOM_DATASET.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```jsonl\n(.*?)```", GUIDE, re.DOTALL)
@@ -149,6 +158,75 @@ def test_rows_that_cannot_train_are_counted(write, home):
     # A video that arrives later counts, though the file of annotations is the same.
     shutil.copy(home / "videos/kitchen.mp4", home / "videos/gone.mp4")
     assert len(load_part(Entry(name=write(*rows))).annotations) == 2
+
+
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    "video",
+    [f"{LONG}.mp4", "a/" * 3_000, "a\0b.mp4", "half\ud800.mp4", "videos/kitchen.mp4/v.mp4", [LONG, "b\0"]],
+    ids=["long name", "long path", "zero byte", "half a pair", "below a file", "list"],
+)
+def test_a_video_that_no_file_can_be_is_one_that_is_not_there(write, video):
+    part = load_part(Entry(name=write(GOOD, {**GOOD, "video": video})))
+    assert len(part.annotations) == 1 and part.report.skipped == {"video file not found": 1}
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+def test_names_of_files_need_not_be_utf8(write, home):
+    """A video, its folder and images; as annotations are read, kept, shown and written."""
+    shutil.copy(home / "videos/kitchen.mp4", home / f"{NOT_UTF8}.mp4")
+    (home / NOT_UTF8).mkdir()
+    image = Image.fromarray(numbered(1))
+    for i in range(4):
+        image.save(home / NOT_UTF8 / f"{i}{NOT_UTF8}.png")
+    names = ["videos/kitchen.mp4", f"{NOT_UTF8}.mp4", NOT_UTF8]
+    part = load_part(Entry(name=write(*({**GOOD, "video": name} for name in names))))
+    paths = [anno.video_path for anno in part.annotations]
+    assert paths[:2] == [str(home / name) for name in names[:2]]
+    assert paths[2] == [str(home / NOT_UTF8 / f"{i}{NOT_UTF8}.png") for i in range(4)]
+    assert part.annotations.videos() == {(paths[0],), (paths[1],), tuple(paths[2])}
+    for anno in part.annotations:
+        excerpt = part.view.sample(anno, random.Random(0)).excerpt
+        units = VisualUnits(token_side=28, frames_per_step=2)
+        assert len(read_excerpt(replace(excerpt, budget=excerpt.budget.on(units))).frames)
+        append_json_line(home / "out.jsonl", anno.to_dict())
+    assert [row["video_path"] for _, row in read_json_lines(home / "out.jsonl")] == paths
+    assert video_annotation(paths[1], "x").video_path == paths[1]
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.jsonl", f"{LONG}.json", "a\0b.jsonl"])
+def test_a_data_set_that_no_file_can_be_is_named(name):
+    with pytest.raises(ValueError, match="No annotation file"):
+        open_source(name)
+
+
+@pytest.mark.parametrize("view", list(VIEWS_BY_NAME))
+def test_every_view_trains_without_a_duration(write, view):
+    """It is read from the video where the sample needs it."""
+    row = {**GOOD, "view": view, "question": "x", "answer": "y", "pred": [[1, 2]], "route": 2}
+    row.pop("duration", None)
+    part = load_part(Entry(name=write(row)))
+    assert part.view.sample(part.annotations[0], random.Random(0)).role == part.view.role
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, 2**70, -(2**70), 10**400], ids=["53", "70", "-70", "1000"])
+@pytest.mark.parametrize("field", ["duration", "span", "pred", "route"])
+def test_an_integer_that_no_column_holds_names_its_line(write, field, value):
+    changed = value if field in ("duration", "route") else [[0, value]]
+    row = {**GOOD, "view": "verifying", "pred": [[0, 1]], field: changed}
+    with pytest.raises(ValueError, match=r"annos\.jsonl, line 2, .*(more than 53 bits|too large)"):
+        load_part(Entry(name=write({**GOOD, "view": "verifying", "pred": [[0, 1]]}, row)))
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none_names_its_line(write, fps):
+    row = {**GOOD, "video": ["videos/kitchen.mp4"], "fps": fps}
+    with pytest.raises(ValueError, match=r"line 1, .*fps is .*expected images per second above 0"):
+        load_part(Entry(name=write(row)))
 
 
 def test_the_state_of_the_cache_is_that_of_the_videos(write, home):

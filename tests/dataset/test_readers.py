@@ -38,6 +38,21 @@ def test_formats(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.json", '["é"]', ["é"]),
+        ("a.json", '{"é": 1}', [("é", 1)]),
+        ("a.jsonl", '"é"\n', ["é"]),
+        ("a.txt", "é\n", ["é"]),
+        ("a.csv", "é,b\n1,2\n", [{"é": "1", "b": "2"}]),
+    ],
+)
+def test_a_byte_order_mark_is_no_content(tmp_path, name, content, rows):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert list(read_rows(tmp_path / name)) == rows
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.json", b"{", r"a\.json, line 1, is not valid JSON: column 2, at the end"),

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ BUDGET = VisualBudget(
 )
 
 
-@pytest.mark.parametrize("name", ["12:30:05.mp4", "pipe:0.mp4", "concat:a|b.mp4", "x%d.mp4", "é.mp4"])
+@pytest.mark.parametrize(
+    "name", ["12:30:05.mp4", "pipe:0", "concat:a|b", "x%d.mp4", "é.mp4", os.fsdecode(b"caf\xe9.mp4")]
+)
 def test_a_name_is_a_name(tmp_path, monkeypatch, name):
     """No protocol, no pattern; relative as well."""
     shutil.copy(write_video(tmp_path / "v.mp4"), tmp_path / name)
@@ -49,10 +52,17 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, kind):
         read_excerpt(Excerpt(path=[path, path], budget=BUDGET))
 
 
-def test_text_is_no_video(tmp_path):
-    (tmp_path / "v.txt").write_text("a line\n" * 200)
-    with pytest.raises(BadVideoError, match="v.txt"):
-        open_reader(tmp_path / "v.txt", "pyav")
+@pytest.mark.parametrize("suffix", ["txt", "mp4", "mkv", "nfo", "ans", "srt", "GIF", ""])
+@pytest.mark.parametrize(
+    "text", ["a line\n", "ffconcat version 1.0\nfile w.mp4\n", "#EXTM3U\n#EXTINF:1,\nw.mp4\n"]
+)
+def test_text_is_no_video(tmp_path, monkeypatch, suffix, text):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "w.mp4", 8)
+    path = tmp_path / f"v.{suffix}"
+    path.write_text(text * (200 if "w.mp4" not in text else 1))
+    with pytest.raises(BadVideoError, match=path.name):
+        open_reader(path, "pyav")
 
 
 @pytest.mark.parametrize("change", ["cut", "replaced", "gone"])
@@ -104,6 +114,30 @@ def test_excerpts_and_budgets_apply_to_images_with_a_rate(images):
     assert (result.fps, result.total_frames) == (4.0, 40)
     assert result.indices == [8, 13, 19, 24]
     assert [number_of(frame.permute(1, 2, 0)) for frame in result.frames] == result.indices
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"start_s": 12.0, "end_s": 14.0}, "begins at 12.0 s, behind the video's end at 10.0 s"),
+        ({"start_s": 8.0, "end_s": 30.0}, "ends at 30.0 s, far behind the video's end at 10.0 s"),
+        ({"stated_s": 12.0}, "12.00 s by its annotation, the file has 10.00 s"),
+        ({"stated_s": 10.2}, None),
+        ({"start_s": 2.0, "end_s": 10.1}, None),
+    ],
+)
+def test_times_that_do_not_go_with_a_list_of_images_are_said(images, asked, said):
+    excerpt = Excerpt(path=ImageList(images, fps=4.0), budget=BUDGET, num_frames=4, **asked)
+    problems = read_excerpt(excerpt).problems
+    assert [said in problem for problem in problems] == ([] if said is None else [True])
+    assert read_excerpt(replace(excerpt, path=images)).problems == []  # has no times
+
+
+def test_a_file_without_a_picture_is_refused_with_that_reason(tmp_path):
+    pictures = [Image.fromarray(numbered(i)) for i in range(4)]
+    pictures[0].save(tmp_path / "moving.webp", save_all=True, append_images=pictures[1:])
+    with pytest.raises(BadVideoError, match=r"moving.webp: no picture of it can be decoded"):
+        open_reader(tmp_path / "moving.webp")
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])

@@ -188,6 +188,15 @@ def test_zero_shot_questions_are_matched_by_position(ask):
             },
             "row 0, is not the answer to question '1'",
         ),
+        *(
+            ({"gt_file_question": [{"video_name": "a", "question": "b"}], "gt_file_answers": [answer]}, words)
+            for answer in (None, 3, "x", [], {})
+            for words in ["gt_file_answers.json, row 0, has no answer"]
+        ),
+        (
+            {"gt_file_question": [{"video_name": "a", "Q": "b"}], "gt_file_answers": [{"answer": "x"}]},
+            "gt_file_question.json, row 0, has no question",
+        ),
     ],
 )
 def test_files_that_are_none(ask, capfd, files, words):

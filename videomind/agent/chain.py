@@ -156,7 +156,7 @@ def chain(pipeline: Pipeline, encoder: Encoder, anno: Annotation, settings: Chai
     # 1. Planner and grounder see the whole video: asked for together, it is decoded once (D508).
     requests = {"planner": planner_sample(anno, settings)} if should_plan else {}
     if should_ground:
-        requests["grounder"] = grounder_sample(anno.video_path, asked, settings)
+        requests["grounder"] = grounder_sample(anno.video_path, asked, settings, stated_s=anno.duration)
     inputs: dict[str, Prepared] = {}
     if requests:
         inputs = dict(zip(requests, _received(result, (yield list(requests.values()))), strict=True))
@@ -235,7 +235,7 @@ def parse_plan(response: str, *, rephrasing: bool, planning: bool) -> Plan:
         if rephrasing and role == "grounder":
             return Plan(response=response, query=action["value"] or None)
         return Plan(response=response, should_ground=not (planning and role == "answerer"))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Plan(response=response, is_readable=False)
 
 
@@ -248,7 +248,8 @@ def _plain_query(plan: Plan | None, asked: str) -> str:
 
 def _with_query(ready: Prepared, query: str, encoder: Encoder, settings: ChainSettings) -> Prepared:
     """Put another query under the grounder's frames, which need not be decoded again."""
-    sample = grounder_sample(ready.sample.excerpt.path, query, settings)
+    excerpt = ready.sample.excerpt
+    sample = grounder_sample(excerpt.path, query, settings, stated_s=excerpt.stated_s)
     return replace(ready, sample=sample, encoded=encoder.with_text(sample, ready.encoded))
 
 

@@ -86,16 +86,19 @@ def planner_sample(anno: Annotation, settings: ChainSettings) -> Sample:
     return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(asked_text(anno, settings)))
 
 
-def grounder_sample(path: str | list[str], query: str, settings: ChainSettings) -> Sample:
+def grounder_sample(
+    path: str | list[str], query: str, settings: ChainSettings, *, stated_s: float | None = None
+) -> Sample:
     """Make the grounder's input.
 
     Args:
         path: of the video.
         query: cleaned here.
         settings: how the chain runs.
+        stated_s: how long the video is by its annotation.
     """
     role = get_role("grounder")
-    excerpt = Excerpt(path=path, budget=settings.budget_of(role.name))
+    excerpt = Excerpt(path=path, budget=settings.budget_of(role.name), stated_s=stated_s)
     return Sample(role=role.name, excerpt=excerpt, prompt=role.prompt(clean_query(query)))
 
 
@@ -137,7 +140,8 @@ def answerer_sample(
         duration_s: of the video, read from it if subtitles need it.
     """
     start, end = span or (None, None)
-    excerpt = Excerpt(path=anno.video_path, budget=settings.budget_of("answerer"), start_s=start, end_s=end)
+    budget, stated = settings.budget_of("answerer"), anno.duration
+    excerpt = Excerpt(path=anno.video_path, budget=budget, start_s=start, end_s=end, stated_s=stated)
     prompt = question_text(anno, settings.style)
     if settings.use_subtitle and anno.subtitle_path:
         from videomind.video.excerpts import video_duration

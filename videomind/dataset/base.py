@@ -8,30 +8,23 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
 from videomind.dataset.filters import Report, fault, mended, oddities
-from videomind.dataset.layout import Layout
+from videomind.dataset.layout import Layout, blaming
 from videomind.dataset.phrases import capitalize, clean_query, clean_question, letter
 from videomind.dataset.readers import read_rows
-from videomind.dataset.schema import Annotation, Span, as_list, as_text
+from videomind.dataset.schema import Annotation, Span, as_list, as_name, as_text
 from videomind.dataset.views import View
-from videomind.files import FileError
 from videomind.roles import VisualBudget, nearest
 
 _REGISTRY: dict[str, type["Source"]] = {}
 SOURCES_VARIABLE = "VIDEOMIND_SOURCES"  # modules outside of the package that declare sources, with commas
 VIDEO_MISSING = "video file not found"
 NOT_LISTED = "no entry in the durations file"
-# What code that takes a row apart raises when the row is of another shape. (RuntimeError: a generator that
-# runs out, brackets too deep; AssertionError: a source's own check.)
-_ROW_ERRORS = (
-    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, AssertionError
-)  # fmt: skip
 _END = object()
 
 
@@ -182,9 +175,7 @@ class Source(Layout):
         Raises:
             DroppedRow: it is not there, and only those that are count.
         """
-        if not as_text(vid):
-            raise ValueError("the video's id is empty")
-        name = self.video_name.format(vid=vid)
+        name = self.video_name.format(vid=as_name(vid))
         if self.only_present and name not in self.present:
             raise DroppedRow(VIDEO_MISSING)
         return f"{self.folder}/{name}"
@@ -250,7 +241,7 @@ class Source(Layout):
         for path in self.files(split):
             where = None
             for where, row in self._named_rows(path, split):
-                with self._blaming(path, where):
+                with blaming(f"{path}, {where},", self.name):
                     annotations = list(self._parsed(row, split, report))
                 yield from annotations
             if where is None:
@@ -260,7 +251,7 @@ class Source(Layout):
         """Yield the rows of a file, each with what errors call it."""
         rows, number = iter(self.numbered_rows(path, split)), 0
         while True:
-            with self._blaming(path, f"{self.row_word} {number + 1}"):
+            with blaming(f"{path}, {self.row_word} {number + 1},", self.name):
                 numbered = next(rows, _END)
             if numbered is _END:
                 return
@@ -282,17 +273,6 @@ class Source(Layout):
                     raise DroppedRow("it asks for nothing")
             except DroppedRow as reason:
                 report.skipped[str(reason)] += 1
-
-    @contextmanager
-    def _blaming(self, path: Path, where: str) -> Iterator[None]:
-        """Let errors in taking a row apart name its place, but for those that name a file already."""
-        try:
-            yield
-        except FileError:
-            raise
-        except _ROW_ERRORS as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-            raise FileError(f"{path}, {where}, does not fit {self.name}: {what}") from error
 
 
 def _import_sources() -> None:

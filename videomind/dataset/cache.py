@@ -24,7 +24,7 @@ from videomind.dataset.base import Source
 from videomind.dataset.filters import Filters, Report, oddities
 from videomind.dataset.schema import Annotation
 from videomind.dataset.table import AnnotationTable, remove_unused, write_table
-from videomind.files import read_json, write_json
+from videomind.files import read_json, status_of, write_json
 from videomind.imports import reached_files
 
 CACHE_VARIABLE = "VIDEOMIND_CACHE"
@@ -161,11 +161,8 @@ def _code(cls: type[Source]) -> list[Path]:
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+    stat = status_of(path)
+    return (-1, -1) if stat is None else (stat.st_size, stat.st_mtime_ns)
 
 
 def _digest(value: object) -> str:

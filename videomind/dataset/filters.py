@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from videomind.dataset.phrases import letter
 from videomind.dataset.schema import Annotation, Span
 from videomind.dataset.views import View
+from videomind.spans import what_is_odd
 
 NO_DURATION = "duration is not a positive number"
 NO_SPAN = "span is not a number"
@@ -119,15 +120,10 @@ def mended(anno: Annotation) -> tuple[Annotation, list[str]]:
 
 def oddities(anno: Annotation) -> list[str]:
     """Say what is strange about an annotation that is kept."""
-    remarks = []
-    for start, end in anno.span or ():
-        if end <= start:
-            remarks.append("moment ends before it starts, or at once")
-        if anno.duration is not None and (end > anno.duration or start > anno.duration):
-            remarks.append("moment reaches beyond the video's end")
+    remarks = what_is_odd(anno.span or (), anno.duration)
     if anno.options is not None and anno.answer is not None:
         remarks += _answer_oddities(anno.options, anno.answer, anno.ans)
-    return list(dict.fromkeys(remarks)) if remarks else remarks
+    return remarks
 
 
 def _answer_oddities(options: list[str], answer: str, ans: str | None) -> list[str]:

@@ -1,15 +1,40 @@
 """Where the files of a data set lie below the data root, and how they are looked into."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from videomind.dataset.readers import read_pickle
-from videomind.dataset.schema import as_text
+from videomind.dataset.schema import as_number, as_text
 from videomind.files import FileError, read_json
 from videomind.roles import nearest
 
+T = TypeVar("T")
+# What code that takes a row apart raises when the row is of another shape. (RuntimeError: a generator that
+# runs out, brackets too deep; AssertionError: a source's own check.)
+_ROW_ERRORS = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, AssertionError
+)  # fmt: skip
 _SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
+
+
+@contextmanager
+def blaming(where: str, name: str) -> Iterator[None]:
+    """Let errors in taking something apart name where it is, but for those that name a file already.
+
+    Args:
+        where: file and row.
+        name: of the data set.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except _ROW_ERRORS as error:
+        what = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise FileError(f"{where} does not fit {name}: {what}") from error
 
 
 class Layout:
@@ -132,27 +157,32 @@ class Layout:
         for name in self.duration_files:
             durations = self.mapping(name, "id to seconds")
             if vid in durations:
-                if type(durations[vid]) not in (int, float):
-                    path, value = self.data_root / name, durations[vid]
-                    raise FileError(f"{path}: the duration of {vid!r} is {value!r}, not a number of seconds")
-                return durations[vid]
+                path, value = self.data_root / name, durations[vid]
+                try:
+                    return as_number(value)
+                except (TypeError, ValueError):
+                    words = f"the duration of {vid!r} is {value!r}, not a number of seconds"
+                    raise FileError(f"{path}: {words}") from None
         return None
 
-    def entry(self, name: str, what: str, key: str) -> Any:
+    def entry(self, name: str, what: str, key: str, take: Callable[[Any], T]) -> T:
         """Look a key up in a file that belongs to the rows.
 
         Args:
             name: the file's, below the data root.
             what: what it maps, for errors.
             key: of the row.
+            take: takes what is needed out of the entry, and checks it: what it raises is that file's fault.
 
         Raises:
             ValueError: the file has no such entry.
+            FileError: the entry is of another shape; names this file, not the rows'.
         """
         values = self.mapping(name, what)
         if as_text(key) not in values:
             raise ValueError(f"{self.data_root / name} has no entry {key!r}")
-        return values[key]
+        with blaming(f"{self.data_root / name}, entry {key!r},", self.name):
+            return take(values[key])
 
     def mapping(self, name: str, what: str) -> dict[str, Any]:
         """Read a mapping below the data root (.json or .pkl), once.

@@ -3,6 +3,7 @@
 `--datasets path/to/annos.jsonl` reads it. One file holds one kind of row.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from videomind.dataset.views import (
     Verifying,
     View,
 )
-from videomind.files import FileError, found_from, read_json_lines
+from videomind.files import FileError, found_from, read_json_lines, status_of
 from videomind.roles import nearest
 from videomind.video.request import ImageList
 
@@ -88,7 +89,7 @@ class OwnData(Source):
         # Lines are counted with the blank ones.
         if path.suffix != ".jsonl":
             return super().numbered_rows(path, split)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileError(f"No annotation file {path} (--datasets)")
         return read_json_lines(path)
 
@@ -153,9 +154,9 @@ class OwnData(Source):
         paths = _paths(row, self.path.parent)
         if not paths:
             raise ValueError("no field 'video'")
-        if split == "train" and not all(Path(path).is_file() or Path(path).is_dir() for path in paths):
+        if split == "train" and None in map(status_of, paths):
             raise DroppedRow(VIDEO_MISSING)
-        if isinstance(row.get("video", row.get("video_path")), list) or Path(paths[0]).is_dir():
+        if isinstance(row.get("video", row.get("video_path")), list) or os.path.isdir(paths[0]):
             return _with_rate(paths, row)
         if "fps" in row:
             raise ValueError("fps is of a list of images or a folder of them, a video file has its own")
@@ -175,13 +176,13 @@ def _with_rate(paths: list[str], row: dict[str, Any]) -> ImageList:
 
     Its rate is the row's `fps`, or what its `duration` makes of it, or one image per second.
     """
-    if len(paths) == 1 and Path(paths[0]).is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):
         names = (path for path in Path(paths[0]).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         paths = [str(path) for path in sorted(names, key=_natural)]
         if not paths:
             raise ValueError(f"no images in the folder ({', '.join(IMAGE_SUFFIXES)})")
     duration = row.get("duration")
-    return ImageList(paths, fps=row.get("fps") or (len(paths) / duration if duration else 1.0))
+    return ImageList(paths, fps=row.get("fps", len(paths) / duration if duration else 1.0))
 
 
 def _natural(path: Path) -> list[int | str]:

@@ -4,6 +4,7 @@ Every reader names the file, and the line where there are lines, in its errors.
 """
 
 import csv
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def read_rows(path: str | Path) -> Iterator[Any]:
             f"Cannot read annotations from {path}: unknown extension {path.suffix!r}. "
             f"Allowed: {', '.join(sorted(_READERS))}."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileError(f"No annotation file {path}. See data/README.md for what goes where.")
     return _READERS[path.suffix](path)
 

@@ -1,5 +1,6 @@
 """The records that flow through the data path: Annotation, then Sample, then a batch of tensors."""
 
+import os
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
@@ -8,6 +9,7 @@ from videomind.prediction import PUBLISHED_KEYS
 from videomind.video.request import Excerpt
 
 Span = list[float]  # [start, end], s
+LARGEST = 1 << 53  # what a double holds exactly
 VIDEO = "<video>"  # where a question of VideoInstruct has the video
 
 
@@ -81,28 +83,26 @@ class Annotation:
         if self.meta and (taken := sorted(self.meta.keys() & _TAKEN)):
             raise ValueError(f"meta has the key {taken[0]!r}, which a prediction holds already")
         optional = (self.data_type, self.query, self.question, self.answer, self.ans, self.uid,
-                    self.subtitle_path, self.domain, self.time_reference)  # fmt: skip
-        texts = [self.source, *(value for value in optional if value is not None)]
-        for value in (self.video_path, self.task):
-            texts += value if isinstance(value, list) else [] if value is None else [value]
+                    self.domain, self.time_reference)  # fmt: skip
+        texts = [self.source, *(value for value in optional if value is not None), *_each(self.task)]
+        for path in (*_each(self.video_path), *_each(self.subtitle_path)):
+            as_path(path)
         untyped = (self.level, self.question_category, *(self.meta or {}).values())
         texts += [value for value in untyped if isinstance(value, str)]
         texts += [] if self.options is None else as_list(self.options)
         for value in texts:
             as_text(value)
-        spans = [] if self.span is None else as_list(self.span)
-        numbers = [] if self.duration is None else [self.duration]
-        for span in spans if self.pred is None else [*spans, self.pred]:
-            if not isinstance(span, list | tuple) or len(span) != 2:
-                raise ValueError(f"the moment {span!r} is not a [start, end] pair")
-            numbers += span
-        for value in numbers:
-            if type(value) not in (float, int):
-                raise TypeError(f"{value!r} is not a number of seconds")
-            float(value)  # raises for an integer that no float holds
+        if self.duration is not None:
+            as_number(self.duration)
+        if self.span is not None:
+            as_moments(self.span)
+        if self.pred is not None:
+            as_moments([self.pred])
         for value, kind in ((self.no_aug, bool), (self.positive, bool), (self.route, int)):
             if value is not None and type(value) is not kind:
                 raise TypeError(f"{value!r} stands where {kind.__name__} is expected")
+        if self.route is not None:
+            as_number(self.route)
 
 
 _TAKEN = {field.name for field in fields(Annotation)} | PUBLISHED_KEYS
@@ -119,6 +119,65 @@ def as_text(value: Any) -> str:
         raise TypeError(f"{value!r} stands where text is expected")
     if not value.isascii():
         value.encode()
+    return value
+
+
+def _each(value: Any) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def as_path(value: Any) -> str:
+    """Take a value of a row that has to name a file, whose bytes need not be UTF-8.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: half a surrogate pair that stands for no byte.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} stands where text is expected")
+    if not value.isascii():
+        os.fsencode(value)
+    return value
+
+
+def as_name(value: Any) -> str:
+    """Take a value of a row that has to name a video.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is empty.
+    """
+    if not as_text(value):
+        raise ValueError("the video's id is empty")
+    return value
+
+
+def as_number(value: Any) -> float:
+    """Take a value of a row that has to be a number, mostly of seconds.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: an integer that a double does not hold.
+    """
+    if type(value) not in (float, int):
+        raise TypeError(f"{value!r} is not a number of seconds")
+    if type(value) is int and abs(value) > LARGEST:
+        raise ValueError("an integer of more than 53 bits stands where a number is expected")
+    return value
+
+
+def as_moments(value: Any) -> list | tuple:
+    """Take a value of a row that has to be a list of [start, end], s.
+
+    Raises:
+        TypeError: it, or an end, is something else.
+        ValueError: one of them is no pair.
+    """
+    for moment in as_list(value):
+        if not isinstance(moment, list | tuple) or len(moment) != 2:
+            raise ValueError(f"the moment {moment!r} is not a [start, end] pair")
+        for time in moment:
+            as_number(time)
     return value
 
 

@@ -46,7 +46,8 @@ _COLUMNS = {
     "positive": pa.bool_(),
     "route": pa.int64(),
 }
-_LISTS_TOO = ("video_path", "task")  # text as a rule; their lists go to the rest
+# Text as a rule; lists, and the names of files that are no UTF-8, go to the rest.
+_NOT_ALWAYS_TEXT = ("video_path", "subtitle_path", "task")
 # Fields of several types as one JSON object.
 _REST = "rest"
 _REST_FIELDS = tuple(f.name for f in fields(Annotation) if f.name not in _COLUMNS)
@@ -102,7 +103,8 @@ class AnnotationTable(Sequence[Annotation]):
         for batch in self._batches:
             rest = batch.column(_REST).drop_null().to_pylist()
             paths = (json.loads(values).get("video_path") for values in rest if '"video_path"' in values)
-            videos |= {tuple(path) for path in paths if path is not None}
+            named = ([path] if isinstance(path, str) else path for path in paths if path is not None)
+            videos |= set(map(tuple, named))
         return videos
 
 
@@ -143,6 +145,13 @@ def write_table(path: str | Path, rows: Iterable[tuple[Annotation, int]]) -> Non
             writer.write_batch(_record_batch(batch))
 
 
+def _is_plain(value: str | list[str]) -> bool:
+    """Tell whether a value is a text that a column holds."""
+    if not isinstance(value, str):
+        return False
+    return value.isascii() or value == value.encode(errors="ignore").decode()
+
+
 def _record_batch(rows: Sequence[tuple[Annotation, int]]) -> pa.RecordBatch:
     typed, untyped = attrgetter(*_COLUMNS), attrgetter(*_REST_FIELDS)
     columns = dict(
@@ -152,9 +161,9 @@ def _record_batch(rows: Sequence[tuple[Annotation, int]]) -> pa.RecordBatch:
         {name: value for name, value in zip(_REST_FIELDS, untyped(anno), strict=True) if value is not None}
         for anno, _ in rows
     ]
-    for name in _LISTS_TOO:
+    for name in _NOT_ALWAYS_TEXT:
         for i, value in enumerate(columns[name]):
-            if isinstance(value, list):
+            if value is not None and not _is_plain(value):
                 columns[name][i], rest[i][name] = None, value
     columns[_REST] = [json.dumps(values) if values else None for values in rest]
     columns[NUM_WORDS] = [words for _, words in rows]

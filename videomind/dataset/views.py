@@ -106,7 +106,7 @@ class Answering(View):
 class AnsweringCrop(Answering):
     """Answer a question from a jittered crop about its moment."""
 
-    required = ("video_path", "question", "answer", "span")
+    required = ("video_path", "duration", "question", "answer", "span")
 
     def sample(self, anno: Annotation, rng: random.Random) -> Sample:
         """Draw the crop anew with every call."""

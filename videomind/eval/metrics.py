@@ -73,7 +73,7 @@ def as_float32(values: Any) -> np.ndarray:
     """
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "biuf":
-        raise ValueError(f"these are not numbers only: {values}")
+        raise ValueError(f"these are not numbers only: {str(values)[:80]}")
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
 

@@ -7,6 +7,7 @@ Shapes: Q queries, P predicted windows (at most 10), G true windows, T threshold
 A annotators times levels.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy as np
 from videomind import spans
 
 CLIP_S = 2
+LONGEST_S = 1e6  # of a video
 MAX_WINDOWS = 10
 NUM_ANNOTATORS = 3
 # Lengths of true windows in s, lower end excluded.
@@ -36,6 +38,8 @@ class QVHighlightsScores:
         missing: qids without a prediction, which score 0.
         unknown: predicted qids without annotation, which are left out.
         repeated: qids predicted twice alike, counted once.
+        annotated_twice: qids annotated twice alike, counted once.
+        odd: reason to count of annotations with odd windows.
         empty_ranges: ranges without a true window; as in the official code they repeat `full`.
     """
 
@@ -45,6 +49,8 @@ class QVHighlightsScores:
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
     repeated: tuple[str, ...]
+    annotated_twice: tuple[str, ...]
+    odd: dict[str, int]
     empty_ranges: tuple[str, ...]
 
 
@@ -95,12 +101,35 @@ def _array(row: Mapping, key: str, *width: int) -> np.ndarray:
         return np.zeros((0, *width))
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(())  # of no valid shape
     if array.ndim != 1 + len(width) or array.shape[1:] != width:
         expected = f"rows of {width[0]} numbers" if width else "numbers"
         raise ValueError(f"qid {row['qid']}: {key!r} is {str(value)[:80]}, expected a list of {expected}")
     return array
+
+
+def check_rows(rows: Iterable[Mapping], origins: Iterable[str]) -> None:
+    """Look whether rows of a submission, or annotations, have the form that `evaluate_qvhighlights` reads.
+
+    Args:
+        rows: of either.
+        origins: where each stands, for messages.
+
+    Raises:
+        ValueError: one has another form; names where it stands.
+    """
+    for row, origin in zip(rows, origins, strict=True):
+        try:
+            if row.get("qid") is None:
+                raise ValueError(f"there is no 'qid', its fields: {', '.join(row)}")
+            _array(row, "pred_relevant_windows", 3)
+            _array(row, "pred_saliency_scores")
+            _array(row, "relevant_windows", 2)
+            if row.get("saliency_scores") is not None and row.get("relevant_clip_ids") is not None:
+                _saliency(row)
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from error
 
 
 def _compare(predictions: Sequence[Mapping], truths: Sequence[Mapping]) -> _Moments:
@@ -225,8 +254,9 @@ def _saliency(truth: Mapping) -> np.ndarray:
     """Read the annotators' saliency of every clip, (C, 3); 0 outside the relevant clips."""
     annotated = _array(truth, "saliency_scores", NUM_ANNOTATORS)
     clips = _array(truth, "relevant_clip_ids").astype(int)
-    if not isinstance(truth.get("duration"), int | float):
-        raise ValueError(f"qid {truth['qid']}: 'duration' is {truth.get('duration')!r}, expected seconds")
+    duration = truth.get("duration")
+    if type(duration) not in (int, float) or not 0 <= duration <= LONGEST_S:
+        raise ValueError(f"qid {truth['qid']}: 'duration' is {str(duration)[:80]}, expected seconds")
     saliency = np.zeros((int(truth["duration"] / CLIP_S), NUM_ANNOTATORS))
     if len(clips) != len(annotated) or (len(clips) and not 0 <= clips.min() <= clips.max() < len(saliency)):
         raise ValueError(
@@ -319,7 +349,7 @@ def evaluate_qvhighlights(
             in common, or nothing is predicted.
     """
     predicted, repeated = _by_qid(submission, "submission")
-    annotated, _ = _by_qid(annotations, "annotations")
+    annotated, annotated_twice = _by_qid(annotations, "annotations")
     if not predicted.keys() & annotated.keys():
         raise ValueError(
             f"The {len(predicted)} predictions and {len(annotated)} annotations have no qid in common"
@@ -344,8 +374,16 @@ def evaluate_qvhighlights(
         missing=tuple(qid for qid in annotated if qid not in predicted),
         unknown=tuple(qid for qid in predicted if qid not in annotated),
         repeated=repeated,
+        annotated_twice=annotated_twice,
+        odd=dict(Counter(reason for truth in annotated.values() for reason in _oddities(truth))),
         empty_ranges=empty_ranges,
     )
+
+
+def _oddities(truth: Mapping) -> list[str]:
+    duration = truth.get("duration")
+    windows = _array(truth, "relevant_windows", 2).tolist()
+    return spans.what_is_odd(windows, duration if type(duration) in (int, float) else None)
 
 
 def _labelled(pairs: Sequence[tuple[Mapping, Mapping]], predicted: str, *needed: str) -> list[tuple]:

@@ -52,10 +52,13 @@ def remarks_qvhighlights(scores: QVHighlightsScores) -> Iterator[str]:
         (scores.missing, "annotated queries have no prediction; each scores 0"),
         (scores.unknown, "predictions have no annotation and are left out"),
         (scores.repeated, "qids are predicted twice alike and count once"),
+        (scores.annotated_twice, "qids are annotated twice alike and count once"),
     ):
         if qids:
             shown = ", ".join(qids[:SHOWN_QIDS]) + (", ..." if len(qids) > SHOWN_QIDS else "")
             yield f"{len(qids)} {text}: qid {shown}"
+    for reason, count in scores.odd.items():
+        yield f"{count} annotations: {reason}"
     for name in scores.empty_ranges:
         yield f"No true window is of range {name!r}: its numbers repeat those of 'full'"
 

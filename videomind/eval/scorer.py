@@ -120,9 +120,9 @@ class Scorer(ABC):
             ValueError: the ground truth has another form.
         """
 
-    def oddity(self, prediction: Prediction) -> str | None:
-        """Say what is odd about a record's ground truth, or None; it is counted and reported."""
-        return None
+    def oddities(self, prediction: Prediction) -> list[str]:
+        """Say what is odd about a record, mostly its ground truth; it is counted and reported."""
+        return []
 
     def submission(self, predictions: Sequence[Prediction], split: str | None) -> Submission | None:
         """Make what the benchmark's server wants, or None where it has none.
@@ -171,7 +171,7 @@ class Scorer(ABC):
             failed=sum(p.error is not None for p in predictions),
             unlabelled=len(predictions) - len(labelled),
             without={field: self._count_without(field, predictions, marks) for field in fields},
-            odd=dict(Counter(reason for p in predictions if (reason := self.oddity(p)))),
+            odd=dict(Counter(reason for p in predictions for reason in self.oddities(p))),
             repeated=_count_repeated(predictions),
         )
 

@@ -277,22 +277,33 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
         pictures = video.get_many(plans, transform=resize)
         return [
             Frames(
-                frames=frames, indices=indices, problems=problems + time_problems(excerpt, video), **of_video
+                frames=frames,
+                indices=indices,
+                problems=problems + _problems_of_times(excerpt, video),
+                **of_video,
             )
             for excerpt, indices, (frames, problems) in zip(excerpts, plans, pictures, strict=True)
         ]
 
 
-def time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
+def _problems_of_times(excerpt: Excerpt, video: VideoReader) -> list[str]:
+    if not video.has_times:
+        return []
+    return time_problems(excerpt, video.path, length_s=video.clock.duration_s, gaps=video.gaps)
+
+
+def time_problems(
+    excerpt: Excerpt, name: str, *, length_s: float, gaps: Sequence[tuple[float, float]] = ()
+) -> list[str]:
     """Say where an excerpt's times and the file's do not go together, one line each.
 
     Args:
         excerpt: what was asked for.
-        video: the open file.
+        name: of the file, or the list of images.
+        length_s: of the video.
+        gaps: where pictures are missing, see `VideoReader`.
     """
-    if not video.has_times:
-        return []
-    length, problems = video.clock.duration_s, []
+    length, problems = length_s, []
     start, end = excerpt.start_s or 0.0, length if excerpt.end_s is None else excerpt.end_s
     start, end = min(start, end), max(start, end)
     if start >= length:
@@ -304,10 +315,10 @@ def time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
         problems.append(f"is of a video of {stated:.2f} s by its annotation, the file has {length:.2f} s")
     problems += [
         f"lacks pictures from {a:.2f} s to {b:.2f} s, or nothing moves there"
-        for a, b in video.gaps
+        for a, b in gaps
         if a < end and b > start
     ][:MAX_GAPS]
-    return [f"{video.path}: the excerpt {problem}" for problem in problems]
+    return [f"{name}: the excerpt {problem}" for problem in problems]
 
 
 def _read_images(excerpt: Excerpt) -> Frames:
@@ -335,6 +346,8 @@ def _read_images(excerpt: Excerpt) -> Frames:
         height, width = _frame_size(rgb.height, rgb.width, excerpt)
         pool[i] = torch.from_numpy(np.array(rgb.resize((width, height), Image.Resampling.BICUBIC)))
     problems = replace_missing(sorted(set(indices)), pool, name, reasons)
+    if isinstance(excerpt.path, ImageList):
+        problems += time_problems(excerpt, name, length_s=len(paths) / fps)
     sizes = {frame.shape for frame in pool.values()}
     if len(sizes) > 1:
         raise BadVideoError(f"{name}: of different sizes {sorted(sizes)}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from videomind.faults import RunError, ends_run
 from videomind.roles import nearest
+from videomind.video.decord_process import DecordProcess
 from videomind.video.images import GifReader, is_gif
 from videomind.video.pyav import PyAVReader
 from videomind.video.reader import DECODER_THREADS, BadVideoError, VideoReader, file_identity
@@ -27,7 +28,8 @@ class DecordReader(VideoReader):
 
     It stops at the first undecodable frame, so such a file is refused. Where groups of pictures are open
     or keep their order in other ways than H.264's usual (some HEVC), it counts wrongly after seeking and
-    gives frames nearby; the original system, which used it, saw those.
+    gives frames nearby; the original system, which used it, saw those. It runs in a process of its own,
+    because some damaged files make it abort or hang.
     """
 
     module = "decord"
@@ -35,21 +37,22 @@ class DecordReader(VideoReader):
 
     def __init__(self, path: str):
         super().__init__(path)
-        decord = self.load()
-        self._errors = (decord.DECORDError, RuntimeError)
+        self._process = DecordProcess(path, DECODER_THREADS)
         try:
-            self._video = decord.VideoReader(path, num_threads=DECODER_THREADS)
-        except self._errors as error:
+            self.total_frames, self.fps = self._process.ask(None)
+        except RuntimeError as error:
+            self.close()
             raise BadVideoError(f"{path}: cannot be opened (tried decord)") from error
-        self.total_frames = len(self._video)
-        self.fps = float(self._video.get_avg_fps())
+
+    def close(self) -> None:
+        self._process.close()
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for first in range(0, len(indices), DECORD_BATCH):
             part = list(indices[first : first + DECORD_BATCH])
             try:
-                frames = self._video.get_batch(part).asnumpy()
-            except self._errors as error:
+                frames = self._process.ask(part)
+            except RuntimeError as error:
                 frames_near = f"undecodable near frames {part[0]} to {part[-1]}"
                 raise BadVideoError(
                     f"{self.path}: {frames_near} (tried decord; pyav can read around it)"
@@ -160,7 +163,10 @@ def open_reader(path: str | os.PathLike, name: str | None = None, *, gif_fps: fl
     video = GifReader(path, gif_fps) if is_gif(path) else reader(path)
     if not isinstance(video, GifReader | PyAVReader):
         _take_times(video)
-    if video.total_frames < 1 or not video.fps > 0:
+    if video.total_frames < 1:
+        video.close()
+        raise BadVideoError(f"{path}: no picture of it can be decoded")
+    if not video.fps > 0:
         video.close()
         raise BadVideoError(f"{path}: {video.total_frames} frames at {video.fps} per second")
     return video

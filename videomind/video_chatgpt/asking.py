@@ -82,8 +82,12 @@ def _zero_shot_rows(questions: str | None, answers: str | None) -> list[dict[str
         )
     rows = []
     for number, (row, answer) in enumerate(zip(asked, replies, strict=True)):
+        if not isinstance(row.get("question"), str):
+            raise ValueError(f"{questions}, row {number}, has no question: {row!r}")
+        if not isinstance(answer, dict) or "answer" not in answer:
+            raise ValueError(f"{answers}, row {number}, has no answer: {answer!r}")
         ids = [entry.get("question_id") for entry in (row, answer)]
-        if "answer" not in answer or None not in ids and ids[0] != ids[1]:
+        if None not in ids and ids[0] != ids[1]:
             raise ValueError(f"{answers}, row {number}, is not the answer to question {ids[0]!r}")
         kept = {"video_name": row["video_name"], "id": row.get("question_id", row["video_name"])}
         rows.append({**kept, "question": row["question"], "answer": answer["answer"]})

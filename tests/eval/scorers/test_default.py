@@ -3,8 +3,9 @@
 import pytest
 from helpers.records import evaluate, overall, record
 
+from videomind.eval.scorer import get_scorer
 from videomind.eval.scorers.cgbench import CGBenchScorer
-from videomind.eval.scorers.default import DefaultScorer
+from videomind.eval.scorers.default import ODD_PREDICTION, DefaultScorer
 from videomind.prediction import Prediction
 
 
@@ -139,6 +140,38 @@ def test_an_answer_that_is_none_of_the_options_is_counted_and_no_error(fields, s
     assert evaluation.tables["qa"].overall.samples == samples
     assert evaluation.unlabelled == 2 - samples
     assert sum(evaluation.odd.values()) == odd
+
+
+@pytest.mark.parametrize(
+    ("span", "pred", "odd"),
+    [
+        ([[-3, -1]], [[0, 1]], ["moment begins before the video"]),
+        ([[0, 1], [-1, 2]], [[0, 1]], ["moment begins before the video"]),
+        ([[2, 1]], [[0, 1]], ["moment ends before it starts, or at once"]),
+        ([[2, 2]], [[0, 1]], ["moment ends before it starts, or at once"]),
+        ([[9, 10.1]], [[0, 1]], []),
+        ([[9, 11]], [[0, 1]], ["moment reaches beyond the video's end"]),
+        ([[float("nan"), 1]], [[0, 1]], ["moment with an end that is no number"]),
+        ([[0, 1]], [[-1, 1]], [ODD_PREDICTION]),
+        ([[0, 1]], [[1, 1], [2, 1]], [ODD_PREDICTION]),
+        ([[0, 1]], [[0, float("inf")]], [ODD_PREDICTION]),
+        ([[0, 1]], [[1, 1]], []),
+        (None, [[0, 1]], []),
+    ],
+)
+@pytest.mark.parametrize("scorer", ["default", "cgbench", "qvhighlights"])
+def test_odd_moments_are_counted_and_said(scorer, span, pred, odd):
+    rows = [Prediction.from_json({"span": span, "pred": pred, "duration": 10.1}) for _ in range(2)]
+    outcome = get_scorer(scorer)().report(rows)
+    assert outcome.content["odd"] == dict.fromkeys(odd, 2)
+    assert all(any(reason in remark for remark in outcome.remarks) for reason in odd)
+
+
+@pytest.mark.parametrize("span", [{}, 0, "", False, [1, 2], {"a": 1}, [[1, 10**400]], [[1, 2**70]]])
+def test_true_moments_of_another_form_are_an_error_with_its_place(span):
+    prediction = Prediction.from_json({"span": span, "pred": [[0, 1]]})
+    with pytest.raises(ValueError, match=r"out:3: 'span' is .*expected \[\[start, end\], \.\.\.\]"):
+        DefaultScorer().evaluate([prediction], ["out:3"])
 
 
 def test_one_record_scores_by_itself():

@@ -89,3 +89,46 @@ def test_a_row_that_is_no_query_of_it_is_named():
 )
 def test_the_servers_name_of_the_file(split, name):
     assert QVHighlightsScorer().submission([predicted(**CHAINS[0])], split).file_name == f"{name}.jsonl"
+
+
+TRUTH = {"qid": 3, "vid": "v", "duration": 24, "relevant_windows": [[0, 8]]}
+LABELS = {"relevant_clip_ids": [0], "saliency_scores": [[1, 2, 3]]}
+
+
+def scored(path, *rows):
+    """The outcome of scoring one prediction with a file of annotations."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prediction = Prediction(annotation=ANNO.to_dict(), pred=[[0, 8]], conf=[1.0])
+    return QVHighlightsScorer(qvhighlights_anno=path).report([prediction], ["output.jsonl:1"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"relevant_windows": value} for value in ({}, 0, "x", [[0]], [[0, 10**400]], [["a", 1]])),
+        *({**LABELS, "duration": value} for value in (None, "24", -1, 2**70, 10**400, float("nan"), 1e308)),
+        *({**LABELS, "relevant_clip_ids": value} for value in ({}, 0, [-1], [99], [10**400], [0, 1])),
+        *({**LABELS, "saliency_scores": value} for value in ({}, 0, [[1, 2]], [[10**400] * 3])),
+        {"qid": None},
+    ],
+    ids=str,
+)
+def test_annotations_of_another_form_are_named_with_file_and_line(tmp_path, change):
+    with pytest.raises(ValueError, match=r"anno\.jsonl:2: "):
+        scored(tmp_path / "anno.jsonl", TRUTH, {**TRUTH, "qid": 4, **change})
+
+
+def test_windows_of_a_submission_of_another_form_are_named_with_their_line(tmp_path):
+    (tmp_path / "anno.jsonl").write_text(json.dumps(TRUTH))
+    wrong = Prediction(annotation={"qid": 3, "vid": "v", "pred_relevant_windows": [[0, 1]]})
+    with pytest.raises(ValueError, match="hl.jsonl:7: .*expected a list of rows of 3"):
+        QVHighlightsScorer(qvhighlights_anno=tmp_path / "anno.jsonl").report([wrong], ["hl.jsonl:7"])
+
+
+def test_odd_and_equal_annotations_are_said(tmp_path):
+    odd = [{**TRUTH, "relevant_windows": [window]} for window in ([-2, 0], [4, 2], [0, 30])]
+    rows = [TRUTH, TRUTH, *({**row, "qid": 10 + i} for i, row in enumerate(odd))]
+    remarks = " ".join(scored(tmp_path / "anno.jsonl", *rows).remarks)
+    assert "1 qids are annotated twice alike and count once: qid 3" in remarks
+    for reason in ("begins before the video", "ends before it starts, or at once", "reaches beyond"):
+        assert f"1 annotations: moment {reason}" in remarks

@@ -116,6 +116,12 @@ def test_a_name_finds_its_file_in_either_format(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["x" * 5_000, "a/" * 3_000 + "v", "a\0b", "half\ud800", "a.b" * 2_000])
+def test_features_that_no_file_can_be_are_absent(tmp_path, name):
+    with pytest.raises(ValueError, match="No features of "):
+        find_features(tmp_path, name)
+
+
 def test_absent_features_are_named_and_nothing_stands_in(tmp_path):
     write_features(tmp_path / "odd.pkl", ARRAY)
     with pytest.raises(ValueError, match=r"No features of 'v_2\.pkl' in .*$"):

@@ -4,6 +4,7 @@ A row: `{"video": "a.mp4", "question": "What?", "candidates": ["x", "y"], "answe
 Episodic Reasoning has a folder of frames as its video.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class MVBench(Source):
     def video_path(self, vid: str) -> str | list[str]:
         """Name a file, or the frames of a folder; without any the folder, which no reader takes."""
         path = super().video_path(vid)
-        if not vid.startswith(_FRAME_FOLDER):
+        if not vid.startswith(_FRAME_FOLDER) or not os.path.isdir(path):
             return path
         frames = frame_numbers(sum(1 for _ in Path(path).glob("*.jpg")))
         return [f"{path}/{number:05d}.jpg" for number in frames] or path

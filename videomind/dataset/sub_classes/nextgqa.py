@@ -4,7 +4,9 @@ A row: `video_id,qid,question,a0,a1,a2,a3,a4,answer,type` = `12,3,why run,x,y,z,
 gsub_{val,test}.json: `{"12": {"duration": 40, "location": {"3": [[1, 2]]}}}`.
 """
 
-from videomind.dataset.schema import Annotation, as_list
+from typing import Any
+
+from videomind.dataset.schema import Annotation, as_moments, as_number, as_text
 from videomind.dataset.sub_classes.nextqa import NExTQA
 from videomind.dataset.views import Answering, AnsweringCrop, Grounding
 
@@ -21,6 +23,13 @@ class NExTGQA(NExTQA):
     unit_s = 0.1
 
     def parse(self, row: dict[str, str], split: str) -> Annotation:
-        video = self.entry(_MOMENTS[split], "video id to moments", row["video_id"])
-        span = as_list(video["location"][row["qid"]])
-        return self.chosen(row["video_id"], row, row["answer"], duration=video["duration"], span=span)
+        vid, qid = row["video_id"], as_text(row["qid"])
+
+        def labels(video: dict[str, Any]) -> dict[str, Any]:
+            spans = {key: as_moments(value) for key, value in video["location"].items() if key == qid}
+            return {"duration": as_number(video["duration"]), "span": spans.get(qid)}
+
+        known = self.entry(_MOMENTS[split], "video id to moments", vid, labels)
+        if known["span"] is None:
+            raise ValueError(f"{self.data_root / _MOMENTS[split]}, entry {vid!r}, has no question {qid!r}")
+        return self.chosen(vid, row, row["answer"], **known)

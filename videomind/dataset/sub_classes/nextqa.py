@@ -6,7 +6,7 @@ the position of the right option.
 
 from videomind.dataset.base import Source
 from videomind.dataset.phrases import capitalize
-from videomind.dataset.schema import Annotation
+from videomind.dataset.schema import Annotation, as_name
 from videomind.dataset.views import Answering
 
 NUM_OPTIONS = 5
@@ -37,5 +37,5 @@ class NExTQA(Source):
         """
         options = [row[f"a{i}"] for i in range(NUM_OPTIONS)]
         question = f"{capitalize(row['question'])}?" if row["question"].strip() else ""
-        path_stem = self.entry(self.extra_files[0], "video id to path without extension", vid)
+        path_stem = self.entry(self.extra_files[0], "video id to path without extension", vid, as_name)
         return self.asked(path_stem, question, options, answer, capital=True, task=row["type"], **fields)

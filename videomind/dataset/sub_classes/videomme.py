@@ -4,6 +4,7 @@ A row: `{"videoID": "x1", "question": "Who?", "options": ["A. p", "B. q", "C. r"
 "duration": "short"}`, duration being a class.
 """
 
+import os
 from typing import Any
 
 from videomind.dataset.base import Source
@@ -31,6 +32,6 @@ class VideoMME(Source):
         options = [option[_PREFIX:] for option in row["options"]]
         subtitles = self.data_root / "videomme/subtitle" / f"{as_text(row['videoID'])}.srt"
         fields = {"right": place_of(row["answer"], len(options)), "task": row["duration"]}
-        if subtitles.is_file():
+        if os.path.isfile(subtitles):
             fields["subtitle_path"] = str(subtitles)
         return self.asked(row["videoID"], row["question"], options, **fields)

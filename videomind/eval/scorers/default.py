@@ -7,6 +7,7 @@ NExT-GQA, arXiv 2309.01327). With several true windows the best one counts.
 Shapes: K predictions looked at, W true windows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,12 +18,14 @@ from videomind.eval.metrics import as_float32, check_ans, compute_iop, compute_i
 from videomind.eval.scorer import Scorer
 from videomind.eval.tables import Marks, TableForm
 from videomind.prediction import Prediction
+from videomind.spans import what_is_odd
 
 RANKS = (1, 3, 5)  # the k of R@k
 THRESHOLDS = (0.3, 0.5, 0.7)
 ANSWER_THRESHOLD = 0.5  # the overlap with which a right answer counts as grounded
 ACC, ACC_IOU, ACC_IOP = "Acc", f"Acc (IoU >= {ANSWER_THRESHOLD})", f"Acc (IoP >= {ANSWER_THRESHOLD})"
 LEFT_OUT = "the answer is none of the options, so it cannot be scored"
+ODD_PREDICTION = "predicted moment that begins before the video, ends before it starts, or is no number"
 NEVER_RIGHT = "the letter of the answer is no option's, so that every answer is wrong"
 _SHOWN = 80  # characters of a wrong value in a message
 
@@ -110,13 +113,25 @@ class DefaultScorer(Scorer):
             )
         return marks
 
-    def oddity(self, prediction: Prediction) -> str | None:
+    def oddities(self, prediction: Prediction) -> list[str]:
+        true_windows(prediction)  # they have the right form
+        windows = np.asarray(prediction.annotation.get("span") or (), dtype=np.float64).reshape(-1, 2)
+        is_number = type(prediction.duration) in (int, float)
+        odd = what_is_odd(windows.tolist(), prediction.duration if is_number else None)
+        odd += [ODD_PREDICTION] if any(map(_is_impossible, prediction.pred or ())) else []
+        return [*odd, *filter(None, [self._answer_oddity(prediction)])]
+
+    def _answer_oddity(self, prediction: Prediction) -> str | None:
         options, answer, ans = map(prediction.annotation.get, ("options", "answer", "ans"))
         if not isinstance(options, list):
             return None
         if ans is None:
             return None if answer is None else LEFT_OUT
         return None if str(ans).lower() in option_letters(len(options)) else NEVER_RIGHT
+
+
+def _is_impossible(moment: Sequence[float]) -> bool:
+    return not 0 <= moment[0] <= moment[1] < math.inf
 
 
 def is_question(prediction: Prediction) -> bool:
@@ -158,7 +173,13 @@ def true_windows(prediction: Prediction) -> np.ndarray | None:
 
 
 def as_windows(value: Any, limit: int | None = None) -> np.ndarray:
-    """Read the first `limit` of a list of [start, end], None being none of them, as (N, 2) float32."""
+    """Read the first `limit` of a list of [start, end], None being none of them, as (N, 2) float32.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"{str(value)[:_SHOWN]} is no list of [start, end]")
     windows = as_float32(list(value or ())[:limit])
     return windows.reshape(0, 2) if windows.size == 0 else windows.reshape(len(windows), 2)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videomind.eval import report
-from videomind.eval.qvhighlights import evaluate_qvhighlights
+from videomind.eval.qvhighlights import check_rows, evaluate_qvhighlights
 from videomind.eval.records import read_records
 from videomind.eval.scorer import Option, Outcome, Submission
 from videomind.eval.scorers.default import DefaultScorer
@@ -38,12 +38,18 @@ class QVHighlightsScorer(DefaultScorer):
     )
 
     def __init__(self, qvhighlights_anno: Path | None = None):
-        self.annotations = None if qvhighlights_anno is None else read_records(qvhighlights_anno).rows
+        self.annotations = None
+        if qvhighlights_anno is not None:
+            records = read_records(qvhighlights_anno)
+            check_rows(records.rows, records.origins)
+            self.annotations = records.rows
 
     def report(self, predictions: Sequence[Prediction], origins: Sequence[str] | None = None) -> Outcome:
         if self.annotations is None:
             return super().report(predictions, origins)
-        scores = evaluate_qvhighlights(map(submission_row, predictions), self.annotations)
+        rows = [submission_row(prediction) for prediction in predictions]
+        check_rows(rows, origins or [f"record {i}" for i in range(len(rows))])
+        scores = evaluate_qvhighlights(rows, self.annotations)
         return Outcome(
             text=report.render_qvhighlights(scores),
             content=asdict(scores),

@@ -4,6 +4,7 @@ The array is (N, C) float16: the temporal rows, then one row per patch (see `cli
 `.pkl` holds it as the published feature files do, a `.safetensors` under the name `features`.
 """
 
+import os
 import pickle
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def find_features(folder: str | Path, name: str) -> Path:
     if exact.suffix in FEATURE_EXTENSIONS:
         names.insert(0, name)
     candidates = [folder / name for name in names]
-    if existing := next((path for path in candidates if path.is_file()), None):
+    if existing := next(filter(os.path.isfile, candidates), None):
         return existing
     if not folder.is_dir():
         raise ValueError(f"No folder of features {folder}")
@@ -138,5 +139,5 @@ def find_features(folder: str | Path, name: str) -> Path:
 def _hint(folder: Path, name: str) -> str:
     """Guess what a dotted name meant: files are named by a video's name up to its first dot."""
     short = [folder / f"{name.split('.')[0]}{extension}" for extension in FEATURE_EXTENSIONS]
-    there = [path.name for path in short if path.is_file()]
+    there = [path.name for path in filter(os.path.isfile, short)]
     return f" (there is {there[0]}; names of videos count up to their first dot)" if there else ""
