@@ -14,10 +14,9 @@ import numpy as np
 from videomind.video.bitstream import HEVC, Content, Inspector, inspector
 from videomind.video.clock import clock_of, continued, counted_clock, gaps, usual_step
 from videomind.video.counting import Shown, Watch
-from videomind.video.memory import Memory
 from videomind.video.packets import PacketTable, Stretch
 from videomind.video.pictures import Pictures
-from videomind.video.reader import DECODER_THREADS, VideoReader
+from videomind.video.reader import DECODER_THREADS, Memory, VideoReader
 from videomind.video.stream import VideoStream
 
 # Containers whose length is guessed from their times.

@@ -4,10 +4,12 @@ import importlib
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from threading import Lock
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 from videomind.video.clock import Clock, counted_clock
 from videomind.video.request import SKIP
 
+T = TypeVar("T")
 MAX_MISSING = 0.1  # share of the wanted frames that neighbours may stand in for
 REPLACEMENT_RADIUS = 16  # frames on either side of an undecodable one that are tried in its place
 # More threads per video only fight with the other loader workers; two halve the wait of a lone reader.
@@ -56,6 +59,39 @@ def file_identity(path: str) -> tuple:
     if not stat.S_ISREG(status.st_mode):
         raise BadVideoError(f"{path}: no regular file but a pipe, a socket or a device")
     return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Memory(Generic[T]):
+    """Keeps what was found out of the files that were asked for last: roles of a chain open the same video.
+
+    Several threads may ask at once.
+
+    Args:
+        most: weight of all that is kept.
+        weight: of one.
+    """
+
+    def __init__(self, most: int, weight: Callable[[T], int] = lambda _: 1):
+        self._most, self._weight = most, weight
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Give what is kept of a file, or make it.
+
+        Args:
+            key: of the very file, as `file_identity` gives it.
+            make: called where nothing is kept; other threads may work on other files meanwhile.
+        """
+        with self._lock:
+            value = self._kept.pop(key, None)
+        if value is None:
+            value = make()
+        with self._lock:
+            self._kept[key] = value
+            while sum(map(self._weight, self._kept.values())) > self._most:
+                self._kept.popitem(last=False)
+        return value
 
 
 def listed(numbers: Iterable[int]) -> str:
