@@ -56,6 +56,7 @@ def test_every_line_on_npus_runs(walked):
         "of rank 3": "npu:3",
         "training": ["adamw_torch", "npu:0", 1],  # transformers knows no DataParallel on NPUs
         "DeepSpeed": None,
+        "out of memory": [True, False],
         "asked for npu": "npu",
         "asked for cuda": "VIDEOMIND_DEVICE is cuda, but no such device is visible here",
         "asked for cpu": "cpu",

@@ -4,6 +4,7 @@ Run where `import torch_npu` finds a stand-in. Prints facts and lines as JSON.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -14,7 +15,7 @@ from types import FrameType
 import torch
 from torch import nn
 
-from videomind import device
+from videomind import device, faults
 from videomind.runs import launch
 from videomind.train.command_line.arguments import TrainingArguments
 
@@ -66,6 +67,10 @@ def walk() -> dict[str, object]:
     launch.prepare_environment(found, 8)
     facts["DeepSpeed"] = os.environ.get("DS_ACCELERATOR")
     device.spread(nn.Linear(2, 2))  # too large for a stand-in, which has no memory: it stays on the CPU
+    importlib.reload(faults)  # its constants are of NPUs too
+    facts["out of memory"] = [
+        faults.is_out_of_memory(RuntimeError(text)) for text in (f"{faults.NPU_OUT_OF_MEMORY}. Tried", "else")
+    ]
     for name in ("npu", "cuda", "cpu", "tpu"):
         os.environ["VIDEOMIND_DEVICE"] = name
         facts[f"asked for {name}"] = error(lambda: device.detect().kind)

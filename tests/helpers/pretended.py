@@ -159,11 +159,13 @@ class PretendedDevices:
         )
         # Weights are read in this thread: in others nothing is pretended.
         self._undo.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
+        os.environ.pop("VIDEOMIND_DEVICE", None)  # it would say what the devices are
         # Where a checkpoint looks at tensors, their devices are the CPU's.
         checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._undo.enter_context(mock.patch.dict(CHECKS, checks))
         # What is pretended is so in this thread alone; weights are otherwise loaded by several.
         self._undo.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
+        os.environ.pop("VIDEOMIND_DEVICE", None)  # it would say what the devices are
         self._undo.enter_context(_Calls(self))
         self._undo.enter_context(_Operators(self))
         return self
