@@ -24,21 +24,28 @@ class LastingStream:
         """Write a text; what the stream's encoding lacks is written as an escape."""
         try:
             return self._stream.write(text)
-        except self._excused:
-            self._leave()
+        except OSError as error:
+            self._leave(error)
             return len(text)
 
     def flush(self) -> None:
         """Write what is held back."""
         try:
             self._stream.flush()
-        except self._excused:
-            self._leave()
+        except OSError as error:
+            self._leave(error)
 
-    def _leave(self) -> None:
-        """Let all that is written from now on, here or by Python at its end, go nowhere."""
+    def _leave(self, error: OSError) -> None:
+        """Let all that is written from now on, here or by Python at its end, go nowhere.
+
+        Raises:
+            OSError: the error, where it is not excused. (At its end Python 3.13 would say it once more, and
+                give the process another exit code.)
+        """
         with suppress(OSError, ValueError):
             _lead_nowhere(self._stream.fileno())
+        if not isinstance(error, self._excused):
+            raise error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -9,20 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.in_order import InOrder
 from helpers.kills import run_killed
 from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.train.command_line.arguments import parse_arguments
-from videomind.train.mixture import Draw
 from videomind.train.role_training import train
-from videomind.train.sampler import EpochSampler
 from videomind.train.train import main
 from videomind.train.trainer import complete_checkpoints
 from videomind.video import excerpts
@@ -112,19 +110,6 @@ def test_zero3_goes_on_from_a_role_checkpoint(workshop, tmp_path):
         launch(workshop, tmp_path / stage, *start, "--max_steps", "2", "--save_steps", "2", DEEPSPEED=stage)
     for step, loss in losses(tmp_path / "none").items():
         assert losses(tmp_path / "zero3")[step] == pytest.approx(loss, rel=1e-4), step
-
-
-class InOrder(EpochSampler):
-    """The first samples as they come, the same for every size of a batch."""
-
-    def __init__(self, length: int):
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Draw]:
-        return (Draw(index, self.epoch) for index in range(self.length))
 
 
 def test_batch_and_accumulation_are_the_same(workshop, tmp_path):
