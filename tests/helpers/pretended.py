@@ -157,9 +157,6 @@ class PretendedDevices:
         self._undo.enter_context(
             mock.patch.object(torch.autocast, "__init__", _on_host(torch.autocast.__init__))
         )
-        # Weights are read in this thread: in others nothing is pretended.
-        self._undo.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
-        os.environ.pop("VIDEOMIND_DEVICE", None)  # it would say what the devices are
         # Where a checkpoint looks at tensors, their devices are the CPU's.
         checks = {"default": lambda x: {"shape": x.shape, "dtype": x.dtype}}
         self._undo.enter_context(mock.patch.dict(CHECKS, checks))
