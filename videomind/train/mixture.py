@@ -115,7 +115,7 @@ def first_good(
         max_retries: how many stand-ins are tried.
 
     Returns:
-        The sample, and the bad ones whose place it took.
+        The sample, and the bad ones whose place it took; or what is hopeless.
     """
     bad: list[BadSample] = []
     while isinstance(sample := attempt(index), BadSample):

@@ -279,14 +279,14 @@ def read_excerpts(excerpts: Sequence[Excerpt], *, reader: str | None = None) -> 
             Frames(
                 frames=frames,
                 indices=indices,
-                problems=problems + _problems_of_times(excerpt, video),
+                problems=problems + _video_time_problems(excerpt, video),
                 **of_video,
             )
             for excerpt, indices, (frames, problems) in zip(excerpts, plans, pictures, strict=True)
         ]
 
 
-def _problems_of_times(excerpt: Excerpt, video: VideoReader) -> list[str]:
+def _video_time_problems(excerpt: Excerpt, video: VideoReader) -> list[str]:
     if not video.has_times:
         return []
     return time_problems(excerpt, video.path, length_s=video.clock.duration_s, gaps=video.gaps)
@@ -303,16 +303,16 @@ def time_problems(
         length_s: of the video.
         gaps: where pictures are missing, see `VideoReader`.
     """
-    length, problems = length_s, []
-    start, end = excerpt.start_s or 0.0, length if excerpt.end_s is None else excerpt.end_s
+    problems = []
+    start, end = excerpt.start_s or 0.0, length_s if excerpt.end_s is None else excerpt.end_s
     start, end = min(start, end), max(start, end)
-    if start >= length:
-        problems.append(f"begins at {start:.1f} s, behind the video's end at {length:.1f} s")
-    elif end - length > max(LENGTH_OFF_S, MOST_OVERHANG * length):
-        problems.append(f"ends at {end:.1f} s, far behind the video's end at {length:.1f} s")
+    if start >= length_s:
+        problems.append(f"begins at {start:.1f} s, behind the video's end at {length_s:.1f} s")
+    elif end - length_s > max(LENGTH_OFF_S, MOST_OVERHANG * length_s):
+        problems.append(f"ends at {end:.1f} s, far behind the video's end at {length_s:.1f} s")
     stated = excerpt.stated_s
-    if stated is not None and abs(stated - length) > min(LENGTH_OFF_S, LENGTH_OFF * length):
-        problems.append(f"is of a video of {stated:.2f} s by its annotation, the file has {length:.2f} s")
+    if stated is not None and abs(stated - length_s) > min(LENGTH_OFF_S, LENGTH_OFF * length_s):
+        problems.append(f"is of a video of {stated:.2f} s by its annotation, the file has {length_s:.2f} s")
     problems += [
         f"lacks pictures from {a:.2f} s to {b:.2f} s, or nothing moves there"
         for a, b in gaps
