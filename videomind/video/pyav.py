@@ -16,7 +16,7 @@ from videomind.video.clock import clock_of, continued, counted_clock, gaps, usua
 from videomind.video.counting import Shown, Watch
 from videomind.video.packets import PacketTable, Stretch
 from videomind.video.pictures import Pictures
-from videomind.video.reader import DECODER_THREADS, Memory, VideoReader
+from videomind.video.reader import DECODER_THREADS, Remembered, VideoReader
 from videomind.video.stream import VideoStream
 
 # Containers whose length is guessed from their times.
@@ -26,9 +26,9 @@ _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders 
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
 _PAUSE_S = 1.0  # a step in time that need not be a loss
 _OVERHEAD = 1024  # bytes of a container between two packets, at most
-_COUNTS: Memory[Shown] = Memory(64)  # files
+_COUNTS: Remembered[Shown] = Remembered(64)  # files
 # Packets of all tables, 0.3 kB each.
-_TABLES: Memory[tuple[PacketTable, list[str]]] = Memory(200_000, lambda kept: len(kept[0].pts))
+_TABLES: Remembered[tuple[PacketTable, list[str]]] = Remembered(200_000, lambda kept: len(kept[0].pts))
 
 
 def _stands_alone(data: bytes, is_key: bool) -> Content:

@@ -61,7 +61,7 @@ def file_identity(path: str) -> tuple:
     return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class Memory(Generic[T]):
+class Remembered(Generic[T]):
     """Keeps what was found out of the files that were asked for last: roles of a chain open the same video.
 
     Several threads may ask at once.
@@ -84,9 +84,10 @@ class Memory(Generic[T]):
             make: called where nothing is kept; other threads may work on other files meanwhile.
         """
         with self._lock:
-            value = self._kept.pop(key, None)
-        if value is None:
-            value = make()
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        value = make()
         with self._lock:
             self._kept[key] = value
             while sum(map(self._weight, self._kept.values())) > self._most:
