@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from videomind.backbones.backbone import Backbone, Processor
@@ -38,6 +40,7 @@ from videomind.roles import ROLES, SPECIAL_TOKENS, get_role
 
 log = logging.getLogger(__name__)
 
+M = TypeVar("M", bound=PreTrainedModel)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MEND = "Download it (model_zoo/README.md) or give another path with --model_name_or_path."
 EXTRA_FILE = "pytorch_model.safetensors"
@@ -62,7 +65,34 @@ class LoadSettings:
     base_model: str | None = None
     device: torch.device | None = None
 
-    def placement(self) -> dict[str, torch.device] | None:
+    def read(
+        self, kind: type[M], folder: Path, *, config: PreTrainedConfig, key_mapping: dict[str, str] | None
+    ) -> tuple[M, dict[str, list[str]]]:
+        """Read a model's weights.
+
+        Args:
+            kind: class of the model.
+            folder: holds its weights.
+            config: of the model.
+            key_mapping: patterns of names in the files to names of the model.
+
+        Returns:
+            The model, and which tensors are missing, unexpected or mismatched, for `refuse`.
+        """
+        model, loading = kind.from_pretrained(
+            folder,
+            config=config,
+            key_mapping=key_mapping,
+            output_loading_info=True,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+            device_map=self._placement(),
+        )
+        vars(model).pop("hf_device_map", None)  # a trainer would take it for a model over several devices
+        kinds = ("missing", "unexpected", "mismatched")
+        return model, {kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in kinds}
+
+    def _placement(self) -> dict[str, torch.device] | None:
         """Write the device as transformers wants it; ZeRO-3 places its parts itself."""
         if self.device is None or self.device.type == "cpu" or is_deepspeed_zero3_enabled():
             return None
@@ -98,19 +128,9 @@ def load_base(folder: Path, settings: LoadSettings, processor: Processor) -> Rol
             f"{folder / 'config.json'}: video_token_id is {config.video_token_id}, but the tokenizer in "
             f"{processor.source} has {backbone.video_token} at {video_token}"
         )
-    model, loading = role_class(backbone).from_pretrained(
-        folder,
-        config=config,
-        key_mapping=base_key_mapping(backbone),
-        output_loading_info=True,
-        dtype=settings.dtype,
-        attn_implementation=settings.attn_implementation,
-        device_map=settings.placement(),
+    model, problems = settings.read(
+        role_class(backbone), folder, config=config, key_mapping=base_key_mapping(backbone)
     )
-    vars(model).pop("hf_device_map", None)  # a trainer would take it for a model over several devices
-    problems = {
-        kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
-    }
     refuse(problems, folder)
     return model
 

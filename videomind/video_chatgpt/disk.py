@@ -109,21 +109,11 @@ def load_start(path: str | Path, settings: LoadSettings) -> LoadedVideoModel:
     if is_nested:
         config.pad_token_id = tokenizer.pad_token_id
     try:
-        model, loading = VideoChatGPT.from_pretrained(
-            folder,
-            config=config,
-            key_mapping=_HF_KEYS if is_nested else None,
-            output_loading_info=True,
-            dtype=settings.dtype,
-            attn_implementation=settings.attn_implementation,
-            device_map=settings.placement(),
+        model, problems = settings.read(
+            VideoChatGPT, folder, config=config, key_mapping=_HF_KEYS if is_nested else None
         )
     except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"The weights in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    vars(model).pop("hf_device_map", None)  # as in `load_base`
-    problems = {
-        kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")
-    }
     unused = [name for name in problems["unexpected"] if _UNUSED.search(name)]
     problems["unexpected"] = [name for name in problems["unexpected"] if name not in unused]
     refuse(problems, folder)
