@@ -34,6 +34,18 @@ def unless_too_large(step: Callable[[], T]) -> T | RuntimeError:
     return too_large
 
 
+def at_its_smallest(step: Callable[[], T]) -> T:
+    """Run a step that cannot be made smaller.
+
+    Raises:
+        OutOfMemoryError: the device's memory is too small for it, in whichever words that was said.
+    """
+    result = unless_too_large(step)
+    if isinstance(result, RuntimeError):
+        raise torch.OutOfMemoryError(str(result)) from None
+    return result
+
+
 @contextmanager
 def in_pieces(model: nn.Module) -> Iterator[None]:
     """Let feed-forward layers see a piece of the tokens at a time within a block.

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList
 
 from videomind.agent.finite import FiniteLogits, check_finite
-from videomind.agent.memory import in_pieces, unless_too_large
+from videomind.agent.memory import at_its_smallest, in_pieces, unless_too_large
 from videomind.agent.samples import MAX_NEW_TOKENS
 from videomind.backbones.backbone import Processor
 from videomind.dataset.schema import Sample
@@ -290,10 +290,7 @@ class Pipeline:
         log.warning("Too little memory for the %s's step: once more in smaller pieces", role)
         self._shrunk.append(f"{role}: in smaller pieces")
         with in_pieces(self.model):
-            result = unless_too_large(step)
-        if isinstance(result, RuntimeError):
-            raise torch.OutOfMemoryError(str(result)) from None
-        return result
+            return at_its_smallest(step)
 
     def take_shrunk(self) -> list[str]:
         """Tell which steps were made smaller, for want of memory, since this was last asked; a line each."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import set_seed
 
-from videomind.agent.memory import unless_too_large
+from videomind.agent.memory import at_its_smallest, unless_too_large
 from videomind.device import attention, default_dtype, torch_device
 from videomind.files import found_from, read_json, write_text
 from videomind.logger import rank
@@ -279,23 +279,22 @@ class _Answering:
         """
 
         def texts(batches: Iterable[Sequence[tuple[Tensor, str]]]) -> list[str]:
-            found = []
+            answers = []
             for batch in batches:
                 set_seed(seed)  # the same answers however far an attempt before came
-                found += self.chat.answer(batch)
-            return found
+                answers += self.chat.answer(batch)
+            return answers
 
-        answered = unless_too_large(lambda: texts([asked]))
-        if isinstance(answered, RuntimeError) and len(asked) > 1:
+        if len(asked) > 1:
+            answered = unless_too_large(lambda: texts([asked]))
+            if not isinstance(answered, RuntimeError):
+                return answered
             log.warning(
                 "Too little memory to answer %d questions at once: once more one by one. A smaller "
                 "--batch_size needs no second attempt.",
                 len(asked),
             )
-            answered = unless_too_large(lambda: texts([pair] for pair in asked))
-        if isinstance(answered, RuntimeError):
-            raise torch.OutOfMemoryError(str(answered)) from None
-        return answered
+        return at_its_smallest(lambda: texts([pair] for pair in asked))
 
     def fail(self, index: int, error: Exception) -> None:
         """Write why a row has no answer."""
