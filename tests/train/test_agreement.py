@@ -8,7 +8,7 @@ import pytest
 from helpers.ranks import run_ranks, try_ranks
 from helpers.runs import arguments, logged, losses
 
-from videomind.train.trainer import complete_checkpoints
+from videomind.train.checkpoints import complete_checkpoints
 
 ONE_EACH = ("--per_device_train_batch_size", "1", "--save_steps", "2")
 TWO = (*ONE_EACH, "--max_steps", "2")

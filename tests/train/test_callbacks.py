@@ -16,8 +16,9 @@ from helpers.ranks import free_port, run_ranks, try_ranks
 from helpers.runs import REPO, arguments, environment, losses
 from safetensors.torch import load_file
 
+from videomind.train.checkpoints import complete_checkpoints
 from videomind.train.train import main
-from videomind.train.trainer import FINISHED, complete_checkpoints
+from videomind.train.trainer import FINISHED
 
 STEPS = ("--max_steps", "5", "--save_steps", "100", "--dataloader_num_workers", "0")
 SAVED = ("pytorch_model.safetensors", "grounder/adapter_model.safetensors")

@@ -94,9 +94,7 @@ def test_old_checkpoints_go_on_every_node(tmp_path, monkeypatch, limit, is_first
 
     monkeypatch.setattr(checkpoints, "from_first", from_first)
     for name, is_first in (("first", True), ("other", is_first_of_node)):
-        folder = tmp_path / name
-        old = complete_checkpoints(folder)[: -limit or None] if limit else []
-        remove_old(old, remove_folder, own_folder=folder if is_first else None)
+        remove_old(tmp_path / name, limit, remove_folder, is_first_of_node=is_first)
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(kept)
     left = {path.name for path in (tmp_path / "other").iterdir()} - {"checkpoint-1"}
     assert left == (set(kept) if is_first_of_node else {"checkpoint-2", "checkpoint-9", "checkpoint-10"})

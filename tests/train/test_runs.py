@@ -19,10 +19,10 @@ from helpers.runs import REPO, arguments, environment, logged, losses, needs_dee
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model
+from videomind.train.checkpoints import complete_checkpoints
 from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.role_training import train
 from videomind.train.train import main
-from videomind.train.trainer import complete_checkpoints
 from videomind.video import excerpts
 
 STEPS = ("--max_steps", "5", "--save_steps", "5")

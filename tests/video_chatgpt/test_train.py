@@ -28,7 +28,7 @@ from helpers.videochat import (
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings
-from videomind.train.trainer import complete_checkpoints
+from videomind.train.checkpoints import complete_checkpoints
 from videomind.video_chatgpt.adapter import load_chat
 from videomind.video_chatgpt.arguments import parse_arguments
 from videomind.video_chatgpt.infer import main as chat

@@ -7,7 +7,7 @@ newest marked one. Another marker is written first: what carries neither is not 
 import logging
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,25 +56,30 @@ def newest_checkpoint(output_dir: str | Path, remove: Callable[[Path], None]) ->
 
 
 def remove_old(
-    checkpoints: Sequence[Path], remove: Callable[[Path], None], *, own_folder: Path | None
+    output_dir: str | Path, limit: int | None, remove: Callable[[Path], None], *, is_first_of_node: bool
 ) -> None:
-    """Delete checkpoints, on every node where nodes share no folder; every process calls it.
+    """Delete all but the newest checkpoints, on every node where nodes share no folder.
+
+    Every process calls it.
 
     Args:
-        checkpoints: as the first process finds them.
+        output_dir: of the run.
+        limit: how many complete ones stay; None or below 1: all.
         remove: deletes one.
-        own_folder: of the run on this node, from the process that deletes what is left there; else None.
+        is_first_of_node: whether this process deletes what is left of them in its node's folder.
     """
 
     def delete() -> list[str]:
-        for checkpoint in checkpoints:
+        old = complete_checkpoints(output_dir)[:-limit] if limit and limit > 0 else []
+        for checkpoint in old:
             remove(checkpoint)
-        return [checkpoint.name for checkpoint in checkpoints]
+        return [checkpoint.name for checkpoint in old]
 
     for name in from_first(delete):
-        if own_folder is not None and (own_folder / name / STARTED).is_file():
+        folder = Path(output_dir) / name
+        if is_first_of_node and (folder / STARTED).is_file():
             with suppress(FileNotFoundError):  # another node deletes it in a folder that they share
-                remove(own_folder / name)
+                remove(folder)
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -35,7 +35,6 @@ from videomind.train.checkpoints import (
     STARTED,
     STATE,
     check_whole,
-    complete_checkpoints,
     newest_checkpoint,
     refuse_foreign,
     remove_folder,
@@ -274,9 +273,7 @@ class ResumingTrainer(Trainer):
         if self.args.should_save:
             write_json(folder / FILES, sizes_of(folder))
             write_text(folder / COMPLETE, f"{self.state.global_step}\n")
-        old = complete_checkpoints(self.args.output_dir)[:-limit] if limit and limit > 0 else []
-        folder_of_run = Path(self.args.output_dir)
-        remove_old(old, self.remove_checkpoint, own_folder=folder_of_run if is_first_of_node else None)
+        remove_old(self.args.output_dir, limit, self.remove_checkpoint, is_first_of_node=is_first_of_node)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.restore(Path(resume_from_checkpoint))
