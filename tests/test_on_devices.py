@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.batches import model_batch
 from helpers.pretended import (
     FIRST,
     DeviceMismatch,
@@ -30,7 +31,6 @@ from videomind.device import uploaded
 from videomind.model.adapters import bare
 from videomind.roles import BudgetOverride
 from videomind.train.command_line.arguments import parse_arguments
-from videomind.train.mixture import Collator
 from videomind.train.role_training import build_mixture, build_model
 from videomind.train.train import main as train
 from videomind.train.trainer import SetEpoch
@@ -271,9 +271,7 @@ def test_a_padding_mask_changes_no_loss_and_no_gradient(workshop, rows, role, at
     args = parse_arguments([*argv, "--lora_dropout", "0", "--attn_implementation", attention])
     loaded = build_model(args)
     mixture = build_mixture(args, loaded.processor)
-    batch = Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id)([mixture[i] for i in range(3)])
-    batch.pop("bad_samples")
-    batch["pixel_values"] = loaded.processor.normalized(batch["pixel_values"])
+    batch = model_batch(loaded.processor, [mixture[i] for i in range(3)])
     assert not batch["attention_mask"].all()
     inputs, found = Qwen2VL.model_inputs, []
     for mask in (None, batch["attention_mask"]):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import stripes
+from helpers.batches import model_batch
 from helpers.runs import arguments, losses
 from safetensors.torch import load_file
 
@@ -19,7 +20,7 @@ from videomind.encoding.encoder import Encoder
 from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model
 from videomind.roles import GROUNDER_RESPONSE, BudgetOverride
-from videomind.train.mixture import Collator, Item
+from videomind.train.mixture import Item
 from videomind.train.optim import parameter_groups
 from videomind.train.train import main
 from videomind.video.excerpts import read_excerpt
@@ -90,10 +91,7 @@ def batch_of(encoder: Encoder, anno: Annotation) -> dict:
     frames = read_excerpt(encoder.excerpt(sample)).frames
     assert len(frames) == 7 and frames.shape[2] % 18 == 0  # an odd count: a frame is a step
     item = Item(encoded=encoder(sample, frames, random.Random(0)), bad=[])
-    batch = Collator(pad_token_id=encoder.processor.tokenizer.pad_token_id)([item])
-    del batch["bad_samples"]
-    batch["pixel_values"] = encoder.processor.normalized(batch["pixel_values"])
-    return batch
+    return model_batch(encoder.processor, [item])
 
 
 @pytest.mark.parametrize("name", ["stripes", "qwen2_vl"])

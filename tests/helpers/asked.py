@@ -4,8 +4,8 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
-from videomind.logger import rank
-from videomind.train import role_training, train
+from helpers.own_order import train_in_order
+from videomind.logger import rank, world_size
 from videomind.train.mixture import Draw
 from videomind.train.role_trainer import group_sampler
 from videomind.train.sampler import EpochSampler
@@ -27,18 +27,11 @@ class AskingSampler(EpochSampler):
 
     def __iter__(self) -> Iterator[Draw]:
         for index, draw in enumerate(self.own):
-            if str(index) == os.environ.get(AT) and rank() == int(os.environ.get("WORLD_SIZE", "1")) - 1:
+            if str(index) == os.environ.get(AT) and rank() == world_size() - 1:
                 os.kill(os.getpid(), signal.SIGUSR1)
             yield draw
 
 
 def main(argv: Sequence[str]) -> int:
     """Train as the command does."""
-    own = role_training.train
-    role_training.train = lambda args: own(
-        args, make_sampler=lambda args, mixture: AskingSampler(group_sampler(args, mixture))
-    )
-    try:
-        return train.main(argv)
-    finally:
-        role_training.train = own
+    return train_in_order(argv, lambda args, mixture: AskingSampler(group_sampler(args, mixture)))

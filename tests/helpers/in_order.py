@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from videomind.train import role_training, train
+from helpers.own_order import train_in_order
 from videomind.train.mixture import Draw
 from videomind.train.sampler import EpochSampler
 
@@ -26,11 +26,4 @@ class InOrder(EpochSampler):
 
 def main(argv: Sequence[str]) -> int:
     """Train as the command does."""
-    own = role_training.train
-    role_training.train = lambda args: own(
-        args, make_sampler=lambda args, mixture: InOrder(len(mixture) // 4 * 4)
-    )
-    try:
-        return train.main(argv)
-    finally:
-        role_training.train = own
+    return train_in_order(argv, lambda args, mixture: InOrder(len(mixture) // 4 * 4))

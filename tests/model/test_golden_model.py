@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.batches import model_batch
 from helpers.goldens import golden_manifest, output_names
 from torch import nn
 
@@ -20,7 +21,7 @@ from videomind.model.adapters import bare
 from videomind.model.checkpoint import LoadSettings, load_model, merge_adapter
 from videomind.model.disk_format import ours_to_published
 from videomind.roles import VisualBudget
-from videomind.train.mixture import Collator, Item
+from videomind.train.mixture import Item
 from videomind.video.excerpts import read_excerpt
 from videomind.video.request import Excerpt
 
@@ -77,9 +78,7 @@ def batch_of(golden, processor, role: str, samples: list[int], pos_clips: list[l
         else:
             frames = read_excerpt(encoder.excerpt(sample)).frames
         items.append(Item(encoded=encoder(sample, frames, random.Random(0)), bad=[]))
-    batch = Collator(pad_token_id=processor.tokenizer.pad_token_id)(items)
-    del batch["bad_samples"]
-    batch["pixel_values"] = processor.normalized(batch["pixel_values"])
+    batch = model_batch(processor, items)
     if pos_clips is not None:
         chosen = zip(batch["targets"], pos_clips, strict=True)
         batch["targets"] = [replace(targets, pos_clip=torch.tensor(clips)) for targets, clips in chosen]

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from helpers.batches import model_batch
 from helpers.runs import arguments
 from torch import nn
 
 from videomind.model.adapters import bare
 from videomind.roles import get_role
 from videomind.train.command_line.arguments import parse_arguments
-from videomind.train.mixture import Collator
 from videomind.train.role_training import build_mixture, build_model
 from videomind.train.running import refuse_data_parallel
 
@@ -34,11 +34,7 @@ def step(workshop, tmp_path, *extra: str, checkpointing=None):
     tower = bare(model).get_submodule(bare(model).backbone.vision)
     for name, module in tower.named_modules():
         module.register_forward_hook(watch(name, graphs))
-    collate = Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id)
-    batch = dict(collate([mixture[0]]))
-    batch.pop("bad_samples")
-    batch["pixel_values"] = loaded.processor.normalized(batch["pixel_values"])
-    model(**batch).loss.backward()
+    model(**model_batch(loaded.processor, [mixture[0]])).loss.backward()
     return model, graphs
 
 

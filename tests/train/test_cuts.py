@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.batches import model_batch
 from helpers.in_order import main
 from helpers.ranks import run_ranks
 from helpers.runs import REPO, arguments, logged, needs_deepspeed
 
 from videomind.train.command_line.arguments import parse_arguments
-from videomind.train.mixture import Collator, Draw
+from videomind.train.mixture import Draw
 from videomind.train.role_training import build_mixture, build_model
 
 SAMPLES = 4
@@ -44,12 +45,9 @@ def reference(argv: list[str]) -> tuple[float, float]:
     torch.manual_seed(args.training.seed)
     loaded = build_model(args)
     model, mixture = loaded.model.train(), build_mixture(args, loaded.processor)
-    collate, total = Collator(pad_token_id=loaded.processor.tokenizer.pad_token_id), 0.0
+    total = 0.0
     for index in range(SAMPLES):
-        batch = dict(collate([mixture[Draw(index, 0)]]))
-        batch.pop("bad_samples")
-        batch["pixel_values"] = loaded.processor.normalized(batch["pixel_values"])
-        loss = model(**batch).loss / SAMPLES
+        loss = model(**model_batch(loaded.processor, [mixture[Draw(index, 0)]])).loss / SAMPLES
         loss.backward()
         total += loss.item()
     grads = [param.grad.double() for param in model.parameters() if param.grad is not None]
