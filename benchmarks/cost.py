@@ -11,7 +11,7 @@ figures that `UTILISATION` says. How often the host waits is counted by tests (d
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2VLConfig
 
 from videomind.backbones.backbone import DEFAULT_BACKBONE
-from videomind.backbones.registry import get_backbone, load_processor
+from videomind.backbones.registry import get_backbone
+from videomind.dataset.views import NUM_CANDIDATES
 from videomind.model.adapters import add_adapter
 from videomind.model.role_model import RoleModel, role_class
 from videomind.model.settings import LoraSettings
@@ -39,13 +40,8 @@ from videomind.synthetic.tiny_model import make_tiny_base
 
 VIDEO_S = 150.0
 TEXT = {"planner": 350, "grounder": 60, "verifier": 60, "answerer": 100}  # tokens beside the video's, about
-SAID = {
-    "planner": 40,
-    "grounder": 0,
-    "verifier": 0,
-    "answerer": 4,
-}  # decoded; the grounder's draft is checked
-CANDIDATES = 5
+# Tokens that are decoded; the grounder's draft is checked.
+SAID = {"planner": 40, "grounder": 0, "verifier": 0, "answerer": 4}
 HALF, FULL = 2, 4  # bytes of bfloat16 and of float32
 GB, TERA = 1e9, 1e12
 CARDS = (24, 48, 80)  # GB
@@ -119,9 +115,7 @@ def make_model(size: str, role: str) -> RoleModel:
     vision, section = shape.pop("vision"), shape.pop("mrope_section")
     with TemporaryDirectory() as folder:
         make_tiny_base(Path(folder) / "base")
-        config: Qwen2VLConfig = load_processor(Path(folder) / "base").backbone.load_config(
-            Path(folder) / "base"
-        )
+        config: Qwen2VLConfig = backbone.load_config(Path(folder) / "base")
     is_tied = shape.pop("tie_word_embeddings")
     config.text_config.update(shape)
     config.text_config.layer_types = ["full_attention"] * shape["num_hidden_layers"]
@@ -166,12 +160,18 @@ class Input:
         budget = get_role(role).budget
         frames = min(budget.max_frames, int(VIDEO_S * budget.fps))
         step = get_backbone(DEFAULT_BACKBONE).units.frames_per_step
-        batch = CANDIDATES if role == "verifier" else 1
+        batch = NUM_CANDIDATES if role == "verifier" else 1
         return cls(steps=frames // step, tokens=budget.max_tokens, text=TEXT[role], batch=batch)
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def head_width(model: RoleModel) -> int:
+    """Tell the width of a head of attention in the language model."""
+    text = model.config.get_text_config()
+    return text.hidden_size // text.num_attention_heads
 
 
 def _run(step: Callable[[], Tensor], *, backward: bool) -> Callable[[], None]:
@@ -209,7 +209,7 @@ def layer_step(model: RoleModel, length: int, batch: int, *, context: int = 0) -
     """
     text = model.config.get_text_config()
     layer = model.get_submodule(model.backbone.language).layers[0]
-    width = text.hidden_size // text.num_attention_heads
+    width = head_width(model)
     places = tuple(_empty(batch, length, width) for _ in range(2))
     states = _empty(batch, length, text.hidden_size).requires_grad_(torch.is_grad_enabled())
     if not context:
@@ -261,8 +261,8 @@ def training_cost(size: str, role: str) -> dict[str, Cost]:
 # ---- memory ----
 
 
-def _count(params: Sequence[nn.Parameter] | Mapping[str, nn.Parameter], *, trains: bool | None = None) -> int:
-    return sum(p.numel() for p in params if trains is None or p.requires_grad == trains)
+def _count(params: Iterable[nn.Parameter], *, trains: bool) -> int:
+    return sum(p.numel() for p in params if p.requires_grad == trains)
 
 
 def activations(model: RoleModel, seen: Input) -> tuple[float, float]:
@@ -304,22 +304,22 @@ def training_memory(size: str, role: str, devices: int, stage: int) -> float:
     return (states + inputs + layer) / GB + RESERVED
 
 
-def chain_memory(size: str, *, candidates: int = CANDIDATES, devices: int = 1) -> float:
+def chain_memory(size: str, *, candidates: int = NUM_CANDIDATES, devices: int = 1) -> float:
     """Add up GB of a device for the chain: weights, adapters of three roles, tables of two, activations."""
     models = {role: make_model(size, role) for role in ("planner", "grounder", "verifier")}
-    base = _count([p for p in models["planner"].parameters() if not p.requires_grad])
+    base = _count(models["planner"].parameters(), trains=False)
     tables, rest = 0, 0
     for model in models.values():
         for name, param in model.named_parameters():
             if param.requires_grad:
                 tables += param.numel() * ("modules_to_save" in name)
                 rest += param.numel() * ("modules_to_save" not in name)
-    text = models["planner"].config.get_text_config()
+    text, width = models["planner"].config.get_text_config(), head_width(models["planner"])
     seen = [replace(Input.of(role), batch=1) for role in TEXT]
     tokens = max(*(s.length for s in seen), candidates * Input.of("verifier").length)
     # What a feed-forward layer holds: its input, gate, other half and product; beside them the residual.
     active = tokens * (3 * text.intermediate_size + 3 * text.hidden_size) * HALF
-    cache = max(s.length for s in seen) * 2 * text.num_key_value_heads * 128 * text.num_hidden_layers * HALF
+    cache = max(s.length for s in seen) * 2 * text.num_key_value_heads * width * text.num_hidden_layers * HALF
     weights = (base + tables) * HALF + rest * FULL
     return (weights / devices + active + cache) / GB + RESERVED
 
@@ -345,10 +345,9 @@ def cost_rows(parts: Mapping[str, Cost]) -> list[list]:
 def memory_rows(size: str) -> list[list]:
     """Make a table's rows: a device's memory by role, stage and number of devices."""
     cases = [(1, 0), *((devices, stage) for stage in (2, 3) for devices in (1, 2, 4, 8))]
-    roles = ("planner", "grounder", "verifier", "answerer")
     rows = []
     for devices, stage in cases:
-        needs = [training_memory(size, role, devices, stage) for role in roles]
+        needs = [training_memory(size, role, devices, stage) for role in TEXT]
         rows.append(["none" if stage == 0 else f"ZeRO-{stage}", devices, *needs, fits(max(needs))])
     return rows
 
@@ -356,7 +355,7 @@ def memory_rows(size: str) -> list[list]:
 def chain_rows(size: str) -> list[list]:
     """Make a table's rows: a device's memory for the chain, spread over one device and more."""
     rows = []
-    for candidates in (CANDIDATES, 2):
+    for candidates in (NUM_CANDIDATES, 2):
         needs = [chain_memory(size, candidates=candidates, devices=n) for n in CHAIN_DEVICES.values()]
         rows.append([candidates, *needs, fits(needs[0])])
     return rows
@@ -380,8 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         heads,
         ".2f",
     )
-    roles = ["planner", "grounder", "verifier", "answerer"]
-    show("GB of a device in training", memory_rows(args.size), ["DeepSpeed", "devices", *roles, "fits"])
+    show("GB of a device in training", memory_rows(args.size), ["DeepSpeed", "devices", *TEXT, "fits"])
     show(
         "GB of a device for the chain", chain_rows(args.size), ["candidates at once", *CHAIN_DEVICES, "fits"]
     )
