@@ -99,8 +99,7 @@ class PyAVReader(VideoReader):
         lost = max(0, len(self._file.stream.index_entries) - len(table.pts))
         self.total_frames = self._found + lost
         if lost:
-            there = f"{self._found} of its {self.total_frames} frames are there"
-            self.problems.append(f"{self.path}: cut off, {there}")
+            self._file.note(f"cut off, {self._found} of its {self.total_frames} frames are there")
 
     def _read_table(self, codec: str, inspect: Inspector | None) -> PacketTable:
         """Read the table of packets; that of a file which was read just before is taken over."""
@@ -116,14 +115,12 @@ class PyAVReader(VideoReader):
 
     def _tell_of_counting(self, shown: Shown, can_seek: bool) -> None:
         """Say what went wrong while the frames were counted."""
-        problems = []
         if shown.skipped_at_start:
-            problems.append(f"begins within a group, {shown.skipped_at_start} pictures cannot be shown")
+            self._file.note(f"begins within a group, {shown.skipped_at_start} pictures cannot be shown")
         if shown.failed[0]:
-            problems.append("{} of its packets cannot be decoded ({})".format(*shown.failed))
+            self._file.note("{} of its packets cannot be decoded ({})".format(*shown.failed))
         if self._table.damaged and not can_seek:
-            problems.append(f"{len(self._table.damaged)} of its packets are damaged")
-        self.problems += [f"{self.path}: {problem}" for problem in problems]
+            self._file.note(f"{len(self._table.damaged)} of its packets are damaged")
 
     def _all_stand_alone(self) -> bool:
         """Tell whether every packet is a whole picture, also after seeking."""
@@ -245,7 +242,7 @@ class PyAVReader(VideoReader):
             return  # a header that says less is an old one, nothing is lost
         if _is_near(min(stated), self._end_of_all()):
             return  # the sound is longer
-        self.problems.append(f"{self.path}: its header says {min(stated):.1f} s, {there:.1f} s are there")
+        self._file.note(f"its header says {min(stated):.1f} s, {there:.1f} s are there")
 
     def _end_of_all(self) -> float:
         """Find when the last packet of any stream ends, s from the video's first."""
