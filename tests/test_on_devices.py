@@ -16,6 +16,7 @@ from helpers.pretended import (
     PretendedDevices,
     place_of,
 )
+from helpers.role_rows import ROWS, role_row, videos_of
 from helpers.runs import SMALL, arguments
 from helpers.videochat import arguments as chat_arguments
 from helpers.videochat import write_recorded_features
@@ -97,15 +98,7 @@ def test_what_waits_is_counted(asks, waits, uploads):
 
 @pytest.fixture(scope="module")
 def rows(workshop) -> dict[str, dict]:
-    video = str(min((workshop / "data/charades_sta/videos_3fps_480_noaudio").glob("*.mp4")))
-    seen = {"video": video, "duration": 20}
-    return {
-        "grounder": seen | {"query": "a red square", "span": [[1, 9]]},
-        "verifier": seen | {"query": "a red square", "pred": [[1, 9]], "positive": True},
-        "planner": seen | {"question": "what comes after it", "query": "it", "route": 2},
-        "answerer": seen
-        | {"question": "what is it", "answer": "red", "options": ["red", "blue"], "span": [[1, 4]]},
-    }
+    return {role: role_row(role, videos_of(workshop)[0]) for role in ROWS}
 
 
 class Steps(TrainerCallback):

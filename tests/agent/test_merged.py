@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from helpers.role_rows import role_row, videos_of
 from helpers.runs import SMALL, arguments
 from peft import PeftModel
 
@@ -23,14 +24,7 @@ TINY = ChainSettings(planning=True, rephrasing=True, budget=BudgetOverride(min_t
 
 @pytest.fixture(scope="module")
 def rows(workshop) -> dict[str, dict]:
-    video = str(min((workshop / "data/charades_sta/videos_3fps_480_noaudio").glob("*.mp4")))
-    return {
-        "grounder": {"video": video, "duration": 20, "query": "a red square", "span": [[1, 9]]},
-        "answerer": {
-            **{"video": video, "duration": 20, "question": "what is it", "answer": "red"},
-            **{"options": ["red", "blue"], "span": [[1, 4]]},
-        },
-    }
+    return {role: role_row(role, videos_of(workshop)[0]) for role in ("grounder", "answerer")}
 
 
 @pytest.fixture(scope="module")

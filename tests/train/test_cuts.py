@@ -8,6 +8,7 @@ import torch
 from helpers.batches import model_batch
 from helpers.in_order import main
 from helpers.ranks import run_ranks
+from helpers.role_rows import ROWS, role_row, videos_of
 from helpers.runs import REPO, arguments, logged, needs_deepspeed
 
 from videomind.train.command_line.arguments import parse_arguments
@@ -23,17 +24,8 @@ LENGTHS = ("a red square", "a red square that moves over the floor", "it", "the 
 
 def dataset_of(workshop: Path, tmp_path: Path, role: str) -> str:
     """Samples of a role, with prompts of different lengths. Gives `--datasets`."""
-    videos = sorted((workshop / "data/charades_sta/videos_3fps_480_noaudio").glob("*.mp4"))
-    of_role = {
-        "grounder": {"span": [[1, 9]]},
-        "verifier": {"pred": [[1, 9]], "positive": True},
-        "planner": {"question": "what comes after it", "route": 2},
-        "answerer": {"question": "what is it", "answer": "red", "options": ["red", "blue"], "span": [[1, 4]]},
-    }
-    rows = [
-        {"video": str(videos[i % len(videos)]), "duration": 20, "query": text, **of_role[role]}
-        for i, text in enumerate(LENGTHS)
-    ]
+    videos = videos_of(workshop)
+    rows = [role_row(role, videos[i % len(videos)]) | {"query": text} for i, text in enumerate(LENGTHS)]
     path = tmp_path / f"{role}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -56,7 +48,7 @@ def reference(argv: list[str]) -> tuple[float, float]:
 
 @pytest.mark.slow
 @needs_deepspeed
-@pytest.mark.parametrize("role", ["grounder", "verifier", "planner", "answerer"])
+@pytest.mark.parametrize("role", ROWS)
 def test_loss_and_gradient_are_those_of_the_samples_one_by_one(workshop, tmp_path, role):
     common = ("--role", role, "--datasets", dataset_of(workshop, tmp_path, role), "--lora_dropout", "0")
     common += ("--head_droppath", "0") if role == "grounder" else ()
