@@ -178,9 +178,8 @@ class Scorer(ABC):
     def _score_all(
         self, predictions: Sequence[Prediction], origins: Sequence[str] | None
     ) -> list[dict[str, Marks]]:
-        origins = origins or [f"record {i}" for i in range(len(predictions))]
         marks = []
-        for prediction, origin in zip(predictions, origins, strict=True):
+        for prediction, origin in zip(predictions, origins_of(predictions, origins), strict=True):
             try:
                 marks.append(self.score_record(prediction))
             except ValueError as error:
@@ -203,6 +202,11 @@ class Scorer(ABC):
 def _count_repeated(predictions: Iterable[Prediction]) -> int:
     keys = [repr([p.annotation.get(name) for name in _IDENTITY]) for p in predictions]
     return len(keys) - len(set(keys))
+
+
+def origins_of(predictions: Sequence[Prediction], origins: Sequence[str] | None) -> Sequence[str]:
+    """Say where each record came from, for messages: as it is told, else its number."""
+    return origins or [f"record {i}" for i in range(len(predictions))]
 
 
 def scorer_names() -> list[str]:

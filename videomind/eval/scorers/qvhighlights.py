@@ -11,7 +11,7 @@ from typing import Any
 from videomind.eval import report
 from videomind.eval.qvhighlights import check_rows, evaluate_qvhighlights
 from videomind.eval.records import read_records
-from videomind.eval.scorer import Option, Outcome, Submission
+from videomind.eval.scorer import Option, Outcome, Submission, origins_of
 from videomind.eval.scorers.default import DefaultScorer
 from videomind.prediction import Prediction
 
@@ -48,7 +48,7 @@ class QVHighlightsScorer(DefaultScorer):
         if self.annotations is None:
             return super().report(predictions, origins)
         rows = [submission_row(prediction) for prediction in predictions]
-        check_rows(rows, origins or [f"record {i}" for i in range(len(rows))])
+        check_rows(rows, origins_of(predictions, origins))
         scores = evaluate_qvhighlights(rows, self.annotations)
         return Outcome(
             text=report.render_qvhighlights(scores),
