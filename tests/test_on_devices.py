@@ -231,6 +231,8 @@ def test_a_role_whose_step_is_too_large_takes_smaller_ones_once(trained, rows, o
     limit = 0
     with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
         asked(agent, rows)
+    limit = 1 << 20  # what failed is booked on no other question
+    assert not any("in smaller pieces" in line for line in asked(agent, rows).memory_fallbacks)
 
 
 def refuse(is_too_large: bool, error: type[Exception]) -> None:

@@ -214,9 +214,12 @@ def _timed(pipeline: Pipeline, result: Result, role: str, step: Callable[[], Any
     """Run a role's step and note that it ran, for how long, and whether it had to be made smaller."""
     result.agents.append(role)
     start = time.perf_counter()
-    value = step()
+    try:
+        value = step()
+    finally:
+        shrunk = pipeline.take_shrunk()  # of one that fails too, or the next question would have it
     result.timings[role] = time.perf_counter() - start
-    result.memory_fallbacks += pipeline.take_shrunk()
+    result.memory_fallbacks += shrunk
     return value
 
 
