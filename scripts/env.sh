@@ -56,6 +56,8 @@ make_environment() { # FOLDER
 }
 
 keep_caches
+# Images set it to stay small. What uv installs is not compiled: every process would compile torch again, 8 s.
+unset PYTHONDONTWRITEBYTECODE
 if [[ -z ${PYTHON:-} ]]; then
     venv=${VENV:-$repo/.venv}
     if ! cmp -s "$repo/requirements.txt" "$venv/installed"; then

@@ -251,3 +251,12 @@ def test_a_home_that_cannot_be_written_moves_the_caches(copy, home):
     assert "can't be written: caches go to" in run.stderr and (copy / "work_dirs/cache").is_dir()
     fine = source_env(copy, PYTHON="mine")
     assert fine.stdout.split() == ["mine"] and fine.stderr == ""
+
+
+def test_modules_are_compiled_once_also_where_an_image_forbids_it(copy):
+    module = copy / "here.py"
+    module.touch()
+    command = 'source scripts/env.sh; "$PYTHON" -c "import here"'
+    env = {"HOME": str(copy.parent), "PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
+    subprocess.run(["bash", "-c", command], cwd=copy, env=env | {"PYTHONDONTWRITEBYTECODE": "1"}, check=True)
+    assert list(copy.glob("__pycache__/here.*.pyc"))
