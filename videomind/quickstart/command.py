@@ -144,7 +144,7 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
             site.say(f"DeepSpeed could not be compiled ({compiler.log}): training with plain DDP instead.")
             quickstart.leave_deepspeed(workflow.steps)
 
-    workflow.run(before={"data": compiler.start, "grounder": wait} if needs_compiler else None)
+    workflow.run(before={"untrained": compiler.start, "grounder": wait} if needs_compiler else None)
     show(site, "results.txt")
     named = words(site)
     named["video"] = shlex.quote(str(max((site.folder / "data/charades_sta").rglob("*.mp4"))))
@@ -199,7 +199,7 @@ def show(site: Site, name: str) -> None:
 
 
 class Compiler:
-    """Lets DeepSpeed compile its CPU communication, which it does once, while the videos are rendered."""
+    """Lets DeepSpeed compile its CPU communication, which it does once, beside a step of a single process."""
 
     def __init__(self, folder: Path):
         self.log = folder / LOGS / "compile.log"
