@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.runs import REPO, environment
 
 PAGE = (REPO / "docs/ADD_A_BENCHMARK.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_works_to_the_letter(workshop, tmp_path):
     work = tmp_path / "work_dirs/quickstart_grounder"
     work.mkdir(parents=True)

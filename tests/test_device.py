@@ -63,6 +63,7 @@ print(torch.utils.cpp_extension.CUDA_HOME)
 """
 
 
+@pytest.mark.slow
 @needs_deepspeed
 def test_a_cuda_toolkit_without_a_gpu_is_no_matter_on_a_cpu(tmp_path):
     env = environment(CUDA_HOME=str(tmp_path))

@@ -135,7 +135,7 @@ def stand_in(tmp_path) -> Path:
     return tmp_path / "path"
 
 
-@pytest.mark.parametrize("own_tmp", [False, True])
+@pytest.mark.parametrize("own_tmp", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_uv_on_path_installs(tmp_path, stand_in, own_tmp):
     folder = tmp_path / "v"
     variables = {
@@ -154,7 +154,7 @@ def test_the_uv_on_path_installs(tmp_path, stand_in, own_tmp):
     assert not (folder / "tmp").exists()
 
 
-@pytest.mark.parametrize("installer", ["auto", "pip"])
+@pytest.mark.parametrize("installer", ["auto", pytest.param("pip", marks=pytest.mark.slow)])
 def test_a_dead_proxy_is_one_line(tmp_path, installer):
     """Without uv on PATH, so that it would have to be fetched."""
     nowhere = "http://127.0.0.1:9"

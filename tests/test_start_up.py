@@ -122,6 +122,7 @@ print(len(patches), grid.tolist())
 """
 
 
+@pytest.mark.slow
 def test_inference_and_training_need_no_torchvision(tmp_path):
     """transformers imports it where it is installed, and some 200 modules with it."""
     command = [sys.executable, "-c", WITHOUT_TORCHVISION, str(tmp_path / "base")]

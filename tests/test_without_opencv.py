@@ -8,13 +8,18 @@ from helpers.import_all import NUM_MODULES, failing_opencv, import_all
 from helpers.runs import REPO, environment
 
 
-@pytest.mark.parametrize("absent", [(), ("cv2", "h5py", "nncore")], ids=("as installed", "absent"))
+@pytest.mark.parametrize(
+    "absent",
+    [(), pytest.param(("cv2", "h5py", "nncore"), marks=pytest.mark.slow)],
+    ids=("as installed", "absent"),
+)
 def test_no_module_loads_what_brings_a_desktop(absent):
     found = import_all(*absent)
     assert found["loaded"] == []
     assert found["modules"] == NUM_MODULES
 
 
+@pytest.mark.slow
 def test_an_opencv_that_fails_harms_nothing(tmp_path):
     found = import_all(PYTHONPATH=f"{failing_opencv(tmp_path)}:{REPO}")
     assert (found["loaded"], found["strays"]) == ([], [])

@@ -185,6 +185,7 @@ def test_the_chain_on_a_file_of_ones_own(folders, rows, tmp_path, capsys):
     assert float(row[-3]) == pytest.approx(100 * 4 / 9, abs=0.1)
 
 
+@pytest.mark.slow
 def test_data_for_the_verifier(folders, workshop, tmp_path):
     argv = ["--dataset", "charades_sta", "--split", "train", "--data_root", str(workshop / "data"), *BUDGET]
     assert (

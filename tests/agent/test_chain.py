@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import assert_same_window, golden_manifest, in_seconds
+from helpers.goldens import assert_same_window, golden_manifest, in_seconds, slow_if_untied
 
 from videomind.agent.chain import Result, chain, drive, even_spans, parse_plan, ranking
 from videomind.agent.pipeline import Pipeline, prepare, prepare_all
@@ -100,7 +100,7 @@ def recordings(golden, case: dict, pipeline: Pipeline) -> list[Recording]:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c["id"])
+@pytest.mark.parametrize("case", [slow_if_untied(c["id"], c) for c in CASES])
 def test_records(golden, pipelines, case):
     roles, settings = settings_of(case)
     pipeline = pipelines(case["inputs"]["checkpoint"], roles)
@@ -168,7 +168,7 @@ def compare_ranks(record: dict, recorded: dict) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c["id"])
+@pytest.mark.parametrize("case", [slow_if_untied(c["id"], c) for c in CASES])
 def test_verdicts_against_the_trace(golden, pipelines, case):
     """Probabilities of Yes and No for the recorded candidates themselves, alone and in a batch."""
     trace = [c for c in golden.json(f"model/{case['id']}.trace.json") if c["kind"] == "verify"]

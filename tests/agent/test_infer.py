@@ -68,6 +68,7 @@ def test_a_rerun_does_only_what_is_missing(workshop, grounder, tmp_path):
     assert again[0] + "\n" == rows[0] and len(again) == len(rows) + 1  # the cut line stays, unused
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(workshop, grounder, tmp_path):
     assert main(infer_argv(workshop, grounder, tmp_path / "one")) == 0
     run = subprocess.run(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.goldens import assert_same_window, golden_bases, golden_manifest, in_seconds
+from helpers.goldens import assert_same_window, golden_bases, golden_manifest, in_seconds, slow_if_untied
 from PIL import Image
 
 from videomind.agent.pipeline import GrounderOutput, Pipeline, prepare
@@ -62,7 +62,7 @@ def planned_queries(golden, case: dict) -> dict[int, str]:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("case", [c for c in CASES if c["id"].startswith("infer.")], ids=lambda c: c["id"])
+@pytest.mark.parametrize("case", [slow_if_untied(c["id"], c) for c in CASES if c["id"].startswith("infer.")])
 def test_the_grounder_of_every_chain(golden, pipelines, case):
     pipeline = pipelines(case["inputs"]["checkpoint"])
     trace = golden.json(f"model/{case['id']}.trace.json")

@@ -57,6 +57,7 @@ def test_it_trains_saves_and_loads(workshop, tmp_path, base):
     assert set(loaded.model.peft_config) == {"grounder"} and bare(loaded.model).head is not None
 
 
+@pytest.mark.slow
 def test_it_learns_to_ground(workshop, base):
     """A few steps on one sample: then it says so, and points at moments."""
     path = str(next((workshop / "data").rglob("*.mp4")))

@@ -51,6 +51,7 @@ def write(home):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "view"), list(zip(BLOCKS, VIEWS, strict=True)), ids=[v.__name__ for v in VIEWS]
 )

@@ -58,6 +58,7 @@ def test_one_command_predicts_and_scores(agent, questions, tmp_path):
     assert len((tmp_path / "output.jsonl").read_text().splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_too_many_failures_are_scored_and_end_with_a_code_of_their_own(agent, questions, tmp_path):
     rows = [json.loads(line) for line in questions.read_text().splitlines()[:4]]
     rows[1]["video"] = str(tmp_path / "missing.mp4")
@@ -72,6 +73,7 @@ def test_too_many_failures_are_scored_and_end_with_a_code_of_their_own(agent, qu
     assert (metrics["records"], metrics["failed"], metrics["dropped"]) == (4, 1, {})
 
 
+@pytest.mark.slow
 def test_qvhighlights_is_submitted_and_scored_officially(agent, workshop, tmp_path):
     script = str(REPO / "scripts/evaluation/eval_qvhighlights.sh")
     run = subprocess.run(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from videomind.dataset.schema import Sample
 
@@ -47,6 +48,12 @@ def golden_rows(path: str) -> list:
     rows = json.loads(content)
     assert rows, f"{file} holds no case"
     return [pytest.param(row, id=f"{file.stem}-{i}") for i, row in enumerate(rows)]
+
+
+def slow_if_untied(case_id: str, case: object = None) -> ParameterSet:
+    """A case as parameter of a test, by default its id; of two models the second is slow."""
+    marks = pytest.mark.slow if ".untied" in case_id else ()
+    return pytest.param(case or case_id, id=case_id, marks=marks)
 
 
 def output_names(case: dict) -> list[str]:

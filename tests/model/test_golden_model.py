@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.batches import model_batch
-from helpers.goldens import golden_manifest, output_names
+from helpers.goldens import golden_manifest, output_names, slow_if_untied
 from torch import nn
 
 from videomind.backbones.registry import get_backbone
@@ -187,7 +187,7 @@ def check_mean_over_samples(model, case, out, singles):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("case_id", cases("finetune"))
+@pytest.mark.parametrize("case_id", [slow_if_untied(case_id) for case_id in cases("finetune")])
 def test_short_finetune(golden, case_id):
     record = golden.json(f"model/{case_id}.json")
     processor, model = load_trainable(golden, case_id, "grounder")

@@ -189,6 +189,7 @@ def test_a_script_on_npus_keeps_the_global_batch_and_its_arguments_win(npu_env):
     assert run.stdout.endswith("--size 7b --learning_rate 3e-5\n")
 
 
+@pytest.mark.slow
 def test_two_processes_of_inference_share_the_work(tmp_path):
     """Also that a wrong argument is said by the command itself."""
     run = subprocess.run(

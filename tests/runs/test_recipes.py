@@ -162,6 +162,7 @@ def test_a_training_keeps_its_recipe(workshop, tmp_path):
     assert (tmp_path / "again/adapter_config.json").exists() or (tmp_path / "again/grounder").is_dir()
 
 
+@pytest.mark.slow
 def test_an_unknown_argument_of_a_recipe_is_refused(workshop, tmp_path):
     path = recipe(tmp_path, schedule={"learning_rat": 1})
     run = subprocess.run(

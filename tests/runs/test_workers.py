@@ -181,7 +181,7 @@ except ValueError as error:
 """
 
 
-@pytest.mark.parametrize("where", ["together", "apart"])
+@pytest.mark.parametrize("where", ["together", pytest.param("apart", marks=pytest.mark.slow)])
 def test_processes_agree_on_what_is_to_do_or_that_they_cannot(tmp_path, where):
     """As on nodes that share a folder which lags, or none at all."""
     ResultFile(tmp_path, {}).append(5, {})

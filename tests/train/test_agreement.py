@@ -14,6 +14,7 @@ ONE_EACH = ("--per_device_train_batch_size", "1", "--save_steps", "2")
 TWO = (*ONE_EACH, "--max_steps", "2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize(
     ("differs", "words"),

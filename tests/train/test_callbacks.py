@@ -33,6 +33,7 @@ def check_stopped(out, screen: str) -> None:
     assert "Traceback" not in screen
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_goes_on_bit_for_bit(workshop, tmp_path, monkeypatch, capfd):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main(arguments(workshop, whole, *STEPS)) == 0

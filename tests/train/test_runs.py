@@ -143,6 +143,7 @@ def command(argv: list[str]) -> list[str]:
     return [sys.executable, "-m", "videomind.train.train", *argv]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(workshop, tmp_path):
     """Over an epoch's end, with dropout and loader workers."""
     extra = ("--per_device_train_batch_size", "4", "--max_steps", "14", "--save_steps", "2",
@@ -172,7 +173,10 @@ def test_half_written_checkpoints_are_not_used(workshop, tmp_path, capfd):
     assert re.search("Continuing from .*checkpoint-1\n", screen)
 
 
-@pytest.mark.parametrize(("limit", "kept"), [("-1", 3), ("0", 3), ("1", 1), ("2", 2), ("9", 3)])
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [*(pytest.param(limit, 3, marks=pytest.mark.slow) for limit in ("-1", "0", "9")), ("1", 1), ("2", 2)],
+)
 def test_as_many_checkpoints_are_kept_as_was_said(workshop, tmp_path, limit, kept):
     """Below 1 all, as transformers takes it."""
     steps = ("--max_steps", "3", "--save_steps", "1", "--save_total_limit", limit)
@@ -191,6 +195,7 @@ def test_a_finished_run_is_not_trained_again(workshop, tmp_path, capfd):
     assert (tmp_path / "pytorch_model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_kept_frames_train_as_decoded_ones_do(workshop, tmp_path, monkeypatch):
     """A second run with them decodes nothing, nor does a second epoch of the first."""
     opened, own = [], excerpts.open_reader
@@ -280,6 +285,7 @@ def test_without_lora_whatever_trained_is_saved(workshop, tmp_path, base):
     assert torch.equal(model.model.visual.merger.mlp[0].weight, saved["visual.merger.mlp.0.weight"])
 
 
+@pytest.mark.slow
 def test_a_merged_full_model_predicts_as_the_adapter_does(workshop, tmp_path):
     assert (
         main(

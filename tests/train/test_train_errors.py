@@ -136,6 +136,7 @@ def test_the_trace_goes_to_the_log_file(argv, tmp_path, capfd):
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 def test_several_processes_end_with_the_reason_once(argv, golden):
     """Through the launcher, as a user meets it: no traceback of torchrun's, the reason from one process."""
     run = subprocess.run(

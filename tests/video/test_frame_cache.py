@@ -409,6 +409,7 @@ def read_in_turns(folder: Path, video: str, number: int, max_gb: float, answers)
             answers.put((i, int(frames.frames.long().sum()), cache._can_write))
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(video, folder, tmp_path):
     """With a bound so small that they remove each other's files all the time."""
     max_gb, sums = 2.5 * size_of_one(video, tmp_path) / GB, {}

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.golden
 WHOLE = GOLDEN.root / "e_model/full_save"
 CLIPS = GOLDEN.root / "c_features/videos"
 SEED = 7
-DEVICES = ["auto", "cuda:1"]
+DEVICES = [pytest.param("auto", marks=pytest.mark.slow), "cuda:1"]
 EXACT = ("--max_new_tokens", "4", "--temperature", "0", "--dtype", "float32", "--max_bad_share", "1")
 QUESTIONS = [
     {"video_name": VIDEOS[0], "Q1": "Who?", "Q2": "Which of the two men is it?", "A": "x"},
@@ -189,7 +189,9 @@ def refuse(chat: VideoChat, is_too_large: Callable[[tuple[int, int]], bool], err
     chat.model.model.layers[0].mlp.register_forward_pre_hook(look)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError, pytest.param(RuntimeError, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("is_at_a_later_token", [False, True])
 @pytest.mark.parametrize("kept", [slice(0, 4), slice(0, 1)], ids=["rows", "two questions of a row"])
 def test_a_batch_that_is_too_large_is_answered_one_by_one(
@@ -203,7 +205,9 @@ def test_a_batch_that_is_too_large_is_answered_one_by_one(
     assert f"answer {sum(map(len, map(kind_of, rows)))} questions at once: once more one by one" in said
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError, pytest.param(RuntimeError, marks=pytest.mark.slow)]
+)
 def test_a_question_that_alone_is_too_large_fails_its_row(chat, tmp_path, error):
     long = {"video_name": VIDEOS[0], "Q": "word " * 200, "A": "x"}
     rows = [QUESTIONS[0], long, QUESTIONS[1]]

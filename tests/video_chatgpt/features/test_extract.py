@@ -145,6 +145,7 @@ def test_many_videos_are_listed_in_time_that_grows_with_their_number(tmp_path, m
     assert len(comparisons) < 20 * len(videos)
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_it_made(videos, tower, tmp_path):
     """D611: every file is written at once, and only whole."""
     whole, out = tmp_path / "whole", tmp_path / "killed"
@@ -157,6 +158,7 @@ def test_a_killed_run_keeps_what_it_made(videos, tower, tmp_path):
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(videos, tower, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert main(argv(videos, one, tower)) == 0
