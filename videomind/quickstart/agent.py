@@ -39,8 +39,8 @@ CHAINS = {
 }
 
 # Seconds of a training's start and end, and of a step, on the machine of docs/BENCHMARKS.md.
-START_S = 28
-STEP_S = {"grounder": 0.3, "verifier": 0.15, "planner": 0.15}
+START_S = 16
+STEP_S = {"grounder": 0.3, "verifier": 0.14, "planner": 0.14}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class AgentQuickstart:
             title=f"Rendering videos with known moments -> {data}",
             makes=(data,),
             commands=(self._command("videomind", "synthetic", "data", data, *sizes, *questions),),
-            expected_s=40 if self.has_chain else 30,
+            expected_s=20 if self.has_chain else 17,
         )
         yield from self._warmed_up() if self.from_scratch else [self._shipped()]
 
@@ -143,7 +143,7 @@ class AgentQuickstart:
             needs=("warmup",),
             makes=(untrained / "finished",),
             commands=(self._command(*argv, **ALONE),),
-            expected_s=20,
+            expected_s=9,
         )
         yield self._evaluation(
             "before", untrained, needs="untrained", title="Before: held-out videos and phrasings"
@@ -216,7 +216,7 @@ class AgentQuickstart:
                     *("videomind", "evaluate", scored, *truth), output=out / "qvhighlights_official.txt"
                 ),
             ),
-            expected_s=25,
+            expected_s=16,
         )
 
     def _inference(self, *runs: Sequence[str | Path], max_new_tokens: int) -> Command:
@@ -235,7 +235,7 @@ class AgentQuickstart:
             needs=("grounder", "data"),
             makes=(verifying,),
             commands=(self._command(*make, "charades_sta", verifying, "--max_new_tokens", "16", *BUDGET),),
-            expected_s=35,
+            expected_s=23,
         )
         yield self._role(
             "verifier", self.lengths.verifier, "--datasets", verifying, needs=("warmup", "verifying")
@@ -261,7 +261,7 @@ class AgentQuickstart:
             needs=roles,
             makes=(agent,),
             commands=(self._command("videomind", "combine", agent, *(f"{r}={self._at(r)}" for r in roles)),),
-            expected_s=10,
+            expected_s=5,
         )
         folders = [self._at(f"chain_{name}") for name in CHAINS]
         yield Step(
@@ -275,7 +275,7 @@ class AgentQuickstart:
                     max_new_tokens=80,
                 ),
             ),
-            expected_s=70,
+            expected_s=50,
         )
         labels = ("whole video", "grounder", "+ verifier", "+ planner")
         runs = [f"{label}={folder}" for label, folder in zip(labels, folders, strict=True)]

@@ -66,7 +66,7 @@ class ChatQuickstart:
             title=f"Rendering videos with questions and answers -> {told}",
             makes=(told,),
             commands=(self._command(*render),),
-            expected_s=12,
+            expected_s=2,
         )
         yield Step(
             name="base",
@@ -82,7 +82,7 @@ class ChatQuickstart:
             needs=("data", "base"),
             makes=(features,),
             commands=(self._command(*extract, "--vision_tower", base / "clip"),),
-            expected_s=12,
+            expected_s=8,
         )
         convert = ("videomind", "convert", "--input_json_file", told / "instructions.json")
         yield Step(
@@ -93,7 +93,7 @@ class ChatQuickstart:
             commands=(
                 self._command(*convert, "--output_json_file", conversations, "--clip_feature_path", features),
             ),
-            expected_s=3,
+            expected_s=1,
         )
 
     def _training(self) -> Iterator[Step]:
@@ -105,7 +105,7 @@ class ChatQuickstart:
             needs=needs,
             makes=(untrained / "finished",),
             commands=(self._command(*self._train(untrained, "--num_train_epochs", "0")),),
-            expected_s=12,
+            expected_s=8,
         )
         yield self._answers(
             "before", untrained, needs="untrained", title="Before: questions about held-out videos"
@@ -117,7 +117,7 @@ class ChatQuickstart:
             needs=needs,
             makes=(trained / "finished",),
             commands=(self._command(*self._train(trained, "--max_steps", str(self.length))),),
-            expected_s=45,
+            expected_s=24,
         )
         yield self._answers("after", trained, needs="training", title="After")
         judged = [f"{label}={self._at(name) / 'judged.metrics.json'}" for label, name in RUNS.items()]
@@ -128,7 +128,7 @@ class ChatQuickstart:
             needs=("before", "after"),
             makes=(results,),
             commands=(self._command(*compare, output=self._at("results.txt")),),
-            expected_s=3,
+            expected_s=1,
         )
 
     def _train(self, out: Path, *arguments: str) -> Sequence[str | Path]:
@@ -172,7 +172,7 @@ class ChatQuickstart:
                 self._command(*ask),
                 self._command(*judge, "--output_json", out / "judged.json", output=out / "judged.txt"),
             ),
-            expected_s=15,
+            expected_s=8,
         )
 
 
