@@ -5,7 +5,7 @@ from helpers.records import record
 from helpers.videos import write_video
 from PIL import Image
 
-from videomind.eval.picture import FOUND, PASSED_OVER, TRUE, draw_chain, main
+from videomind.eval.picture import FOUND, LABEL, PASSED_OVER, TRUE, beside, draw_chain, main
 from videomind.files import write_json_lines
 from videomind.prediction import Prediction
 
@@ -68,3 +68,10 @@ def test_a_chain_is_drawn_whatever_did_not_run(tmp_path, lacks):
     write_video(tmp_path / "v.mp4", 20)
     row = CHAIN | {"video_path": str(tmp_path / "v.mp4"), "response": "(B)", lacks: None}
     assert draw_chain(Prediction.from_json(row)).width > 0
+
+
+@pytest.mark.parametrize("moment", [(80, 200), (80, 700), (500, 760), (300, 560), (640, 836)])
+def test_words_lie_beside_the_moment_and_on_the_bar(moment):
+    left = beside([moment], 150, 836)
+    assert left + 150 < moment[0] or left > moment[1]
+    assert left >= LABEL and (left + 150 < 836 or moment == (80, 700))  # which leaves no room at all

@@ -54,7 +54,7 @@ class Row:
         label: to the left of it.
         spans: moments [start, end], s; None where there is no bar.
         colour: of the moments.
-        text: on the bar, or alone.
+        text: on the bar beside its moments, or alone.
     """
 
     label: str
@@ -85,8 +85,26 @@ def draw_sample(sample: Mapping[str, Any], rows: Sequence[Row]) -> Image.Image:
             draw.rectangle((LABEL, top, image.width - 3, top + BAR), fill=BACK)
         for start, end in row.spans or ():
             draw.rectangle((LABEL + start * scale, top, LABEL + end * scale, top + BAR), fill=row.colour)
-        draw.text((LABEL + 4, top + 2), row.text[:SHOWN], fill="black")
+        text = row.text[:SHOWN]
+        moments = [(LABEL + start * scale, LABEL + end * scale) for start, end in row.spans or ()]
+        left = beside(moments, draw.textlength(text), image.width)
+        draw.text((left, top + 2), text, fill="black")
     return image
+
+
+def beside(moments: Sequence[tuple[float, float]], width: float, right: float) -> float:
+    """Place words beside what is drawn on a bar, behind it where they have room and else before it.
+
+    Args:
+        moments: their left and right ends, px.
+        width: of the words, px.
+        right: end of the bar, px.
+    """
+    if not moments:
+        return LABEL + 4
+    behind = max(end for _, end in moments) + 4
+    before = min(start for start, _ in moments) - width - 4
+    return behind if behind + width < right or before < LABEL else before
 
 
 def draw_prediction(predictions: Mapping[str, Prediction]) -> Image.Image:
