@@ -37,6 +37,15 @@ def test_a_name_is_a_name(tmp_path, monkeypatch, name):
         assert [number_of(frame) for frame in reader.get_frames([0, 40])[0]] == [0, 40]
 
 
+@pytest.mark.parametrize("name", ["x%d.png", "x%03d.jpg", "x*.png", "x?.bmp", "[x].png", "x1.png"])
+def test_a_picture_is_itself_whatever_others_its_name_matches(tmp_path, name):
+    for other, grey in (("x1.png", 0), ("x2.png", 20), ("x001.jpg", 40), ("x002.jpg", 60), (name, 200)):
+        Image.new("RGB", (56, 56), (grey,) * 3).save(tmp_path / other)
+    with open_reader(str(tmp_path / name), "pyav") as reader:
+        assert reader.total_frames == 1
+        assert abs(reader.get_frames([0])[0][0].float().mean() - 200) < 3
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
 def test_what_is_no_file_is_refused_without_waiting(tmp_path, kind):
     path = str(tmp_path / "v.mp4")

@@ -12,7 +12,7 @@ from videomind.video.reader import DECODER_THREADS, BadVideoError, file_identity
 
 # What reads no video, or reads other files than the one it is given.
 _REFUSED_FORMATS = frozenset(
-    ("tty", "concat", "hls", "dash", "imf", "sdp", "rtsp", "rtp", "lavfi", "image2", "ffmetadata")
+    ("tty", "concat", "hls", "dash", "imf", "sdp", "rtsp", "rtp", "lavfi", "ffmetadata")
 )
 # HEVC's frame threads wait for each other for ever where a certain bit is wrong; VP8's, and one alone, do not
 # say that a picture ended too early.
@@ -20,7 +20,8 @@ _BY_SLICES = frozenset(("hevc", "vp8"))
 _LARGE_PACKET = 1 << 26  # bytes
 _DELIMITER = b"\x09\xf0"  # H.264's access unit delimiter
 # Titles and the like need not be UTF-8; nobody reads them. PyAV 19 takes them as they are.
-_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_ONE_FILE = {"pattern_type": "none"}  # of image2, which a name as x%d.png is given to: read that file alone
 
 
 class VideoStream:
@@ -80,7 +81,7 @@ class VideoStream:
         """
         try:
             # Else FFmpeg takes a colon in a name for a protocol.
-            return av.open("file:" + os.path.abspath(self.path), **_OPTIONS)
+            return av.open("file:" + os.path.abspath(self.path), options=_ONE_FILE, **_METADATA)
         except av.error.FFmpegError as error:
             reason = f"not a video that can be opened ({error.strerror}; tried pyav)"
             raise BadVideoError(f"{self.path}: {reason}") from error
