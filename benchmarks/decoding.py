@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -39,14 +39,20 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr
 import importlib.util
 old = importlib.util.find_spec("videomind.dataset.video_readers") is not None
 name = "videomind.dataset.video_readers" if old else "videomind.video.readers"
-open_reader = importlib.import_module(name).open_reader
+module = importlib.import_module(name)
+open_reader = module.open_reader
+print(json.dumps(module.__file__), flush=True)
 for line in sys.stdin:
     path, lists = json.loads(line)
     start, cpu = time.perf_counter(), time.process_time()
-    for indices in lists:
-        with open_reader(path, "pyav") as reader:
-            reader.get_frames(indices)
-    print(json.dumps([time.perf_counter() - start, time.process_time() - cpu]), flush=True)
+    try:
+        for indices in lists:
+            with open_reader(path, "pyav") as reader:
+                reader.get_frames(indices)
+    except Exception as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
+    else:
+        print(json.dumps([time.perf_counter() - start, time.process_time() - cpu]), flush=True)
 """
 
 
@@ -78,15 +84,20 @@ class Checkout:
     def __init__(self, folder: Path):
         env = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "SVT_LOG": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            [sys.executable, "-P", "-c", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
         )
+        if folder not in Path(home := json.loads(self._process.stdout.readline())).parents:
+            raise RuntimeError(f"{folder} was to be compared, but {home} was imported")
 
-    def read(self, path: Path, lists: list[list[int]]) -> tuple[float, float]:
-        """Read frames. Returns: seconds, and seconds of processor time."""
+    def read(self, path: Path, lists: list[list[int]]) -> tuple[float, float] | str:
+        """Read frames. Returns: seconds, and seconds of processor time; or why it could not."""
         self._process.stdin.write(json.dumps([str(path), lists]) + "\n")
         self._process.stdin.flush()
-        wall, cpu = json.loads(self._process.stdout.readline())
-        return wall, cpu
+        return json.loads(self._process.stdout.readline())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=20, help="length of the videos")
     args = parser.parse_args(argv)
     other, own, rng = Checkout(args.checkout.absolute()), Checkout(REPO), random.Random(0)
-    ratios = defaultdict(list)
+    ratios, refused = defaultdict(list), Counter()
     with tempfile.TemporaryDirectory() as folder:
         videos = []
         for name, (suffix, codec, options) in FILES.items():
@@ -108,12 +119,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, path in videos:
                 for kind, lists in reads(args.seconds * FPS, rng):
                     pair = {side: side.read(path, lists) for side in ((other, own), (own, other))[number % 2]}
-                    if number:
+                    if isinstance(pair[own], str):
+                        raise RuntimeError(f"{name}, {kind}: {pair[own]}")
+                    if isinstance(pair[other], str):
+                        refused[name, kind] += number > 0
+                    elif number:
                         ratios[name, kind].append(
                             [a / b for a, b in zip(pair[other], pair[own], strict=True)]
                         )
-    rows = [[*key, len(pairs), *map(median, zip(*pairs, strict=True))] for key, pairs in ratios.items()]
-    heads = ["file", "read", "pairs", "speed (time)", "speed (processor)"]
+    rows = [
+        [*key, len(ratios[key]), refused[key], *map(median, zip(*ratios[key], strict=True))]
+        for key in dict.fromkeys([*ratios, *refused])
+    ]
+    heads = ["file", "read", "pairs", "not read there", "speed (time)", "speed (processor)"]
     sys.stdout.write(tabulate(rows, headers=heads, floatfmt=".2f") + "\n")
     return 0
 
