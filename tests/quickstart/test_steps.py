@@ -25,7 +25,7 @@ os.kill(os.getppid(), int(sys.argv[2]))
 time.sleep(600)
 """
 DRIVER = """
-import sys
+import signal, sys
 from pathlib import Path
 from videomind.quickstart import command
 from videomind.quickstart.steps import Command, Step, Workflow
@@ -36,6 +36,7 @@ def run(site, args):
     Workflow(folder=site.folder, steps=[step], screen=command.screen_of(site)).run()
 
 command.run_agent = run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 sys.exit(command.main(["--dir", sys.argv[1]]))
 """
 APPEND = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
