@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from videomind.dataset.schema import Sample
 
@@ -50,7 +49,7 @@ def golden_rows(path: str) -> list:
     return [pytest.param(row, id=f"{file.stem}-{i}") for i, row in enumerate(rows)]
 
 
-def slow_if_untied(case_id: str, case: object = None) -> ParameterSet:
+def slow_if_untied(case_id: str, case: object = None):
     """A case as parameter of a test, by default its id; of two models the second is slow."""
     marks = pytest.mark.slow if ".untied" in case_id else ()
     return pytest.param(case or case_id, id=case_id, marks=marks)

@@ -83,12 +83,11 @@ def draw_sample(sample: Mapping[str, Any], rows: Sequence[Row]) -> Image.Image:
         draw.text((4, top), row.label, fill="black")
         if row.spans is not None:
             draw.rectangle((LABEL, top, image.width - 3, top + BAR), fill=BACK)
-        for start, end in row.spans or ():
-            draw.rectangle((LABEL + start * scale, top, LABEL + end * scale, top + BAR), fill=row.colour)
-        text = row.text[:SHOWN]
         moments = [(LABEL + start * scale, LABEL + end * scale) for start, end in row.spans or ()]
-        left = beside(moments, draw.textlength(text), image.width)
-        draw.text((left, top + 2), text, fill="black")
+        for left, right in moments:
+            draw.rectangle((left, top, right, top + BAR), fill=row.colour)
+        text = row.text[:SHOWN]
+        draw.text((beside(moments, draw.textlength(text), image.width), top + 2), text, fill="black")
     return image
 
 

@@ -89,8 +89,8 @@ class LoadSettings:
             device_map=self._placement(),
         )
         vars(model).pop("hf_device_map", None)  # a trainer would take it for a model over several devices
-        kinds = ("missing", "unexpected", "mismatched")
-        return model, {kind: sorted(map(str, loading[f"{kind}_keys"])) for kind in kinds}
+        problems = ("missing", "unexpected", "mismatched")
+        return model, {name: sorted(map(str, loading[f"{name}_keys"])) for name in problems}
 
     def _placement(self) -> dict[str, torch.device] | None:
         """Write the device as transformers wants it; ZeRO-3 places its parts itself."""
