@@ -3,11 +3,13 @@
 `python -m videomind.runs.processes MODULE ARGUMENTS` runs `MODULE.main` as a process of `runs.torchrun`.
 """
 
+import atexit
 import ctypes
 import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -38,6 +40,25 @@ def pass_on(number: int, _: FrameType | None) -> None:
                 os.kill(child, number)
 
 
+def leave(ended: Sequence[int]) -> None:
+    """End this process where Python has called all that was registered for its end.
+
+    What would follow is of no use, and libraries' threads that still run may abort it: then a run that is
+    done and saved counts as failed.
+
+    Args:
+        ended: the exit code, where main returned one.
+    """
+    if not ended:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return  # the interpreter's own end says so
+    os._exit(ended[0])
+
+
 def main() -> int:
     """Run a module's main, bound to the launcher before anything heavy is imported.
 
@@ -49,7 +70,10 @@ def main() -> int:
     signal.signal(STOP, signal.SIG_IGN)  # until a training has something to save
     module = sys.argv[1]
     sys.argv = sys.argv[1:]  # so that usage texts name the module
-    return importlib.import_module(module).main()
+    ended: list[int] = []
+    atexit.register(leave, ended)  # the first to be registered is the last to be called
+    ended.append(importlib.import_module(module).main())
+    return ended[0]
 
 
 if __name__ == "__main__":
