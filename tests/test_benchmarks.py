@@ -44,7 +44,7 @@ def test_decoding():
     done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = done.stdout.splitlines()[2:]
-    assert len(rows) == 18 and all(row.split()[-3] == "2" for row in rows)
+    assert len(rows) == 18 and all(row.split()[-4] == "2" for row in rows)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ Where packets do not tell which pictures they show, or where decoding can start,
 count them and is read in order: then each frame is what a player shows, at the cost of that time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 
@@ -21,6 +22,7 @@ from videomind.video.stream import VideoStream
 
 # Containers whose length is guessed from their times.
 _LENGTH_IS_GUESSED = frozenset(("mpegts", "mpegtsraw", "mpeg", "mpegvideo", "h264", "hevc", "m4v"))
+_END_IS_UNKNOWN = _LENGTH_IS_GUESSED | {"nut"}  # may be cut off within a picture and not say so
 _LOSES_NO_PICTURE = frozenset(("mov", "mp4"))  # one index lists all
 _CODECS = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # decoders by another name
 _HEADER_OFF_S, _HEADER_OFF = 1.0, 0.05  # by how much a header's length may differ from what is there
@@ -92,9 +94,8 @@ class PyAVReader(VideoReader):
                 can_seek = False
             self._tell_of_counting(self._shown, can_seek)
         self._can_seek = can_seek
+        self._is_careful = self._file.is_careful
         self._is_astray = False
-        if can_seek and self._table.starts and self._file.formats & (_LENGTH_IS_GUESSED | {"nut"}):
-            self._check_end()
         self._found = len(self._shown.pts if self._shown else table.frames)
         lost = max(0, len(self._file.stream.index_entries) - len(table.pts))
         self.total_frames = self._found + lost
@@ -149,19 +150,6 @@ class PyAVReader(VideoReader):
             if self._file.is_careful or not (shown.concealed or shown.failed[0]):
                 return shown
             self._file.is_careful = True
-
-    def _check_end(self) -> None:
-        """Decode the last group of a file without a stated length by one thread: it may be cut off."""
-        last = len(self._table.pts) - 1
-        self._file.is_careful, was_careful = True, self._file.is_careful
-        self._file.reopen()
-        first = self._table.starts[-1]
-        for number, packet in chain(self._packets_from(first), [(last, None)]):
-            frames, error = self._file.decode(packet)
-            broken = [self._table.number_at[frame.pts] for frame in frames if frame.is_corrupt]
-            self._table.damaged.update(broken if error is None else [number, *broken])
-        self._file.is_careful = was_careful
-        self._file.reopen()
 
     def _set_clock(self) -> None:
         """Tell when each frame is shown."""
@@ -263,8 +251,8 @@ class PyAVReader(VideoReader):
             # order can lose a wanted one by that: what did not come is tried again from a start before.
             for earlier, skip in ((0, self._skip), (1, "DEFAULT")):
                 came = set()
-                for run in self._table.runs(missing, earlier=earlier):
-                    for number, picture in self._pictures(self._decode_carefully(run, skip)):
+                for run, is_end in self._runs(missing, earlier):
+                    for number, picture in self._pictures(self._decode_carefully(run, skip, is_end)):
                         came.add(number)
                         yield number, picture
                 missing = [i for i in missing if i not in came]
@@ -286,16 +274,34 @@ class PyAVReader(VideoReader):
                 self.resized[number] = size
             yield number, picture
 
-    def _decode_carefully(self, run: Stretch, skip: str) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode a stretch of packets; once more if it shows damage. What comes last counts."""
-        was_careful = self._file.is_careful
-        yield from self._decode_run(run, skip)
-        if self._file.is_careful and not was_careful:
-            self._file.reopen()
-            yield from self._decode_run(run, skip)
+    def _runs(self, numbers: Sequence[int], earlier: int) -> Iterator[tuple[Stretch, bool]]:
+        """Find the stretches to decode, and whether each may meet an end that is cut off: those come last."""
+        end = math.inf
+        if self._table.starts and self._file.formats & _END_IS_UNKNOWN:
+            end = self._table.starts[-1]
+        for is_end in (False, True):
+            part = [i for i in numbers if (self._table.frames[i] >= end) == is_end]
+            for run in self._table.runs(part, earlier=earlier):
+                yield run, is_end
 
-    def _decode_run(self, run: Stretch, skip: str) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode a stretch of packets. Yields the wanted frames that came, with their numbers."""
+    def _decode_carefully(self, run: Stretch, skip: str, is_end: bool) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode a stretch of packets; once more if it shows damage. What comes last counts."""
+        self._file.take_care(self._is_careful or is_end)
+        is_damaged = yield from self._decode_run(run, skip)
+        if is_damaged and not self._file.is_careful:
+            self._file.take_care(True)
+            yield from self._decode_run(run, skip)
+        self._is_careful |= is_damaged
+
+    def _decode_run(self, run: Stretch, skip: str) -> Generator[tuple[int, av.VideoFrame], None, bool]:
+        """Decode a stretch of packets.
+
+        Yields:
+            The wanted frames that came, with their numbers.
+
+        Returns:
+            Whether it shows damage.
+        """
         waiting = dict(run.frame_at)  # pts -> frame number; what has not come yet
         came: set[int] = set()
         failed: list[int] = []  # packets with which the decoder said that something is wrong
@@ -322,8 +328,8 @@ class PyAVReader(VideoReader):
         for number in failed:  # threads tell it some packets late
             late = range(max(run.first, number - DECODER_THREADS), number + 1)
             broken.add(next((i for i in late if self._table.pts[i] not in came), number))
-        self._file.is_careful |= bool(broken)
         self._doubt(run, broken)
+        return bool(broken)
 
     def _doubt(self, run: Stretch, broken: set[int]) -> None:
         """Note which wanted frames of a stretch may show its damage."""

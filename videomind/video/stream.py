@@ -91,6 +91,12 @@ class VideoStream:
         self.container.close()
         self._open()
 
+    def take_care(self, is_careful: bool) -> None:
+        """Let one thread decode, or several; a change starts again at the file's begin."""
+        if is_careful != self.is_careful:
+            self.is_careful = is_careful
+            self.reopen()
+
     def close(self) -> None:
         """Release the file."""
         self.container.close()
