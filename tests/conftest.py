@@ -17,6 +17,14 @@ from videomind.dataset import base
 # One process per test worker uses few threads, so that parallel runs don't fight for cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# Modules that take minutes, the longest first: none is left to be run alone at the end.
+LONG = ["test_agent_quickstart", "test_from_scratch", "test_fresh", "test_matrix", "test_runs"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

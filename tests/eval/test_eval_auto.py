@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.ranks import start_ranks
 from helpers.runs import REPO, SMALL, arguments, environment
 
 from videomind.train.train import main as train
@@ -113,18 +114,41 @@ def works_on(process: psutil.Process, out: Path) -> bool:
         return False
 
 
+def num_done(out: Path) -> int:
+    """How many samples the processes of a run have written."""
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("parts/*.jsonl"))
+
+
+def kill_by_progress(processes: list, out: Path, *, at: int, later_s: float) -> None:
+    """Kill processes one right after the other, some time after so many samples were done."""
+    while num_done(out) < at and any(process.is_alive() for process in processes):
+        time.sleep(0.002)
+    time.sleep(later_s)
+    for process in processes:
+        process.kill()
+        process.join()
+
+
 @pytest.mark.slow
 def test_ten_kills_change_nothing(agent, questions, tmp_path):
-    """SIGKILL of the whole process group at random moments; the last run goes on to its end."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    """SIGKILL at any sample, of processes and of the whole command; the last run goes on to its end."""
+    whole, cut, rows = tmp_path / "whole", tmp_path / "cut", tmp_path / "qa.jsonl"
+    rows.write_text(questions.read_text() * 3)
     start = time.monotonic()
     two = {"NPROC_PER_NODE": "2"}
-    subprocess.run(command(questions), env=variables(agent, whole, **two), check=True, capture_output=True)
+    subprocess.run(command(rows), env=variables(agent, whole, **two), check=True, capture_output=True)
     length = time.monotonic() - start
     rng = random.Random(0)
-    for _ in range(KILLS):
+    argv = ["--dataset", str(rows), "--data_root", "data", "--model_gnd_path", str(agent), *SMALL[:4]]
+    argv += ["--max_new_tokens", "3", "--pred_path", str(cut)]
+    for i in range(KILLS - 2):
+        before = num_done(cut)
+        processes = start_ranks(tmp_path / f"{i}", [argv] * 2, main="videomind.agent.infer")
+        kill_by_progress(processes, cut, at=before + 1, later_s=rng.uniform(0, 0.05))
+        assert before < num_done(cut) < 36 and not (cut / "output.jsonl").exists()
+    for _ in range(2):
         run = subprocess.Popen(
-            command(questions),
+            command(rows),
             env=variables(agent, cut, **two),
             start_new_session=True,
             stdout=subprocess.DEVNULL,
@@ -136,12 +160,5 @@ def test_ten_kills_change_nothing(agent, questions, tmp_path):
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
             assert not left_behind(cut)
-    subprocess.run(command(questions), env=variables(agent, cut, **two), check=True, capture_output=True)
+    subprocess.run(command(rows), env=variables(agent, cut, **two), check=True, capture_output=True)
     assert (cut / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
-    rows = [
-        json.loads(line)["index"]
-        for part in (cut / "parts").glob("*.jsonl")
-        for line in part.read_text().splitlines()
-        if line.endswith("}}")
-    ]
-    assert sorted(rows) == list(range(12))  # nothing was done twice, nothing lost

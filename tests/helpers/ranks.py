@@ -14,6 +14,13 @@ from pathlib import Path
 import torch.distributed as dist
 
 TIMEOUT_S = 300
+PRELOADED = [
+    "videomind.agent.predicting",
+    "videomind.train.role_training",
+    "videomind.video_chatgpt.training",
+    "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # compiles when it is imported: a second in each process
+]
 
 
 def free_port() -> int:
@@ -49,6 +56,16 @@ def try_ranks(
     out: Path, argvs: Sequence[Sequence[str]], *, main: str = "videomind.train.train", **env: str
 ) -> tuple[list[int | None], str]:
     """Do as `run_ranks` does, and give the exit codes too; None of a process that had to be stopped."""
+    processes = start_ranks(out, argvs, main=main, **env)
+    _wait(processes)
+    codes = [process.exitcode for process in processes]
+    return codes, "".join((out / f"rank{rank}.log").read_text() for rank in range(len(argvs)))
+
+
+def start_ranks(
+    out: Path, argvs: Sequence[Sequence[str]], *, main: str, **env: str
+) -> list[multiprocessing.context.SpawnProcess]:
+    """Start what `run_ranks` runs. Returns the processes."""
     out.mkdir(parents=True, exist_ok=True)
     context = _context()
     shared = {
@@ -63,9 +80,7 @@ def try_ranks(
         processes.append(context.Process(target=_run, args=args))
     for process in processes:
         process.start()
-    _wait(processes)
-    codes = [process.exitcode for process in processes]
-    return codes, "".join((out / f"rank{rank}.log").read_text() for rank in range(len(argvs)))
+    return processes
 
 
 def _wait(processes: list) -> None:
@@ -85,9 +100,7 @@ def _wait(processes: list) -> None:
 def _context() -> multiprocessing.context.BaseContext:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["videomind.train.role_training", "videomind.video_chatgpt.training", "deepspeed"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -98,7 +111,7 @@ def _run(main: str, argv: list[str], env: Mapping[str, str], screen: str) -> Non
         os.dup2(file, stream)
     module = __import__(main, fromlist=["main"])
     code = module.main(argv)
-    if main.startswith("videomind.") and code == 0 and dist.is_initialized():
+    if main.endswith(".train") and code == 0 and dist.is_initialized():
         sys.stderr.write("The process group is left to the interpreter's end, which may abort on it\n")
         code = 1
     sys.stdout.flush()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.in_order import InOrder
 from helpers.kills import run_killed
+from helpers.ranks import run_ranks
 from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed
 from safetensors.torch import load_file
 
@@ -38,6 +39,13 @@ def launch(workshop: Path, out: Path, *extra: str, **env: str) -> None:
         text=True,
     )
     assert run.returncode == 0, run.stderr[-3000:]
+
+
+def train_on_two(workshop: Path, out: Path, *extra: str, stage: str) -> None:
+    """Train as `launch` does, on processes that are forked."""
+    batch = ("--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2")
+    sharding = () if stage == "none" else ("--deepspeed", str(REPO / f"scripts/deepspeed/{stage}.json"))
+    run_ranks(out / "screens", [arguments(workshop, out, *batch, *sharding, *extra)] * 2)
 
 
 def loads(out: Path, role: str) -> None:
@@ -85,7 +93,7 @@ def test_deepspeed_stages_train_as_plain_training_does(workshop, tmp_path):
     found = {}
     stages = ("none", "zero2", "zero3", "zero2_offload", "zero3_offload")
     for stage in stages:
-        launch(workshop, tmp_path / stage, *extra, DEEPSPEED=stage)
+        train_on_two(workshop, tmp_path / stage, *extra, stage=stage)
         found[stage] = logged(tmp_path / stage)
         loads(tmp_path / stage, "all_in_one")
     assert [entry["step"] for entry in found["none"]] == [1, 2, 3, 4, 5]
@@ -104,10 +112,10 @@ def test_deepspeed_stages_train_as_plain_training_does(workshop, tmp_path):
 @pytest.mark.slow
 @needs_deepspeed
 def test_zero3_goes_on_from_a_role_checkpoint(workshop, tmp_path):
-    launch(workshop, tmp_path / "first", *STEPS, DEEPSPEED="none")
-    start = ("--model_name_or_path", str(tmp_path / "first"))
-    for stage in ("none", "zero3"):
-        launch(workshop, tmp_path / stage, *start, "--max_steps", "2", "--save_steps", "2", DEEPSPEED=stage)
+    train_on_two(workshop, tmp_path / "first", *STEPS, stage="none")
+    extra = ("--model_name_or_path", str(tmp_path / "first"), "--max_steps", "2", "--save_steps", "2")
+    train_on_two(workshop, tmp_path / "none", *extra, stage="none")
+    launch(workshop, tmp_path / "zero3", *extra, DEEPSPEED="zero3")
     for step, loss in losses(tmp_path / "none").items():
         assert losses(tmp_path / "zero3")[step] == pytest.approx(loss, rel=1e-4), step
 
