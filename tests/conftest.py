@@ -18,7 +18,7 @@ from videomind.dataset import base
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Modules that take minutes, the longest first: none is left to be run alone at the end.
-LONG = ["test_agent_quickstart", "test_from_scratch", "test_fresh", "test_matrix", "test_runs"]
+LONG = ["test_agent_quickstart", "test_fresh", "test_matrix", "test_runs"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
