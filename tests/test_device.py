@@ -137,9 +137,11 @@ def test_flash_attention_is_taken_where_it_runs(monkeypatch, tmp_path, capabilit
         (tmp_path / "flash_attn.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
-    assert attention("auto", "cuda", torch.bfloat16) == chosen
-    assert attention("auto", "cuda", torch.float32) == "sdpa"
-    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    try:
+        assert attention("auto", "cuda", torch.bfloat16) == chosen
+        assert attention("auto", "cuda", torch.float32) == "sdpa"
+    finally:
+        sys.modules.pop("flash_attn", None)  # not by monkeypatch, which would put it back
 
 
 def test_eager_attention_in_float16_is_warned_of(caplog):

@@ -133,7 +133,7 @@ def kill_by_progress(processes: list, out: Path, *, at: int, later_s: float) -> 
 def test_ten_kills_change_nothing(agent, questions, tmp_path):
     """SIGKILL at any sample, of processes and of the whole command; the last run goes on to its end."""
     whole, cut, rows = tmp_path / "whole", tmp_path / "cut", tmp_path / "qa.jsonl"
-    rows.write_text(questions.read_text() * 3)
+    rows.write_text(questions.read_text() * 5)
     start = time.monotonic()
     two = {"NPROC_PER_NODE": "2"}
     subprocess.run(command(rows), env=variables(agent, whole, **two), check=True, capture_output=True)
@@ -145,7 +145,7 @@ def test_ten_kills_change_nothing(agent, questions, tmp_path):
         before = num_done(cut)
         processes = start_ranks(tmp_path / f"{i}", [argv] * 2, main="videomind.agent.infer")
         kill_by_progress(processes, cut, at=before + 1, later_s=rng.uniform(0, 0.05))
-        assert before < num_done(cut) < 36 and not (cut / "output.jsonl").exists()
+        assert before < num_done(cut) < 60 and not (cut / "output.jsonl").exists()
     for _ in range(2):
         run = subprocess.Popen(
             command(rows),
