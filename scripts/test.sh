@@ -8,9 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/env.sh
 source scripts/env.sh
 
-marks="not slow and not gpu"
+marks="not slow and not gpu" processes=2
 if [[ ${1:-} == --all ]]; then
-    marks="not gpu"
+    marks="not gpu" processes=3 # slow tests wait now and then
     shift
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
@@ -29,6 +29,5 @@ if [[ -x $shellcheck ]] || shellcheck=$(command -v shellcheck); then
 else
     echo "SKIPPED shellcheck: none is installed, and its package has none for this machine"
 fi
-# Three on two cores: tests wait now and then.
-exec "$PYTHON" -m pytest -m "$marks" -n "${TEST_PROCESSES:-3}" --dist loadscope --no-loadscope-reorder \
+exec "$PYTHON" -m pytest -m "$marks" -n "${TEST_PROCESSES:-$processes}" --dist loadscope --no-loadscope-reorder \
     -q --durations 10 "$@"
