@@ -162,3 +162,10 @@ def test_ten_kills_change_nothing(agent, questions, tmp_path):
             assert not left_behind(cut)
     subprocess.run(command(rows), env=variables(agent, cut, **two), check=True, capture_output=True)
     assert (cut / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
+    indices = [
+        json.loads(line)["index"]
+        for part in (cut / "parts").glob("*.jsonl")
+        for line in part.read_text().splitlines()
+        if line.endswith("}}")
+    ]
+    assert sorted(indices) == list(range(60))  # nothing was done twice, nothing lost

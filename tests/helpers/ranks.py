@@ -111,6 +111,7 @@ def _run(main: str, argv: list[str], env: Mapping[str, str], screen: str) -> Non
         os.dup2(file, stream)
     module = __import__(main, fromlist=["main"])
     code = module.main(argv)
+    # Commands that share samples leave it at the interpreter's end, which is not waited for here.
     if main.endswith(".train") and code == 0 and dist.is_initialized():
         sys.stderr.write("The process group is left to the interpreter's end, which may abort on it\n")
         code = 1
