@@ -48,6 +48,11 @@ def arguments(workshop: Path, out: Path, *extra: str) -> list[str]:
     ]
 
 
+def sharding(stage: str) -> list[str]:
+    """The arguments of a DeepSpeed stage, or of none."""
+    return [] if stage == "none" else ["--deepspeed", str(REPO / f"scripts/deepspeed/{stage}.json")]
+
+
 def losses(out: Path) -> dict[int, float]:
     """Logged loss per step, of the newest complete checkpoint."""
     return {entry["step"]: entry["loss"] for entry in logged(out)}

@@ -9,7 +9,7 @@ from helpers.batches import model_batch
 from helpers.in_order import main
 from helpers.ranks import run_ranks
 from helpers.role_rows import ROWS, role_row, videos_of
-from helpers.runs import REPO, arguments, logged, needs_deepspeed
+from helpers.runs import arguments, logged, needs_deepspeed, sharding
 
 from videomind.train.command_line.arguments import parse_arguments
 from videomind.train.mixture import Draw
@@ -60,8 +60,7 @@ def test_loss_and_gradient_are_those_of_the_samples_one_by_one(workshop, tmp_pat
         out = tmp_path / way.replace(" ", "")
         cut = ("--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(steps))
         argv = arguments(workshop, out, *common, *cut)
-        if stage != "none":
-            argv += ["--deepspeed", str(REPO / f"scripts/deepspeed/{stage}.json")]
+        argv += sharding(stage)
         if processes == 1:
             assert main(argv) == 0
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.ranks import run_ranks
-from helpers.runs import REPO, arguments, needs_deepspeed
+from helpers.runs import arguments, needs_deepspeed, sharding
 from helpers.watched import IDS, LOGITS
 
 from videomind.model.checkpoint import LoadSettings, load_model
@@ -105,8 +105,7 @@ def test_what_is_saved_is_what_trained(workshop, tmp_path, role, stage, dtype, w
         "1",
     ]
     extra += ["--save_full_model", str(way == "save full"), "--save_total_limit", "2"]
-    if stage != "none":
-        extra += ["--deepspeed", str(REPO / f"scripts/deepspeed/{stage}.json")]
+    extra += sharding(stage)
     argvs = [arguments(workshop, out, *extra)] * PROCESSES
     run_ranks(tmp_path / "screens", argvs, main="helpers.watched")
     if way == "resume":

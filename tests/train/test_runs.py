@@ -16,7 +16,7 @@ import torch
 from helpers.in_order import InOrder
 from helpers.kills import run_killed
 from helpers.ranks import run_ranks
-from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed
+from helpers.runs import REPO, arguments, environment, logged, losses, needs_deepspeed, sharding
 from safetensors.torch import load_file
 
 from videomind.model.checkpoint import LoadSettings, load_model
@@ -44,8 +44,7 @@ def launch(workshop: Path, out: Path, *extra: str, **env: str) -> None:
 def train_on_two(workshop: Path, out: Path, *extra: str, stage: str) -> None:
     """Train as `launch` does, on processes that are forked."""
     batch = ("--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2")
-    sharding = () if stage == "none" else ("--deepspeed", str(REPO / f"scripts/deepspeed/{stage}.json"))
-    run_ranks(out / "screens", [arguments(workshop, out, *batch, *sharding, *extra)] * 2)
+    run_ranks(out / "screens", [arguments(workshop, out, *batch, *sharding(stage), *extra)] * 2)
 
 
 def loads(out: Path, role: str) -> None:
