@@ -189,13 +189,14 @@ def vision_cost(model: RoleModel, seen: Input) -> Cost:
     tower, vision = model.get_submodule(model.backbone.vision), model.config.vision_config
     patches = seen.tokens * vision.spatial_merge_size**2
     ends = torch.arange(seen.steps * seen.batch + 1) * patches
+    runs = [(patches, len(ends) - 1)]
     count = int(ends[-1])
     places = tuple(_empty(count, vision.embed_dim // vision.num_heads) for _ in range(2))
     states = _empty(count, vision.embed_dim)
     pixels = _empty(count, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
 
     def run_block() -> Tensor:
-        return tower.blocks[0](states, cu_seqlens=ends, position_embeddings=places)
+        return tower.blocks[0](states, cu_seqlens=ends, position_embeddings=places, runs=runs)
 
     block = cost_of(_run(run_block, backward=False))
     rest = cost_of(_run(lambda: tower.merger(tower.patch_embed(pixels)), backward=False))

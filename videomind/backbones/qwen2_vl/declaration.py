@@ -10,7 +10,7 @@ from transformers import Qwen2VLConfig
 from videomind.backbones.backbone import Backbone, Processor
 from videomind.backbones.chatml import END_MARK, chatml
 from videomind.backbones.qwen2_vl.config import flat_config
-from videomind.backbones.qwen2_vl.positions import PublishedQwen2VL
+from videomind.backbones.qwen2_vl.model import PublishedQwen2VL
 from videomind.backbones.qwen2_vl.processor import read_processor, write_processor
 from videomind.roles import VisualUnits
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLModel
+from torch import Tensor
+from transformers import Qwen2VLConfig, Qwen2VLModel
 
 from videomind.device import uploaded
 
@@ -127,14 +127,3 @@ class PublishedPositions(Qwen2VLModel):
         """Give positions and deltas of `rope_index`; the token types of newer transformers are not needed."""
         grids = {self.config.image_token_id: image_grid_thw, self.config.video_token_id: video_grid_thw}
         return rope_index(input_ids, config=self.config, grids=grids, attention_mask=attention_mask)
-
-
-class PublishedQwen2VL(Qwen2VLForConditionalGeneration):
-    """Qwen2-VL for generation, with the published positions."""
-
-    def __init__(self, config: Qwen2VLConfig):
-        # Past the parent, which would build an inner model of its own.
-        super(Qwen2VLForConditionalGeneration, self).__init__(config)
-        self.model = PublishedPositions(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.post_init()
