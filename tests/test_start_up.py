@@ -1,9 +1,10 @@
 """What commands import: help needs nothing heavy, and scoring no torch. Modules are counted, not seconds.
 
-Covers `model/settings.py`.
+Covers `start_up.py` and `model/settings.py`.
 """
 
 import ast
+import gc
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from helpers.rooms import FILES, PACKAGE
 from helpers.runs import REPO, environment
 
 from videomind.cli import COMMANDS
+from videomind.start_up import importing
 
 # What takes long to import, or loads a lot.
 HEAVY = {"accelerate", "av", "deepspeed", "flash_attn", "huggingface_hub", "peft", "torch",
@@ -159,10 +161,10 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in FILES}
 
 
-def slow_modules() -> set[str]:
+def slow_modules(slow: set[str] = SLOW) -> set[str]:
     """Modules of the package that import something slow, by themselves or through others."""
     reached = {name: at_the_top(path) for name, path in MODULES.items()}
-    found = {name for name, imports in reached.items() if heavy_among(imports, SLOW)}
+    found = {name for name, imports in reached.items() if heavy_among(imports, slow)}
     while more := {name for name, imports in reached.items() if imports & found} - found:
         found |= more
     return found
@@ -185,3 +187,75 @@ def test_functions_import_only_what_is_slow():
         if not heavy_among(names, SLOW) and not names & slow
     ]
     assert wrong == []
+
+
+def collected(tree: ast.AST) -> Iterator[tuple[int, set[str]]]:
+    """Line and names of every import within a function that the garbage collector may run in."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.With) and ast.unparse(node.items[0].context_expr) == "importing()":
+            continue
+        if names := imported([node]):
+            yield node.lineno, names
+        yield from collected(node)
+
+
+def test_commands_import_what_is_slow_without_the_collector():
+    slow = slow_modules({"transformers", "peft"}) | {"torch.distributed.run"}
+    commands = {module for module, _ in COMMANDS.values()} | {"videomind.runs.torchrun"}
+    assert [
+        f"{name}:{line}"
+        for name in sorted(commands)
+        for line, names in collected(tree_of(name))
+        if names & slow
+    ] == []
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+FROZEN = """
+import gc, sys
+from videomind.agent.infer import main
+runs = []
+gc.callbacks.append(lambda phase, _: runs.append("torch" in sys.modules and "peft" not in sys.modules))
+code = main(sys.argv[1:])
+print(code, gc.isenabled(), gc.get_freeze_count() > 100_000, sum(runs))
+"""
+
+
+def test_a_command_comes_up_without_collections_and_leaves_them_on(tmp_path):
+    """No collection runs between the imports of torch and of peft, and later ones skip what was imported."""
+    argv = ["--video", str(tmp_path / "none.mp4"), "--query", "q", "--pred_path", str(tmp_path / "out")]
+    command = [sys.executable, "-c", FROZEN, *argv, "--model_gnd_path", str(tmp_path / "nowhere")]
+    run = subprocess.run(command, env=environment(), cwd=REPO, capture_output=True, text=True)
+    assert run.stdout.split() == ["2", "True", "True", "0"], run.stdout + run.stderr
+
+
+@pytest.fixture
+def collector():
+    """The collector as it was, with nothing left frozen by the test."""
+    was = gc.isenabled()
+    gc.enable()
+    yield
+    (gc.enable if was else gc.disable)()
+
+
+def test_the_collector_comes_back_after_a_failed_import(collector):
+    frozen = gc.get_freeze_count()
+    with pytest.raises(ModuleNotFoundError), importing():
+        assert not gc.isenabled()
+        import no_such_module_of_videomind  # noqa: F401
+    assert gc.isenabled() and gc.get_freeze_count() == frozen  # little was imported, so nothing stays
+
+
+def test_the_collector_stays_off_where_it_was(collector):
+    with importing():
+        with importing():
+            pass
+        assert not gc.isenabled()  # until the outer one ends
+    assert gc.isenabled()
+    gc.disable()
+    with importing():
+        pass
+    assert not gc.isenabled()

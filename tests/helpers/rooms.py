@@ -22,6 +22,7 @@ FLOORS = (
         "prediction",
         "roles",
         "spans",
+        "start_up",
         "sums",
     ),
     ("backbones", "runs", "video"),

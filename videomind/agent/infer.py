@@ -13,6 +13,7 @@ from pathlib import Path
 from videomind.agent.options import build_parser, check_roles
 from videomind.logger import run_command
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError
+from videomind.start_up import importing
 
 NEXT_RUN = "+"
 
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
     if bool(args.dataset) == bool(args.video):
         raise ValueError("Give either --dataset or --video")
     check_roles(args)
-    from videomind.agent.predicting import run_dataset, run_video
+    with importing():
+        from videomind.agent.predicting import run_dataset, run_video
 
     (run_dataset if args.dataset else run_video)(args)
 

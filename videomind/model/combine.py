@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from videomind.files import labelled_paths
 from videomind.logger import run_command
+from videomind.start_up import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Combine what the command line names."""
-    from videomind.model.assembly import combine
+    with importing():
+        from videomind.model.assembly import combine
 
     combine(labelled_paths(args.roles), args.out)
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from videomind.runs.processes import LAUNCHER, STOP, pass_on
+from videomind.start_up import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,9 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, the exit code of the first process that failed, or 128 and the number of the signal that ended it.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
+    with importing():
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import main as torchrun
 
     # Its own report of a failure is a screen long and says less than the process did.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

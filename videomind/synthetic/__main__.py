@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from videomind.logger import run_command
+from videomind.start_up import importing
 from videomind.synthetic.shipped import copy_shipped
 
 _WARMUP_OPTIONS = (
@@ -81,15 +82,18 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "shipped":
         copy_shipped(args.output, args.digest)
     elif args.command == "base":
-        from videomind.synthetic.tiny_model import make_tiny_base
+        with importing():
+            from videomind.synthetic.tiny_model import make_tiny_base
 
         make_tiny_base(args.path, is_tied=not args.untied, seed=args.seed)
     elif args.command == "chat_base":
-        from videomind.synthetic.tiny_chat import make_tiny_chat
+        with importing():
+            from videomind.synthetic.tiny_chat import make_tiny_chat
 
         make_tiny_chat(args.path, seed=args.seed)
     else:
-        from videomind.synthetic.warmup.warm_up import WarmupSettings, warm_up
+        with importing():
+            from videomind.synthetic.warmup.warm_up import WarmupSettings, warm_up
 
         changed = {f.name: getattr(args, f.name, None) for f in fields(WarmupSettings)}
         changed = {name: value for name, value in changed.items() if value is not None}

@@ -6,6 +6,7 @@ Rerunning the same command continues from the newest complete checkpoint.
 import sys
 from collections.abc import Sequence
 
+from videomind.start_up import importing
 from videomind.train.command_line.options import (
     CustomArguments,
     DataArguments,
@@ -25,9 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = (ModelArguments, DataArguments, CustomArguments, TrainingOptions)
         sys.stdout.write(usage_text("videomind train", __doc__, groups))
         return 0
-    from videomind.train.command_line.arguments import parse_arguments
-    from videomind.train.role_training import train
-    from videomind.train.running import run_training
+    with importing():
+        from videomind.train.command_line.arguments import parse_arguments
+        from videomind.train.role_training import train
+        from videomind.train.running import run_training
 
     return run_training(lambda: parse_arguments(argv), train)
 

@@ -17,6 +17,7 @@ from videomind.device import detect, prepare_process
 from videomind.logger import run_command
 from videomind.roles import nearest
 from videomind.runs.failures import EXIT_CODE, TooManyFailedError, add_max_bad_share
+from videomind.start_up import importing
 from videomind.video_chatgpt.options import CHAT_MODE, SYSTEMS
 
 
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     asks_several = any((args.video_dir, args.gt_file, args.gt_file_question, args.gt_file_answers))
     if bool(args.video_path) == asks_several:
         raise ValueError("Give either --video_path, or --video_dir with --question or an evaluation file")
-    from videomind.video_chatgpt.asking import ask_rows, ask_video
+    with importing():
+        from videomind.video_chatgpt.asking import ask_rows, ask_video
 
     prepare_process(detect())
     (ask_video if args.video_path else ask_rows)(args)

@@ -6,6 +6,7 @@ Rerunning the same command continues from the newest complete checkpoint.
 import sys
 from collections.abc import Sequence
 
+from videomind.start_up import importing
 from videomind.train.command_line.options import TrainingOptions
 from videomind.train.command_line.usage import asks_for_help, usage_text
 from videomind.video_chatgpt.options import VideoDataArguments, VideoModelArguments, VideoTrainingOptions
@@ -21,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = (VideoModelArguments, VideoDataArguments, VideoTrainingOptions, TrainingOptions)
         sys.stdout.write(usage_text("videomind train-chat", __doc__, groups))
         return 0
-    from videomind.train.running import run_training
-    from videomind.video_chatgpt.arguments import parse_arguments
-    from videomind.video_chatgpt.training import train
+    with importing():
+        from videomind.train.running import run_training
+        from videomind.video_chatgpt.arguments import parse_arguments
+        from videomind.video_chatgpt.training import train
 
     return run_training(lambda: parse_arguments(argv), train)
 

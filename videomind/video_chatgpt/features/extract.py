@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from videomind.logger import run_command
 from videomind.runs.cores import usable_cores
+from videomind.start_up import importing
 from videomind.video_chatgpt.features.store import FEATURE_EXTENSIONS
 from videomind.video_chatgpt.options import CLIP, CLIP_336, TOWER_BATCH
 
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
             f"--infer_batch must be at least 1 and --num_workers at least 0, not {args.infer_batch} and "
             f"{args.num_workers}"
         )
-    from videomind.video_chatgpt.features.extracting import extract_folder
+    with importing():
+        from videomind.video_chatgpt.features.extracting import extract_folder
 
     extract_folder(args, choose_tower(args))
 
