@@ -3,15 +3,18 @@
 Covers `quickstart/command.py` and `quickstart/settings.py`.
 """
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from videomind.quickstart.command import build_parser, clear
 from videomind.quickstart.screen import Screen
+from videomind.quickstart.settings import site_of
 from videomind.quickstart.steps import Command, Step, StepFailed, Workflow, digest_of_step
 
 LOCK = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX)"
@@ -162,3 +165,10 @@ def test_a_zero_is_not_taken_for_the_usual_length(monkeypatch, capsys, name, val
         with pytest.raises(SystemExit):
             build_parser().parse_args(argv)
         assert f"'{value}' is no whole number from 1" in capsys.readouterr().err
+
+
+def test_scripts_among_the_steps_run_this_python(tmp_path):
+    """`videomind quickstart` of an environment that is not activated, or beside one that is."""
+    with mock.patch.dict(os.environ, {"PYTHON": "/usr/bin/another", "VIDEOMIND_DEVICE": "cpu"}):
+        site_of(tmp_path, print).prepare_environment()
+        assert os.environ["PYTHON"] == sys.executable

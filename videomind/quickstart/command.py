@@ -30,6 +30,7 @@ from videomind.runs.launch import missing_for_deepspeed
 log = logging.getLogger(__name__)
 
 AGENT, CHAT = "agent", "video_chatgpt"
+LENGTHS = {"steps": "grounder", "verifier_steps": "verifier", "planner_steps": "planner"}  # option -> role
 AFTER_GROUNDER = """
 Picture of moments found:       {work}/picture.png
 Figures:                        {work}/results.json
@@ -86,9 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="of the trainings, for runs to compare")
     parser.add_argument("--dir", help="where everything goes (QUICKSTART_DIR; default below work_dirs/)")
-    for name, default in (("steps", None), ("verifier_steps", 200), ("planner_steps", 120)):
-        value = os.environ.get(f"QUICKSTART_{name.upper()}", default)
-        parser.add_argument(f"--{name}", type=_count, default=value, help="optimizer steps")
+    for name, role in LENGTHS.items():
+        value = os.environ.get(f"QUICKSTART_{name.upper()}")
+        parser.add_argument(f"--{name}", type=_count, default=value, help=f"optimizer steps of the {role}")
     return parser
 
 
@@ -127,9 +128,7 @@ def run_agent(site: Site, args: argparse.Namespace) -> None:
         site.say(f"{problem}: training with plain DDP instead.")
     quickstart = AgentQuickstart(
         site=site,
-        lengths=Lengths(
-            grounder=args.steps or Lengths.grounder, verifier=args.verifier_steps, planner=args.planner_steps
-        ),
+        lengths=Lengths(**{r: length for name, r in LENGTHS.items() if (length := getattr(args, name))}),
         has_chain=not args.grounder_only,
         deepspeed="none" if problem else "zero2",
         from_scratch=args.from_scratch,

@@ -1,6 +1,7 @@
 """What both quickstarts share: where they run, and how a tiny training is shared among processes."""
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Site:
     def prepare_environment(self) -> None:
         """Set the variables that all commands of a quickstart inherit."""
         os.environ["NPROC_PER_NODE"] = str(self.processes)
+        os.environ["PYTHON"] = sys.executable  # of scripts among the steps
         os.environ.setdefault("MASTER_PORT", str(20000 + os.getpid() % 20000))  # hardly used by other runs
         if self.device.kind == "cpu":
             os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
