@@ -9,11 +9,17 @@ import pytest
 from helpers.runs import REPO, environment
 
 
+@pytest.fixture(scope="module")
+def real_shape(tmp_path_factory):
+    """The folder of the benchmark of that name, where a base that was made stays."""
+    return tmp_path_factory.mktemp("real_shape")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_real_shape(tmp_path, processes):
+def test_real_shape(real_shape, processes):
     """A base is made, trained, loaded and asked, at a small size."""
-    command = [sys.executable, "benchmarks/real_shape.py", "--size", "small", "--folder", str(tmp_path)]
+    command = [sys.executable, "benchmarks/real_shape.py", "--size", "small", "--folder", str(real_shape)]
     command += ["--processes", processes]
     done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
