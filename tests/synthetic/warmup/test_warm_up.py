@@ -6,6 +6,7 @@ Covers `synthetic/warmup/data.py` and `synthetic/warmup/loop.py`.
 import random
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from videomind.backbones.registry import load_processor
 from videomind.encoding.encoder import Encoder
+from videomind.model.checkpoint import LoadSettings, load_base
 from videomind.synthetic import WarmupSettings, make_tiny_base, warm_up
 from videomind.synthetic.phrases import COLOURS
 from videomind.synthetic.tiny_model import _SHARDS as SHARDS
 from videomind.synthetic.warmup.data import NOTHING, Tasks, load_videos
-from videomind.synthetic.warmup.loop import SMALL_BUDGET
+from videomind.synthetic.warmup.loop import SMALL_BUDGET, _encode, _loss
 from videomind.synthetic.warmup.warm_up import LOSSES
 
 SETTINGS = WarmupSettings(
@@ -63,6 +65,21 @@ def test_tasks_are_answered_rightly(videos):
         verdicts["Yes" in task.reply] += 1
     assert min(verdicts.values()) > 40
     assert {t.patches is None for t in (tasks.short() for _ in range(50))} == {True, False}
+
+
+def test_an_excerpt_has_the_features_of_its_video(base, videos):
+    """What the second stage reads of a video encoded as a whole gives the loss of its patches."""
+    processor = load_processor(base)
+    model = load_base(base, LoadSettings(), processor)
+    tasks = Tasks([replace(video) for video in videos], random.Random(0))
+    tasks.encode(partial(_encode, model))
+    drawn = [tasks.long() for _ in range(6)] + [tasks.short() for _ in range(6)]
+    assert (
+        {task.features is None for task in drawn} == {task.patches is None for task in drawn} == {True, False}
+    )
+    assert not any(task.features.requires_grad for task in drawn if task.features is not None)
+    anew = [replace(task, features=None) for task in drawn]
+    torch.testing.assert_close(_loss(model, drawn, processor), _loss(model, anew, processor))
 
 
 def test_loss_falls_and_the_keys_stay(base, synthetic_root, tmp_path):

@@ -30,24 +30,6 @@ _LONG_STEPS = (2, 8, 20, 40)  # temporal steps of 2 s
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupVideo:
-    """A training video in memory.
-
-    Attributes:
-        patches: (T, H*W, V).
-        grid: (H, W).
-        colours: per temporal step the colour seen all through it, NOTHING between events, or None where an
-            event starts or ends.
-        floors: the one under each colour of a video with questions.
-    """
-
-    patches: Tensor
-    grid: tuple[int, int]
-    colours: list[str | None]
-    floors: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Task:
     """One turn to learn.
 
@@ -57,6 +39,7 @@ class Task:
         prompt: the user's text.
         reply: what is learned.
         start: of the reply, not learned.
+        features: (T, tokens, D) of the patches, where they are known.
     """
 
     patches: Tensor | None
@@ -64,6 +47,35 @@ class Task:
     prompt: str
     reply: str
     start: str = ""
+    features: Tensor | None = None
+
+
+@dataclass(kw_only=True)
+class WarmupVideo:
+    """A training video in memory.
+
+    Attributes:
+        patches: (T, H*W, V).
+        grid: (H, W).
+        colours: per temporal step the colour seen all through it, NOTHING between events, or None where an
+            event starts or ends.
+        floors: the one under each colour of a video with questions.
+        features: (T, tokens, D), what a frozen vision tower makes of the patches.
+    """
+
+    patches: Tensor
+    grid: tuple[int, int]
+    colours: list[str | None]
+    floors: dict[str, str] = field(default_factory=dict)
+    features: Tensor | None = None
+
+    def task(self, steps: slice, prompt: str, reply: str, start: str = "") -> Task:
+        """Make a task on some of the temporal steps."""
+        features = None if self.features is None else self.features[steps]
+        patches = self.patches[steps]
+        return Task(
+            patches=patches, grid=self.grid, prompt=prompt, reply=reply, start=start, features=features
+        )
 
 
 def _colour(text: str) -> str:
@@ -175,6 +187,17 @@ class Tasks:
                 if colour is not None:
                     self.steps.setdefault(colour, []).append((video, i))
 
+    def encode(self, tower: Callable[[Tensor, tuple[int, int]], Tensor]) -> None:
+        """Run a vision tower that will not change any more once on every video.
+
+        A temporal step's features depend on that step alone, so they are the same in every excerpt.
+
+        Args:
+            tower: makes features (T, tokens, D) of patches (T, H*W, V) and a grid (H, W).
+        """
+        for video in self.videos:
+            video.features = tower(video.patches, video.grid)
+
     def short(self) -> Task:
         """Draw a task on a step or two of one colour, or on a phrase alone."""
         shown = self.rng.choice(sorted(self.steps))
@@ -194,12 +217,9 @@ class Tasks:
         seen = sorted({c for c in video.colours[start : start + length] if c not in (None, NOTHING)})
         asked = self._agreeing(bool(seen), seen)
         verdict = "Yes" if asked in seen else "No"
-        return Task(
-            patches=video.patches[start : start + length],
-            grid=video.grid,
-            prompt=get_role("grounder").prompt(self._phrase(asked)),
-            reply=f"The relevant moment happens in  {asked}. {verdict}.",
-        )
+        prompt = get_role("grounder").prompt(self._phrase(asked))
+        reply = f"The relevant moment happens in  {asked}. {verdict}."
+        return video.task(slice(start, start + length), prompt, reply)
 
     def questions(self, count: int) -> list[Task]:
         """Draw questions with options as the answerer gets them; none without videos for them."""
@@ -251,8 +271,7 @@ class Tasks:
         text = question(self.rng, kind=kind, split="train", **about)
         prompt = multiple_choice(f"{capitalize(text)}?", options)
         reply = f"{letter(options.index(answer))})"
-        patches = video.patches[steps]
-        return Task(patches=patches, grid=video.grid, prompt=prompt, reply=reply, start=MCQ_PREFIX)
+        return video.task(steps, prompt, reply, MCQ_PREFIX)
 
     def _agreeing(self, is_possible: bool, seen: list[str]) -> str:
         """Draw one of the colours seen, half of the time if that is possible, else any."""
@@ -270,7 +289,7 @@ class Tasks:
         end = start + self.rng.randint(1, _SHORT_STEPS)
         if set(video.colours[start:end]) != {colour}:
             end = start + 1
-        return Task(patches=video.patches[start:end], grid=video.grid, prompt=prompt, reply=reply)
+        return video.task(slice(start, end), prompt, reply)
 
     def _caption(self, shown: str, _: str) -> Task:
         return self._on_excerpt(shown, "What is shown?", f"{shown}.")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -71,6 +72,18 @@ def _tokens(task: Task, processor: Processor) -> tuple[Tensor, Tensor]:
     return torch.cat((prompt, reply)), torch.cat((torch.full_like(prompt, IGNORE_INDEX), reply))
 
 
+def _features(model: RoleModel, patches: Tensor, grids: Tensor) -> Tensor:
+    """Encode the patches (N, V) of videos with grids (B, 3), as features (tokens of all, D)."""
+    return torch.cat(model.model.get_video_features(patches.float(), grids).pooler_output)
+
+
+@torch.no_grad()
+def _encode(model: RoleModel, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Encode a whole video, as `Tasks.encode` wants it."""
+    features = _features(model, patches.flatten(0, 1), torch.tensor([[len(patches), *grid]]))
+    return features.unflatten(0, (len(patches), -1))
+
+
 def _loss(model: RoleModel, tasks: list[Task], processor: Processor) -> Tensor:
     """Average the cross-entropy over the supervised tokens of all tasks."""
     rows = [_tokens(task, processor) for task in tasks]
@@ -82,8 +95,9 @@ def _loss(model: RoleModel, tasks: list[Task], processor: Processor) -> Tensor:
     positions, _ = model.model.get_rope_index(ids, video_grid_thw=grids, attention_mask=mask)
     embeddings = model.get_input_embeddings()(ids)
     if seen:
-        pixels = torch.cat([task.patches.flatten(0, 1) for task in seen]).float()
-        features = torch.cat(model.model.get_video_features(pixels, grids).pooler_output)
+        known = [task.features.flatten(0, 1) for task in seen if task.features is not None]
+        patches = [task.patches.flatten(0, 1) for task in seen if task.features is None]
+        features = torch.cat(known) if known else _features(model, torch.cat(patches), grids)
         is_video = (ids == model.config.video_token_id)[..., None]
         embeddings = embeddings.masked_scatter(is_video, features)
     hidden = model.model.language_model(
@@ -161,6 +175,8 @@ def train(
         optimizer.zero_grad()
         is_first_stage = step < settings.short_steps
         model.model.visual.requires_grad_(is_first_stage)
+        if step == settings.short_steps:
+            tasks.encode(partial(_encode, model))
         parts = []
         for group in (groups := _draw(tasks, settings, is_first_stage=is_first_stage)):
             part = _loss(model, group, processor) / len(groups)
