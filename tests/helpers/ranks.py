@@ -3,6 +3,7 @@
 A launched run spends most of its time on imports. What torchrun tells its processes is told here.
 """
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -105,6 +106,7 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _run(main: str, argv: list[str], env: Mapping[str, str], screen: str) -> None:
+    gc.freeze()  # else collections would copy all pages that were shared by the fork
     os.environ.update(env)
     file = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
