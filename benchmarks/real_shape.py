@@ -17,14 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
-from videomind.backbones.registry import load_processor
-from videomind.model.role_model import role_class
-from videomind.model.saving import save_full
 from videomind.synthetic.annotations import make_data
-from videomind.synthetic.tiny_model import make_tiny_base
 
 REPO = Path(__file__).parents[1]
 STEPS = 2
@@ -52,6 +47,14 @@ def make_base(folder: Path, size: str) -> None:
     """Write a base of a size with random weights in bfloat16; one that is there stays."""
     if (folder / "config.json").is_file():
         return
+    # Not at the top: the process that only starts others needs none of it.
+    import torch
+
+    from videomind.backbones.registry import load_processor
+    from videomind.model.role_model import role_class
+    from videomind.model.saving import save_full
+    from videomind.synthetic.tiny_model import make_tiny_base
+
     tiny = folder.with_name("tokenizer")
     make_tiny_base(tiny)
     config = json.loads((tiny / "config.json").read_text())

@@ -4,16 +4,14 @@ import gc
 import lzma
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers.goldens import Golden, golden_root
 from helpers.npu import npu_env  # noqa: F401 - a fixture
-from helpers.runs import REPO, environment
 
 from videomind.dataset import base
+from videomind.synthetic import make_data, make_tiny_base
 
 # One process per test worker uses few threads, so that parallel runs don't fight for cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,7 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 gc.disable()  # until all test modules and their libraries are imported, which goes a fifth faster
 
 # Modules that take minutes, the longest first: none is left to be run alone at the end.
-LONG = ["test_agent_quickstart", "test_fresh", "test_matrix", "test_runs"]
+LONG = [
+    *("test_agent_quickstart", "test_fresh", "test_matrix", "test_runs", "test_eval_auto", "test_cuts"),
+    *("test_every_frame", "test_benchmarks", "test_chain", "test_on_devices", "test_chat_quickstart"),
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,15 +69,9 @@ def golden(golden_tree, monkeypatch) -> Golden:
 def workshop(tmp_path_factory) -> Path:
     """A folder with data/ (both data sets), base/ (tied) and untied/."""
     root = tmp_path_factory.mktemp("workshop")
-    steps = (
-        ["data", str(root / "data"), "--num_train", "8", "--num_valid", "2", "--num_test", "2"],
-        ["base", str(root / "base")],
-        ["base", str(root / "untied"), "--untied"],
-    )
-    for step in steps:
-        subprocess.run(
-            [sys.executable, "-m", "videomind.synthetic", *step], cwd=REPO, env=environment(), check=True
-        )
+    make_data(root / "data", num_train=8, num_valid=2, num_test=2, workers=1)
+    make_tiny_base(root / "base")
+    make_tiny_base(root / "untied", is_tied=False)
     return root
 
 
