@@ -162,6 +162,7 @@ def on_the_host(trained, rows):
     return asked(agent_of(trained[0]), rows)
 
 
+@pytest.mark.slow
 def test_the_chain_on_one_device(trained, rows, on_the_host):
     with PretendedDevices() as devices:
         agent = agent_of(trained[0])
@@ -172,6 +173,7 @@ def test_the_chain_on_one_device(trained, rows, on_the_host):
         assert_no_more("a question, four roles", *waits_of(devices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "memory", [*(pytest.param(size, marks=pytest.mark.slow) for size in (15_300_000, 16_000_000)), SPLIT]
 )
@@ -184,6 +186,7 @@ def test_the_chain_on_two_devices_is_that_on_one(trained, rows, on_the_host, mem
     assert ("too small: these parts lie elsewhere" in caplog.text) == (memory < 16_000_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "device", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "cuda:1")), "all"]
 )
@@ -207,6 +210,7 @@ def test_the_command_on_devices(trained, rows, tmp_path, device):
     assert "error" not in ours and ours["pred"] == host["pred"] and ours["response"] == host["response"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_a_training_step_waits_no_more_than_recorded(trained, role):
     assert_no_more(f"a training step, {role}", *trained[1][role])
@@ -215,6 +219,7 @@ def test_a_training_step_waits_no_more_than_recorded(trained, role):
 # ---- too little memory ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError, pytest.param(RuntimeError, marks=pytest.mark.slow)]
 )
@@ -246,6 +251,7 @@ def refuse(is_too_large: bool, error: type[Exception]) -> None:
         raise error("NPU out of memory. Tried to allocate 2.00 GiB")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["grounder", "verifier"])
 def test_pieces_of_the_tokens_give_the_same_numbers(trained, role):
     model = agent_of(trained[0], role).pipeline.model
@@ -293,6 +299,7 @@ def test_a_padding_mask_changes_no_loss_and_no_gradient(workshop, rows, role, at
         torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_but_generation_gets_a_mask(trained, rows):
     agent, seen = agent_of(trained[0]), []
     tower = bare(agent.pipeline.model).get_submodule("model.language_model")

@@ -44,6 +44,7 @@ def unlike_new(folder: Path, umask: int) -> dict[str, str]:
     return unlike
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 def test_the_agents_files_follow_the_umask(workshop, tmp_path, umask, monkeypatch):
     """Two checkpoints with the optimizer's state, the role, the whole model, and what is made with them."""

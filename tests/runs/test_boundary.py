@@ -168,9 +168,8 @@ else:
 """
 
 
-@pytest.mark.parametrize(
-    "kind", ["video", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("images", "gif"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["video", "images", "gif"])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 def test_no_file_handle_left_is_not_the_videos_fault(tmp_path, kind):
     if kind == "video":

@@ -131,7 +131,7 @@ class AgentQuickstart:
             needs=("data", "base"),
             makes=(warm,),
             commands=(self._command("videomind", "synthetic", "warmup", base, data, warm),),
-            expected_s=350,
+            expected_s=150 if self.has_chain else 65,
         )
 
     def _grounder(self) -> Iterator[Step]:
