@@ -174,9 +174,7 @@ def test_the_chain_on_one_device(trained, rows, on_the_host):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "memory", [*(pytest.param(size, marks=pytest.mark.slow) for size in (15_300_000, 16_000_000)), SPLIT]
-)
+@pytest.mark.parametrize("memory", [15_300_000, 16_000_000, SPLIT])
 def test_the_chain_on_two_devices_is_that_on_one(trained, rows, on_the_host, memory, caplog):
     """Where the layers are cut differs, and with the least memory the head lies on the host."""
     with PretendedDevices(2, memory=memory):
@@ -187,9 +185,7 @@ def test_the_chain_on_two_devices_is_that_on_one(trained, rows, on_the_host, mem
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "device", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "cuda:1")), "all"]
-)
+@pytest.mark.parametrize("device", ["auto", "cuda:1", "all"])
 def test_the_command_on_devices(trained, rows, tmp_path, device):
     (tmp_path / "qa.jsonl").write_text(json.dumps(rows["answerer"]) + "\n")
     argv = [
@@ -220,9 +216,7 @@ def test_a_training_step_waits_no_more_than_recorded(trained, role):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError, pytest.param(RuntimeError, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 @pytest.mark.parametrize("role", ["planner", "grounder", "verifier", "answerer"])
 def test_a_role_whose_step_is_too_large_takes_smaller_ones_once(trained, rows, on_the_host, role, error):
     """As a device does: what a feed-forward layer is given at once is bounded."""

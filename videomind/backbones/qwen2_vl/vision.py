@@ -56,9 +56,8 @@ class FrameAttention(VisionAttention):
         lengths = [patches * frames for patches, frames in runs]
         parts = []
         for (patches, _), *run in zip(runs, *(x.split(lengths) for x in (query, key, value)), strict=True):
-            frames = [
-                x.unflatten(0, (-1, patches)).transpose(1, 2) for x in run
-            ]  # (frames, heads, patches, d)
+            # Each to (frames, heads, patches, d).
+            frames = [x.unflatten(0, (-1, patches)).transpose(1, 2) for x in run]
             part = F.scaled_dot_product_attention(*frames, scale=self.scaling)
             parts.append(part.transpose(1, 2).flatten(0, 1))  # (patches of the run, heads, d)
         return self.proj(torch.cat(parts).flatten(1))
